@@ -1,0 +1,44 @@
+"""xhat: where a distilled diffusion model loses the diversity of its base, and how to give it back.
+
+x̂₀ is the final image a diffusion model has in mind at step *t*. Everything here turns on it.
+Names are loaded on first use, so that ``import xhat`` stays quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "trace": "xhat.hooks.trace",
+    "Tracer": "xhat.hooks.trace",
+    "open_trace": "xhat.hooks.store",
+    "points": "xhat.hooks.points",
+    "mean": "xhat.hooks.reduce",
+    "pool": "xhat.hooks.reduce",
+    "project": "xhat.hooks.reduce",
+    "full": "xhat.hooks.reduce",
+    "gram": "xhat.hooks.reduce",
+    "hybrid": "xhat.samplers.hybrid",
+    "Plan": "xhat.samplers.plan",
+    "load_pair": "xhat.zoo.pairs",
+}
+_PACKAGES = ("hooks", "zoo", "samplers", "probes", "analysis", "figures")
+
+__all__ = ["__version__", *_EXPORTS, *_PACKAGES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(import_module(_EXPORTS[name]), name)
+        globals()[name] = value  # a submodule of the same name must not shadow the function
+        return value
+    if name in _PACKAGES:
+        return import_module(f"xhat.{name}")
+    raise AttributeError(f"module 'xhat' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
