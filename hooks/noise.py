@@ -214,8 +214,8 @@ def pred_x0(
     flow: x_t − b·v̂ · EDM: c_skip·x_t + c_out·F.
 
     ``model_output`` (after guidance) and ``x_t`` are shaped alike, in the scheduler's own space; the result
-    is float32 or wider. ``timestep`` is one for all, or one a sample. Raises ValueError for an ε-prediction at
-    ᾱ = 0, where x̂₀ is not defined, and for a scheduler that is not supported.
+    is float32 or wider. ``timestep`` is one for all, or one a sample. Raises ValueError for an ε-prediction
+    at ᾱ = 0, where x̂₀ is not defined, and for a scheduler that is not supported.
 
     >>> from diffusers import DDIMScheduler
     >>> s = DDIMScheduler()
