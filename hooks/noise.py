@@ -116,9 +116,7 @@ def noise_levels(scheduler: Any, steps: int | None = None) -> NoiseLevels:
     if steps is not None:
         scheduler = copy.deepcopy(scheduler)
         scheduler.set_timesteps(steps)
-    count = len(scheduler.timesteps) - (
-        kind(scheduler) == "SCMScheduler"
-    )  # SCM lists the end of its last step too
+    count = len(scheduler.timesteps) - (kind(scheduler) == "SCMScheduler")  # SCM lists the end of its last step too
     timesteps = [float(t) for t in scheduler.timesteps[:count]]
     levels = [_level_at(*_in_charge(scheduler, i), t) for i, t in enumerate(timesteps)]
     sigma = np.array([level.sigma for level in levels])
@@ -225,10 +223,7 @@ def pred_x0(
     True
     """
     if isinstance(timestep, torch.Tensor) and timestep.numel() > 1:
-        parts = [
-            pred_x0(scheduler, o[None], t, x[None])
-            for o, t, x in zip(model_output, timestep, x_t, strict=True)
-        ]
+        parts = [pred_x0(scheduler, o[None], t, x[None]) for o, t, x in zip(model_output, timestep, x_t, strict=True)]
         return torch.cat(parts)
     step = step_index(scheduler, timestep) if step is None else step
     return x0_at(scheduler, model_output, noise_level(scheduler, timestep, step), x_t, step)

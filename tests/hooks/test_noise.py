@@ -185,9 +185,7 @@ def test_flow_is_a_straight_line_from_x0_to_noise(name, extra):
     for i, t in enumerate(timesteps_of(scheduler)):
         own = scheduler.sigmas[i]
         x_t = (1 - own) * x0 + own * eps
-        torch.testing.assert_close(
-            noise.pred_x0(scheduler, eps - x0, t, x_t, step=i), x0, rtol=1e-4, atol=1e-4
-        )
+        torch.testing.assert_close(noise.pred_x0(scheduler, eps - x0, t, x_t, step=i), x0, rtol=1e-4, atol=1e-4)
         assert levels.sigma[i] == pytest.approx(float(own / (1 - own)) if own < 1 else np.inf, rel=1e-4)
 
 

@@ -1,0 +1,304 @@
+"""Hook points: the modules of a denoiser under short names, found by alias, glob or path.
+
+An alias is the module's path in words: ``down_blocks.0.resnets.1`` is ``down.0.res.1``, and the attention that reads
+the prompt in ``up_blocks.2.attentions.0.transformer_blocks.0.attn2`` is ``up.2.attn.0.cross``. ``h`` is the output of
+a UNet's mid block (the h-space of Kwon et al. 2023, arXiv 2210.10960).
+"""
+
+from __future__ import annotations
+
+import difflib
+import html
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from xhat.hooks.reduce import Reduction, mean, parse
+
+READINGS = ("output", "input", "delta", "probs")
+_WORDS = {
+    "down_blocks": "down",
+    "up_blocks": "up",
+    "mid_block": "mid",
+    "resnets": "res",
+    "attentions": "attn",
+    "transformer_blocks": "block",
+    "single_transformer_blocks": "single",
+    "layers": "block",
+    "downsamplers": "down",
+    "upsamplers": "up",
+    "attn": "attn",
+    "attn1": "self",
+    "attn2": "cross",
+    "ff": "ff",
+}
+_ENDS = {
+    "conv_in": "in",
+    "pos_embed": "in",
+    "x_embedder": "in",
+    "conv_out": "out",
+    "proj_out": "out",
+    "time_embedding": "time",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place to listen: ``alias`` and ``path`` in the denoiser, the module's class, and the shape of one sample's
+    output with its bytes a step, which are None where they were not looked up."""
+
+    alias: str
+    path: str
+    kind: str
+    shape: tuple[int, ...] | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A point, what to read there, and what to keep of it. ``name`` is its name in a trace."""
+
+    point: Point
+    reading: str
+    reduction: Reduction
+
+    @property
+    def name(self) -> str:
+        return self.point.alias if self.reading == "output" else f"{self.point.alias}@{self.reading}"
+
+
+class PointTable(Sequence[Point]):
+    """The points of a pipeline: a sequence of :class:`Point` that prints as a table."""
+
+    def __init__(self, points: Iterable[Point], title: str = "") -> None:
+        self._points = tuple(points)
+        self.title = title
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            return find(self._points, index)[0]
+        return self._points[index]
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self._points)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        return [(p.alias, p.path, p.kind, shape_text(p.shape), bytes_text(p.bytes)) for p in self._points]
+
+    def __repr__(self) -> str:
+        head = ("alias", "path", "module", "shape of a sample", "bytes a step")
+        rows = [head, *self.rows()]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([self.title, *lines] if self.title else lines)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in ("alias", "path", "module", "shape", "bytes a step"))
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows()
+        )
+        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def points(pipe: Any, **call_kwargs: Any) -> PointTable:
+    """The hook points of a pipeline's denoiser: alias, module path, class, shape of one sample, bytes a step.
+
+    Shapes are those of a call with ``call_kwargs`` (height, width, …); the call is rehearsed on tensors without
+    data, so that nothing is computed but the prompt. Raises ValueError for an object that is no such pipeline.
+    """
+    from xhat.hooks.rehearse import rehearse
+
+    denoiser = denoiser_of(pipe)
+    found = named_points(denoiser)
+    shapes = rehearse(pipe, found, **call_kwargs).outputs
+    order = {path: i for i, path in enumerate(shapes)}
+    ran = sorted(found, key=lambda p: order.get(p.path, len(order)))
+    table = [_with_shape(p, *shapes[p.path]) if p.path in shapes else p for p in ran]
+    return PointTable(table, title=f"{type(denoiser).__name__} of {type(pipe).__name__}")
+
+
+def _with_shape(point: Point, shape: Sequence[int], dtype: torch.dtype) -> Point:
+    return replace(point, shape=tuple(shape[1:]), bytes=math.prod(shape[1:]) * dtype.itemsize)
+
+
+def denoiser_of(pipe: Any) -> nn.Module:
+    """``pipe.unet`` or ``pipe.transformer``. Raises ValueError where there is neither, or no scheduler."""
+    for name in ("unet", "transformer"):
+        module = getattr(pipe, name, None)
+        if isinstance(module, nn.Module):
+            if not hasattr(getattr(pipe, "scheduler", None), "step"):
+                raise ValueError(f"{type(pipe).__name__} has no scheduler with a step: there is no denoising to trace")
+            return module
+    raise ValueError(
+        f"{type(pipe).__name__} has neither a unet nor a transformer: expected a diffusers text-to-image pipeline"
+    )
+
+
+def parts_of(denoiser: nn.Module) -> tuple[nn.Module, ...]:
+    """The networks of a denoiser: itself, or each of ``xhat_parts`` where it routes between several."""
+    parts = getattr(denoiser, "xhat_parts", None)
+    if not parts:
+        return (denoiser,)
+    members = parts.values() if isinstance(parts, Mapping) else parts
+    return tuple({id(m): m for m in members}.values())
+
+
+def named_points(denoiser: nn.Module) -> tuple[Point, ...]:
+    """Every module that has an alias, in the order of the model; of several parts, each name once."""
+    found: dict[str, Point] = {}
+    for part in parts_of(denoiser):
+        single = _single_blocks(part)
+        for path, module in part.named_modules():
+            alias = alias_of(path, single)
+            if alias is not None and alias not in found and not isinstance(module, nn.ModuleList):
+                found[alias] = Point(alias, path, type(module).__name__)
+    return tuple(found.values())
+
+
+def alias_of(path: str, single: frozenset[str] = frozenset()) -> str | None:
+    """Alias of a module path, None where it has none. ``single``: lists of one block, whose number says nothing.
+
+    >>> alias_of("up_blocks.2.attentions.0.transformer_blocks.0.attn2")
+    'up.2.attn.0.block.0.cross'
+    >>> alias_of("mid_block"), alias_of("mid_block.resnets.0"), alias_of("mid_block.resnets.0.norm1")
+    ('h', 'mid.res.0', None)
+    """
+    if path in _ENDS:
+        return _ENDS[path]
+    if path == "mid_block":
+        return "h"
+    words, at = [], ""
+    for token in path.split("."):
+        at = f"{at}.{token}" if at else token
+        parent = at.rpartition(".")[0]
+        if at in single or parent in single:
+            continue
+        if not token.isdigit() and token not in _WORDS:
+            return None
+        words.append(_WORDS.get(token, token))
+    return ".".join(words) or None
+
+
+def _single_blocks(denoiser: nn.Module) -> frozenset[str]:
+    """Transformer block lists of length one inside a UNet's attentions."""
+    return frozenset(
+        path
+        for path, module in denoiser.named_modules()
+        if path.endswith(".transformer_blocks") and isinstance(module, nn.ModuleList) and len(module) == 1
+    )
+
+
+def find(candidates: Sequence[Point], pattern: str) -> list[Point]:
+    """Points named by an alias, a path, or a glob over aliases, or over paths if it fits no alias.
+
+    ``*`` stays within one word between dots, ``**`` does not. Raises ValueError, with the nearest names, where
+    nothing fits.
+    """
+    exact = [p for p in candidates if pattern in (p.alias, p.path)]
+    if exact:
+        return exact
+    if any(c in pattern for c in "*?["):
+        regex = _glob(pattern)
+        named = [p for p in candidates if p.alias != p.path and regex.fullmatch(p.alias)]
+        matches = named or [p for p in candidates if regex.fullmatch(p.path)]
+        if matches:
+            return matches
+    names = [p.alias for p in candidates] + [p.path for p in candidates]
+    near = difflib.get_close_matches(pattern, names, n=4, cutoff=0.4) or names[:4]
+    raise ValueError(f"no hook point is named {pattern!r}; nearest: {', '.join(near)}. xhat.points(pipe) lists all")
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*\*|\*|\?|\[[^\]]+\])", pattern)
+    meaning = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
+    regex = "".join(p if p.startswith("[") and p.endswith("]") else meaning.get(p, re.escape(p)) for p in parts)
+    try:
+        return re.compile(regex)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no pattern: {error}") from error
+
+
+def select(denoiser: nn.Module, hooks: Mapping[str, Any] | Iterable[str]) -> tuple[Selection, ...]:
+    """What ``hooks`` asks for: {name or glob, with ``@input``, ``@delta`` or ``@probs`` for other readings: reduction}.
+
+    A list of names means ``mean``. Where two names meet at one point, the exact one decides before a glob, and the
+    first of equals. A module without alias can be named by its path. Raises ValueError for what matches nothing.
+    """
+    wanted = dict(hooks) if isinstance(hooks, Mapping) else {name: mean() for name in _listed(hooks)}
+    candidates = all_points(denoiser)
+    chosen: dict[tuple[str, str], Selection] = {}
+    for key in sorted(wanted, key=lambda k: any(c in k for c in "*?[")):
+        pattern, reading = split_reading(key)
+        matches = find(candidates, pattern)
+        if reading == "probs":
+            matches = _attending(denoiser, matches, key)
+        for point in matches:
+            chosen.setdefault((point.path, reading), Selection(point, reading, parse(wanted[key])))
+    order = {p.path: i for i, p in enumerate(candidates)}
+    return tuple(sorted(chosen.values(), key=lambda s: (order[s.point.path], s.reading)))
+
+
+def _listed(hooks: Iterable[str]) -> list[str]:
+    return [hooks] if isinstance(hooks, str) else list(hooks)
+
+
+def all_points(denoiser: nn.Module) -> tuple[Point, ...]:
+    """Points with an alias, and every other module under its path."""
+    named = named_points(denoiser)
+    known = {p.path for p in named}
+    rest: dict[str, Point] = {}
+    for part in parts_of(denoiser):
+        for path, module in part.named_modules():
+            if path and path not in known and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+                rest.setdefault(path, Point(path, path, type(module).__name__))
+    return (*named, *rest.values())
+
+
+def split_reading(key: str) -> tuple[str, str]:
+    """``"h@delta"`` → ``("h", "delta")``; without ``@``, the output."""
+    pattern, _, reading = key.partition("@")
+    reading = reading or "output"
+    if reading not in READINGS:
+        raise ValueError(f"{key!r} asks for the reading {reading!r}: expected one of {', '.join(READINGS)}")
+    return pattern, reading
+
+
+def modules_at(denoiser: nn.Module, path: str) -> list[nn.Module]:
+    """The module at ``path`` in each part of the denoiser that has it."""
+    found = [dict(part.named_modules()).get(path) for part in parts_of(denoiser)]
+    return [m for m in found if m is not None]
+
+
+def _attending(denoiser: nn.Module, matches: list[Point], key: str) -> list[Point]:
+    attending = [p for p in matches if all(hasattr(m, "to_q") for m in modules_at(denoiser, p.path))]
+    if not attending:
+        raise ValueError(f"{key!r} names no attention module ({matches[0].alias!r} is a {matches[0].kind})")
+    return attending
+
+
+def shape_text(shape: Sequence[int] | None) -> str:
+    return "?" if shape is None else " × ".join(str(n) for n in shape)
+
+
+def bytes_text(count: float | None) -> str:
+    """Bytes in the unit that suits them.
+
+    >>> bytes_text(1536), bytes_text(None)
+    ('1.5 KiB', '?')
+    """
+    if count is None:
+        return "?"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"

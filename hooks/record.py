@@ -1,0 +1,208 @@
+"""What the taps hear in one pipeline call, and its arrays.
+
+A record is a list of steps, each with the scheduler's tensors and every reading of the denoiser since the step before.
+Readings are labelled by step, never by timestep, so solvers that come back to a timestep overwrite nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from xhat.hooks import noise
+from xhat.hooks.points import Selection
+
+LATENT_DIMS = {4: ("channel", "y", "x"), 3: ("token", "channel"), 5: ("channel", "frame", "y", "x")}
+
+
+class Array(NamedTuple):
+    """Numbers with the names of their dimensions; the first is always ``sample``."""
+
+    dims: tuple[str, ...]
+    data: np.ndarray
+
+
+class Reading(NamedTuple):
+    """A reading over all steps: its array (sample, step[, branch], …), the labels of its branches if there are any,
+    and where (step[, branch]) there is nothing because that branch did not run."""
+
+    array: Array
+    branches: tuple[str, ...]
+    absent: np.ndarray
+
+
+class Firing(NamedTuple):
+    """One reading as it was made: rows are samples, times branches where guidance is batched."""
+
+    value: torch.Tensor
+    branch: str | None
+
+
+@dataclass
+class Step:
+    """One call of ``scheduler.step``, with the readings that led to it, by the position of their selection."""
+
+    level: noise.NoiseLevel
+    segment: str | None
+    firings: dict[int, list[Firing]]
+    latents: torch.Tensor
+    model_output: torch.Tensor
+    pred_x0: torch.Tensor
+    noise: torch.Tensor | None = None
+
+
+@dataclass
+class Record:
+    """One pipeline call: its steps, and the latents that the last one gave."""
+
+    steps: list[Step] = field(default_factory=list)
+    final: torch.Tensor | None = None
+    space: str = "vp"
+    random: bool = False  # whether any step drew noise
+    lost: bool = False  # whether some noise could not be told
+
+    @property
+    def rows(self) -> int:
+        return self.steps[0].latents.shape[0]
+
+    @property
+    def schedule(self) -> dict[str, np.ndarray]:
+        """Coordinates along ``step``: timestep, σ, ᾱ, the evaluation's number at its timestep, and the segment."""
+        levels = [s.level for s in self.steps]
+        timesteps = [x.timestep for x in levels]
+        found = {
+            "timestep": np.array(timesteps),
+            "sigma": np.array([x.sigma for x in levels]),
+            "alpha_bar": np.array([x.alpha_bar for x in levels]),
+            "call": np.array([timesteps[:i].count(t) for i, t in enumerate(timesteps)]),
+        }
+        if any(s.segment is not None for s in self.steps):
+            found["segment"] = np.array([s.segment or "" for s in self.steps])
+        return found
+
+    def root(self) -> dict[str, Array]:
+        """The scheduler's side: pred_x0, latents, model_output and noise with dims (sample, step, …), and final."""
+        names = ["pred_x0", "latents", "model_output"] + (["noise"] if self.random and not self.lost else [])
+        found = {name: self._stacked(name) for name in names}
+        if self.final is not None:
+            found["final"] = Array(("sample", *LATENT_DIMS[self.final.ndim]), as_numpy(self.final))
+        return found
+
+    def _stacked(self, name: str) -> Array:
+        like = self.steps[0].latents
+        tensors = [getattr(s, name) for s in self.steps]
+        data = np.stack([as_numpy(torch.zeros_like(like) if t is None else t) for t in tensors], axis=1)
+        return Array(("sample", "step", *LATENT_DIMS[like.ndim]), data)
+
+    def readings(self, selections: Sequence[Selection]) -> dict[str, Reading]:
+        """The denoiser's side: what each selection gave, under its name; nothing for one that never fired."""
+        found = {}
+        for i, selection in enumerate(selections):
+            fired = [s.firings.get(i, []) for s in self.steps]
+            if any(fired):
+                found[selection.name] = _assemble(selection, fired, self.rows)
+        return found
+
+    def unfired(self, selections: Sequence[Selection]) -> list[str]:
+        return [s.name for i, s in enumerate(selections) if not any(i in step.firings for step in self.steps)]
+
+
+def _assemble(selection: Selection, fired: list[list[Firing]], rows: int) -> Reading:
+    branches = _branches(selection.name, fired, rows)
+    sample = next(f for f in fired if f)[0].value
+    absent = np.ones((len(fired), len(branches)), bool)
+    data = np.full((rows, *absent.shape, *sample.shape[1:]), np.nan, numpy_dtype(sample))
+    for step, firings in enumerate(fired):
+        at = len(branches) - _count(firings, rows)  # what runs alone is the conditional one, the last
+        for firing in firings:
+            parts = as_numpy(firing.value).reshape(-1, rows, *sample.shape[1:])
+            at = branches.index(firing.branch) if firing.branch in branches else at
+            data[:, step, at : at + len(parts)] = parts.swapaxes(0, 1)
+            absent[step, at : at + len(parts)] = False
+            at += len(parts)
+    dims = ("sample", "step", "branch", *reading_dims(selection, sample.ndim))
+    if branches == ("cond",):
+        return Reading(Array((*dims[:2], *dims[3:]), data[:, :, 0]), (), absent[:, 0])
+    return Reading(Array(dims, data), branches, absent)
+
+
+def reading_dims(selection: Selection, ndim: int) -> tuple[str, ...]:
+    """Names of a reduced reading's dimensions. They are not those of latents, whose sizes are others."""
+    if selection.reading != "probs":
+        return selection.reduction.dims(ndim)
+    names = {"feature": "key", "token": "query"}
+    return ("head", *(names.get(d, d) for d in selection.reduction.dims(3)))
+
+
+def _count(firings: list[Firing], rows: int) -> int:
+    return sum(len(f.value) for f in firings) // rows
+
+
+def _branches(name: str, fired: list[list[Firing]], rows: int) -> tuple[str, ...]:
+    """Labels of the branch axis: diffusers stacks (unconditional, conditional), or calls once for each by name."""
+    widest = max(fired, key=lambda f: _count(f, rows))
+    shapes = {tuple(f.value.shape[1:]) for firings in fired for f in firings}
+    if len(shapes) > 1:
+        raise ValueError(f"{name!r} runs with several shapes, {sorted(shapes)}: it has no place in one array")
+    for firing in widest:
+        if len(firing.value) % rows or len(firing.value) // rows > 4:
+            raise ValueError(
+                f"{name!r} fires with {len(firing.value)} rows for {rows} samples: they cannot be told apart"
+            )
+    count = _count(widest, rows)
+    labels = [f.branch for f in widest]
+    if count == 1:
+        return ("cond",)
+    if len(widest) == count and len(set(labels)) == count and None not in labels:
+        return tuple(str(x) for x in labels)
+    if count == 2 and len(widest) == 1:
+        return ("uncond", "cond")
+    return tuple(f"call{i}" for i in range(count))
+
+
+def numpy_dtype(tensor: torch.Tensor) -> np.dtype:
+    if tensor.dtype == torch.bfloat16:  # numpy has none
+        return np.dtype(np.float32)
+    return torch.empty(0, dtype=tensor.dtype).numpy().dtype
+
+
+def as_numpy(tensor: torch.Tensor) -> np.ndarray:
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def warn_unfired(names: Sequence[str]) -> None:
+    if names:
+        warnings.warn(
+            f"never fired: {', '.join(names)}. The pipeline did not run these modules: the trace has nothing of them",
+            stacklevel=3,
+        )
+
+
+def check_finite(record: Record, root: dict[str, Array], readings: dict[str, Reading]) -> None:
+    """Raises ValueError for NaN or infinity, naming the point, the step and how many samples have it."""
+    for name, reading in readings.items():
+        _check(name, np.moveaxis(reading.array.data, 0, reading.absent.ndim)[~reading.absent], record, reading.absent)
+    for name, array in root.items():
+        if name == "final":
+            _check("latents", array.data[None], record, np.zeros(1, bool))
+        else:
+            _check(name, np.moveaxis(array.data, 0, 1), record, np.zeros(len(record.steps), bool))
+
+
+def _check(name: str, data: np.ndarray, record: Record, absent: np.ndarray) -> None:
+    """``data`` holds what is not ``absent``, steps (and branches) first, then samples."""
+    if np.isfinite(data).all():
+        return
+    bad = ~np.isfinite(data).reshape(*data.shape[:2], -1).all(-1)
+    place = int(np.flatnonzero(bad.any(1))[0])
+    step = int(np.argwhere(~absent)[place][0]) if len(absent) > 1 else len(record.steps) - 1
+    raise ValueError(
+        f"{name!r} is not finite at step {step} (timestep {record.steps[step].level.timestep:g}) in "
+        f"{int(bad[place].sum())} of {bad.shape[1]} samples: a denoiser in float32, or less guidance, may help; "
+        "for a reading alone, keep it with dtype=float32"
+    )

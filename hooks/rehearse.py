@@ -1,0 +1,124 @@
+"""A pipeline call without its arithmetic: how many steps, which shapes, how many bytes.
+
+The pipeline runs as always, prompt included, but its denoiser sees tensors without data (torch's fake tensors) and
+answers zeros. Nothing of it stays: neither hooks, nor the scheduler's state, nor a draw from a random generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
+
+from xhat.hooks.points import Point, Selection, denoiser_of, modules_at
+from xhat.hooks.taps import listening, pick_output, quiet
+
+Shape = tuple[tuple[int, ...], torch.dtype]
+
+
+@dataclass
+class Rehearsal:
+    """``outputs``: path of a point → (shape, dtype) of its first output, with the rows of the batch; ``readings``:
+    name of a selection → (shape, dtype) after its reduction; ``fired``: how often each was; ``latents``, ``steps``."""
+
+    outputs: dict[str, Shape] = field(default_factory=dict)
+    fired: dict[str, int] = field(default_factory=dict)
+    latents: Shape | None = None
+    steps: int = 0
+
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        sample = args[2] if len(args) > 2 else kwargs["sample"]
+        self.latents = self.latents or (tuple(sample.shape), sample.dtype)
+        self.steps += 1
+
+    def after(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        pass
+
+    def bytes_of(self, selections: Sequence[Selection]) -> int:
+        """Bytes that a trace of one sample holds: root variables in float32, and each selected reading as reduced."""
+        if self.latents is None:
+            return 0
+        shape, _ = self.latents
+        root = 4 * torch.Size(shape).numel() // shape[0] * (3 * self.steps + 1)
+        return root + sum(self._reduced(s) * self.fired.get(s.point.path, 0) for s in selections)
+
+    def _reduced(self, selection: Selection) -> int:
+        """Bytes of one firing of a reading. Attention probabilities are not seen here: their size is that of a mean."""
+        if selection.point.path not in self.outputs or self.latents is None:
+            return 0
+        shape, dtype = self.outputs[selection.point.path]
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            kept = selection.reduction(torch.empty(shape, dtype=dtype))
+        return kept.numel() * kept.element_size() // self.latents[0][0]
+
+
+def rehearse(pipe: Any, points: Sequence[Point], **call_kwargs: Any) -> Rehearsal:
+    """Run ``pipe(**call_kwargs)`` on one prompt without data, and note what happened at ``points``."""
+    denoiser = denoiser_of(pipe)
+    seen = Rehearsal()
+    handles = [
+        module.register_forward_hook(_note(seen, point.path))
+        for point in points
+        for module in modules_at(denoiser, point.path)
+    ]
+    arguments = {"prompt": "a", "output_type": "latent"} | call_kwargs
+    arguments["generator"] = torch.Generator().manual_seed(0)
+    try:
+        with torch.no_grad(), quiet(pipe), _state_kept(pipe.scheduler), _without_data(denoiser):
+            with listening(pipe.scheduler, "step", seen):
+                pipe(**arguments)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _note(seen: Rehearsal, path: str) -> Any:
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        tensor = pick_output(module, args, {}, output)
+        if tensor is not None:
+            seen.outputs.setdefault(path, (tuple(tensor.shape), tensor.dtype))
+            seen.fired[path] = seen.fired.get(path, 0) + 1
+
+    return hook
+
+
+@contextmanager
+def _state_kept(scheduler: Any) -> Iterator[None]:
+    before = dict(vars(scheduler))
+    try:
+        yield
+    finally:
+        vars(scheduler).clear()
+        vars(scheduler).update(before)
+
+
+@contextmanager
+def _without_data(denoiser: nn.Module) -> Iterator[None]:
+    """The denoiser runs on fake tensors and answers zeros of the right shape."""
+    forward, own = denoiser.forward, "forward" in vars(denoiser)
+
+    def fake(*args: Any, **kwargs: Any) -> Any:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            convert = lambda x: mode.from_tensor(x) if isinstance(x, torch.Tensor) else x  # noqa: E731
+            out = forward(*tree_map(convert, args), **tree_map(convert, kwargs))
+        return tree_map(_zeros, out)
+
+    denoiser.forward = fake  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if own:
+            denoiser.forward = forward  # type: ignore[method-assign]
+        else:
+            del denoiser.forward
+
+
+def _zeros(x: Any) -> Any:
+    return torch.zeros(x.shape, dtype=x.dtype, device=x.device) if isinstance(x, torch.Tensor) else x
