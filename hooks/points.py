@@ -285,6 +285,16 @@ def _attending(denoiser: nn.Module, matches: list[Point], key: str) -> list[Poin
     return attending
 
 
+def refuse_compiled(denoiser: nn.Module, selection: Selection) -> None:
+    """Raises ValueError for a module under torch.compile, whose hooks may be skipped without a word."""
+    for module in (denoiser, *modules_at(denoiser, selection.point.path)):
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise ValueError(
+                f"{selection.name!r} cannot be read: {type(module).__name__} is compiled, and torch.compile may skip "
+                "hooks in silence. Trace the pipeline before it is compiled, or without hooks for x̂₀ alone"
+            )
+
+
 def shape_text(shape: Sequence[int] | None) -> str:
     return "?" if shape is None else " × ".join(str(n) for n in shape)
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from xhat.hooks import draws, noise
-from xhat.hooks.points import Selection, denoiser_of, modules_at, select
+from xhat.hooks.points import Selection, denoiser_of, modules_at, refuse_compiled, select
 from xhat.hooks.record import Firing, Record, Step
 from xhat.hooks.taps import attach, listening
 
@@ -49,8 +49,7 @@ class Recorder:
         return self
 
     def _listen_at(self, stack: ExitStack, denoiser: nn.Module, module: nn.Module, i: int, s: Selection) -> None:
-        refuse_compiled(denoiser, s.name)
-        refuse_compiled(module, s.name)
+        refuse_compiled(denoiser, s)
         for handle in attach(module, s.reading, s.reduction, lambda value: self._fire(i, value)):
             stack.callback(handle.remove)
 
@@ -175,15 +174,6 @@ class Copies:
     def wait(self) -> None:
         for stream in self._streams.values():
             stream.synchronize()
-
-
-def refuse_compiled(module: nn.Module, name: str) -> None:
-    """Raises ValueError for a module under torch.compile, whose hooks may be skipped without a word."""
-    if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
-        raise ValueError(
-            f"{name!r} cannot be read: {type(module).__name__} is compiled, and torch.compile may skip hooks in "
-            "silence. Trace the pipeline before it is compiled, or without hooks for x̂₀ alone"
-        )
 
 
 def unpacked(pipe: Any, x: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:

@@ -1,0 +1,323 @@
+"""Traces on disk: Zarr v3, written a tile of samples at a time, and read as an ``xarray.DataTree``.
+
+Every stored array has one chunk (or shard) a tile, so a tile is written without reading, by any process, and a kill
+at any moment leaves whole tiles alone. ``run/complete`` says which tiles are: it is set after a tile's data are on
+disk. A tile that is not complete is sampled again, to the same bits, when the run goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec
+
+from xhat.hooks.describe import checksum
+from xhat.hooks.gram import centred_gram
+from xhat.hooks.lock import is_remote, sign_of_life
+from xhat.hooks.points import bytes_text
+from xhat.hooks.record import Array
+from xhat.hooks.schema import ACTIVATIONS, SAMPLES, SCRATCH, Schema, Variable
+from xhat.hooks.tiles import Tile, Tiling
+
+FORMAT = 1
+COMPLETE = "run/complete"
+BOOKKEEPING = ("config", "tiling", "ready", "finished", "xhat_format")
+SPLIT = 1 << 20  # bytes of a tile of one array, above which its steps can be read apart
+
+
+class Store:
+    """A trace being written to ``path`` by one of several processes. Made or continued by :meth:`begin`."""
+
+    def __init__(self, path: str, tiling: Tiling, rank: int = 0) -> None:
+        self.path, self.tiling, self.rank = path, tiling, rank
+        self.config: Mapping[str, Any] = {}
+        self.group: zarr.Group | None = None
+        self._made = False
+
+    def resume(self, config: Mapping[str, Any]) -> bool:
+        """Open what is there. Returns whether there was something. Raises ValueError if it is not of the run that
+        ``config`` describes."""
+        self.config = config
+        group = _open(self.path)
+        if group is None:
+            return False
+        attrs: dict[str, Any] = dict(group.attrs)
+        _check_format(self.path, attrs)
+        if attrs["checksum"] != checksum(config):
+            raise ValueError(_difference(self.path, json.loads(attrs["config"]), config))
+        if not attrs.get("ready"):  # killed while it was being made: there is nothing in it
+            if self.rank == 0:
+                remove(self.path)
+            return False
+        self.tiling = Tiling(*attrs["tiling"])
+        self.group = group
+        return True
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Tiles that are not complete, in order."""
+        if self.group is None:
+            return list(self.tiling)
+        done = _node(self.group, COMPLETE)[:]
+        return [(int(i), int(j)) for i, j in np.argwhere(done == 0)]
+
+    def begin(self, schema: Schema, coords: Mapping[str, np.ndarray]) -> None:
+        """Make the store, or wait for the process that does."""
+        if self.group is not None:
+            return
+        if self.rank != 0:
+            while not self.resume(self.config):
+                time.sleep(0.05)
+            return
+        _check_room(self.path, schema, self.tiling)
+        attrs = dict(schema.attrs[""]) | {
+            "xhat_format": FORMAT,
+            "coordinates": " ".join(schema.coords[""]),
+            "config": json.dumps(self.config, ensure_ascii=False),
+            "tiling": [self.tiling.prompts, self.tiling.seeds, self.tiling.height, self.tiling.width],
+        }
+        self._made = True
+        with readable_failures(self.path):
+            group = zarr.create_group(self.path, zarr_format=3, attributes=attrs, overwrite=False)
+            for name, variable in schema.variables.items():
+                _create(group, name, variable, self.tiling)
+            _write_coords(group, schema, coords)
+            names = ("prompt_tile", "seed_tile")
+            group.create_array(COMPLETE, shape=self.tiling.shape, chunks=(1, 1), dtype="uint8", dimension_names=names)
+            group.attrs["ready"] = True
+        self.group = group
+
+    def write(self, index: tuple[int, int], tile: Tile, arrays: Mapping[str, Array]) -> None:
+        """Put a tile's arrays (dims sample, …) on disk, and then say that it is complete."""
+        assert self.group is not None
+        place = (slice(tile.prompts.start, tile.prompts.stop), slice(tile.seeds.start, tile.seeds.stop))
+        with readable_failures(self.path):
+            for name, array in arrays.items():
+                target = _node(self.group, name)
+                target[place] = array.data.reshape(len(tile.prompts), len(tile.seeds), *array.data.shape[1:])
+                self._flush(target, index)
+            _node(self.group, COMPLETE)[index] = 1
+        sign_of_life(self.path, self.rank)
+
+    def _flush(self, array: zarr.Array, index: tuple[int, int]) -> None:
+        """Have the chunk on the disk itself, not in a cache that a power cut would empty."""
+        if is_remote(self.path):
+            return
+        key = array.metadata.encode_chunk_key((*index, *(0,) * (array.ndim - 2)))
+        path = Path(self.path.removeprefix("file://"), array.path, key)
+        if path.exists():  # a chunk of nothing but the fill value has no file
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def finish(self) -> None:
+        """Once every tile is complete: make the Gram matrices, and drop what they were made of."""
+        assert self.group is not None
+        if self.group.attrs.get("finished") or self.missing():
+            return
+        with readable_failures(self.path):
+            if SCRATCH in self.group:
+                for name in list(_node(self.group, SCRATCH).group_keys()):
+                    _finish_gram(self.group, name)
+                del self.group[SCRATCH]
+            self.group.attrs["finished"] = True
+
+    def tree(self) -> xr.DataTree:
+        return open_trace(self.path)
+
+    def abandon(self) -> None:
+        """Leave nothing behind of a store that was made here and never got a whole tile."""
+        if self._made and (self.group is None or len(self.missing()) == len(list(self.tiling))):
+            remove(self.path)
+
+
+def open_trace(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.DataTree:
+    """The trace in a store, read lazily. ``chunks={}`` gives Dask arrays, for what does not fit in memory.
+
+    A run that is not finished opens too, with NaN where samples are missing, and a warning that says how many.
+    Raises ValueError where there is no trace, or one of another format.
+    """
+    path = os.fspath(path)
+    group = _open(path, mode="r")
+    if group is None:
+        raise ValueError(f"no trace at {path}: expected a store made by xhat.trace(…, store=…)")
+    _check_format(path, dict(group.attrs))
+    done = _node(group, COMPLETE)[:] if COMPLETE in group else np.ones((1, 1))
+    if (done == 0).any():
+        warnings.warn(
+            f"{path} is not finished: {int((done == 0).sum())} of {done.size} batches are missing (NaN). "
+            "The call that made it goes on where it stopped",
+            stacklevel=2,
+        )
+    tree = xr.open_datatree(path, engine="zarr", consolidated=False, chunks=chunks)  # type: ignore[arg-type]
+    return _tidy(tree, list(json.loads(str(group.attrs.get("config", "{}"))).get("hooks", {})))
+
+
+def _tidy(tree: xr.DataTree, names: list[str]) -> xr.DataTree:
+    """The tree as it would be in memory: without the store's own bookkeeping, texts as numpy's, points in order."""
+    groups = {"/": tree.to_dataset(inherit=False)}
+    activations = tree.children.get(ACTIVATIONS)
+    found = dict(activations.children) if activations is not None else {}
+    for name in sorted(found, key=lambda n: (names.index(n) if n in names else len(names), n)):
+        groups[f"/{ACTIVATIONS}/{name}"] = found[name].to_dataset(inherit=False)
+    for group, dataset in groups.items():
+        texts = {k: c for k, c in dataset.coords.items() if c.dtype.kind not in "biufc"}
+        dataset = dataset.assign_coords({k: (c.dims, np.array([str(x) for x in c.values])) for k, c in texts.items()})
+        dataset.attrs = {k: v for k, v in dataset.attrs.items() if k not in BOOKKEEPING}
+        groups[group] = dataset
+    return xr.DataTree.from_dict(groups)
+
+
+def write_tree(path: str, tree: xr.DataTree) -> None:
+    """Write a trace that is in memory. Raises ValueError where there is something already."""
+    if _open(path) is not None:
+        raise ValueError(f"{path} holds a trace already: give another store, or remove it")
+    whole = tree.copy()
+    whole.attrs |= {"xhat_format": FORMAT, "ready": True, "finished": True}
+    with readable_failures(path):
+        whole.to_zarr(path, mode="w-", consolidated=False, zarr_format=3)
+
+
+def remove(path: str) -> None:
+    """Delete a store."""
+    if is_remote(path):
+        import fsspec
+
+        fs, root = fsspec.core.url_to_fs(path)
+        fs.rm(root, recursive=True)
+    else:
+        shutil.rmtree(path.removeprefix("file://"), ignore_errors=True)
+
+
+class readable_failures:
+    """Turns a full disk into one sentence with the way out."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"no room left for {self.path}: free some, and the same call goes on where it stopped"
+            raise OSError(error.errno, message) from error
+
+
+def _open(path: str, mode: Any = "r+") -> zarr.Group | None:
+    """The group at ``path``, None where there is nothing. Raises ValueError for what is no trace."""
+    try:
+        group = zarr.open_group(path, mode=mode)
+    except FileNotFoundError:
+        local = Path(path)
+        if not is_remote(path) and local.exists() and (local.is_file() or any(local.iterdir())):
+            raise ValueError(f"{path} is there already and is no trace: give another store") from None
+        return None
+    if "xhat_format" not in group.attrs:
+        raise ValueError(f"{path} is a Zarr store, but not a trace of xhat: give another store")
+    return group
+
+
+def _check_format(path: str, attrs: Mapping[str, Any]) -> None:
+    found = attrs["xhat_format"]
+    if found != FORMAT:
+        newer = isinstance(found, int) and found > FORMAT
+        way_out = "upgrade xhat to read it" if newer else "read it with the xhat that wrote it, or trace again"
+        raise ValueError(f"{path} has trace format {found!r}, this xhat writes and reads {FORMAT}: {way_out}")
+
+
+def _difference(path: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    names = [k for k in sorted({*there, *here}) if there.get(k) != here.get(k)]
+    shown = "; ".join(f"{k}: {_short(there.get(k))} there, {_short(here.get(k))} here" for k in names[:4])
+    return f"{path} belongs to another run ({shown}): give another store, or remove this one"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _check_room(path: str, schema: Schema, tiling: Tiling) -> None:
+    """Raises OSError where the run cannot fit, even if half of it is compressed away; warns where it may not."""
+    if is_remote(path):
+        return
+    folder = Path(path.removeprefix("file://")).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free, needed = shutil.disk_usage(folder).free, schema.nbytes * tiling.prompts * tiling.seeds
+    text = f"the trace needs up to {bytes_text(needed)}, and {bytes_text(free)} are free at {folder}"
+    if needed > 2 * free:
+        raise OSError(errno.ENOSPC, f"no room: {text}. Keep fewer points, reduce them more, or use another disk")
+    if needed > free:
+        warnings.warn(f"{text}; it fits only as far as it compresses", stacklevel=2)
+
+
+def _create(group: zarr.Group, name: str, variable: Variable, tiling: Tiling) -> None:
+    tile = (tiling.height, tiling.width, *variable.shape)
+    shape = (tiling.prompts, tiling.seeds, *variable.shape)
+    apart = "step" in variable.dims and variable.nbytes * tiling.height * tiling.width > SPLIT
+    chunks = (
+        tuple(1 if d == "step" else n for d, n in zip((*SAMPLES, *variable.dims), tile, strict=True)) if apart else tile
+    )
+    group.create_array(
+        name,
+        shape=shape,
+        dtype=variable.dtype,
+        chunks=chunks,
+        shards=tile if apart else None,
+        dimension_names=(*SAMPLES, *variable.dims),
+        fill_value=np.nan if variable.dtype.kind == "f" else 0,
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=variable.dtype.itemsize),
+    )
+
+
+def _write_coords(group: zarr.Group, schema: Schema, samples: Mapping[str, np.ndarray]) -> None:
+    for where, attrs in schema.attrs.items():
+        if where:
+            group.require_group(where).attrs.update(attrs)
+    coords = dict(schema.coords)
+    coords[""] = dict(coords[""]) | {name: (name, values) for name, values in samples.items()}
+    for where, names in coords.items():
+        for name, (dim, values) in names.items():
+            _coordinate(group, f"{where}/{name}".lstrip("/"), dim, values)
+
+
+def _coordinate(group: zarr.Group, path: str, dim: str, values: np.ndarray) -> None:
+    text = values.dtype.kind in "UO"
+    array = group.create_array(
+        path, shape=values.shape, dtype="str" if text else values.dtype, dimension_names=(dim,), overwrite=True
+    )
+    array[:] = values.astype(object) if text else values
+
+
+def _finish_gram(group: zarr.Group, name: str) -> None:
+    raw = _node(group, f"{SCRATCH}/{name}/value")
+    samples, features, middle = raw.shape[0] * raw.shape[1], raw.shape[-1], raw.shape[2:-1]
+    names = raw.metadata.dimension_names  # type: ignore[union-attr]
+    target = group.create_array(
+        f"{ACTIVATIONS}/{name}/value",
+        shape=(*middle, samples, samples),
+        chunks=(*(1,) * len(middle), samples, samples),
+        dtype="float64",
+        fill_value=np.nan,
+        dimension_names=(*names[2:-1], "sample", "sample_other"),
+        overwrite=True,
+    )
+    for at in np.ndindex(*middle):
+
+        def read(columns: slice, at: tuple[int, ...] = at) -> np.ndarray:
+            return np.asarray(raw[(slice(None), slice(None), *at, columns)]).reshape(samples, -1)
+
+        target[at] = centred_gram(read, features, samples)
+
+
+def _node(group: zarr.Group, path: str) -> Any:
+    return group[path]

@@ -1,0 +1,292 @@
+"""Tracing: every x̂₀, and what else is asked for, of a pipeline on prompts × seeds, or of any call of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from xhat.hooks import noise
+from xhat.hooks.describe import canonical, checksum, describe, jsonable, versions
+from xhat.hooks.lock import held, locked
+from xhat.hooks.memory import Memory, tree_of
+from xhat.hooks.points import Selection, bytes_text, denoiser_of, refuse_compiled, select
+from xhat.hooks.record import Array, Record, warn_unfired
+from xhat.hooks.recorder import Recorder
+from xhat.hooks.rehearse import rehearse
+from xhat.hooks.sample import Batch, Sampler, check_arguments, flat_if_gram
+from xhat.hooks.schema import Schema, path_of, schema_of
+from xhat.hooks.store import Store, write_tree
+from xhat.hooks.taps import quiet
+from xhat.hooks.tiles import Tiling, share
+from xhat.hooks.writer import Writer
+
+Hooks = Mapping[str, Any] | Iterable[str]
+
+
+def trace(
+    pipe: Any,
+    prompts: str | Sequence[str],
+    *,
+    seeds: Iterable[int],
+    hooks: Hooks = (),
+    store: str | os.PathLike[str] | None = None,
+    batch_size: int = 8,
+    progress: bool = True,
+    **call_kwargs: Any,
+) -> xr.DataTree:
+    """Sample every prompt under every seed and keep x̂₀ of every step, with the readings that ``hooks`` name.
+
+    Root variables ``pred_x0``, ``latents`` (x_t, in the scheduler's own space), ``model_output`` (after guidance) and
+    ``noise`` (what a stochastic step added, where there is any), dims (prompt, seed, step, channel, y, x);
+    ``final`` latents; ``images``, uint8. ``/activations/<name>``: variable ``value`` of each reading, with
+    ``branch`` ("uncond", "cond") where guidance is on. Coordinates along ``step``: timestep, sigma = √(1−ᾱ)/√ᾱ,
+    alpha_bar, call (which evaluation at that timestep), segment where several models share the run.
+
+    ``hooks``: {name, glob or path, with ``@input``, ``@delta`` or ``@probs`` for other readings: reduction or its
+    text}, or names alone for ``mean``. ``store``: folder or URL of a Zarr store; a run that was stopped goes on there
+    at the same call. Without it the trace is in memory. ``call_kwargs`` go to the pipeline; number of steps and
+    guidance left out are the checkpoint's own (``pipe.xhat_defaults``), else the pipeline's.
+
+    Seed s starts a generator of its own for each sample, the same for every prompt. Raises ValueError for names,
+    seeds, arguments, schedulers and stores that do not fit, before anything is written.
+    """
+    run = _prepare(pipe, prompts, seeds, hooks, batch_size, call_kwargs)
+    with ExitStack() as stack:
+        sink: Store | Memory
+        if store is None:
+            if run.world > 1:
+                raise ValueError("several processes need a store to write to: pass store=…")
+            sink = Memory(Tiling.of(len(run.prompts), len(run.seeds), batch_size))
+        else:
+            path, tiling = os.fspath(store), Tiling.of(len(run.prompts), len(run.seeds), batch_size)
+            stack.enter_context(locked(path, run.rank))
+            sink = Store(path, tiling, run.rank)
+        sink.resume(run.config)
+        if progress and store is not None and sink.missing():
+            print(announcement(run, sink.tiling), file=sys.stderr)
+        _fill(run, sink, progress)
+        if run.rank == 0:
+            _wait_for_others(sink, run.world)
+            sink.finish()
+        return sink.tree()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is to be traced, checked. ``config`` is what makes two runs the same."""
+
+    pipe: Any
+    prompts: list[str]
+    seeds: list[int]
+    selections: tuple[Selection, ...]
+    hooks: Hooks
+    arguments: dict[str, Any]
+    config: dict[str, Any]
+    rank: int
+    world: int
+
+
+def _prepare(pipe: Any, prompts: Any, seeds: Any, hooks: Any, batch_size: int, call_kwargs: dict[str, Any]) -> Run:
+    prompts, seeds = _prompts(prompts), _seeds(seeds)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size={batch_size!r}: expected a whole number above 0")
+    denoiser = denoiser_of(pipe)
+    noise.kind(pipe.scheduler)
+    selections = select(denoiser, hooks)
+    for selection in selections:
+        refuse_compiled(denoiser, selection)
+    check_arguments(pipe, call_kwargs)
+    arguments = _with_defaults(pipe, call_kwargs)
+    config = describe(pipe) | {
+        "prompts": prompts,
+        "seeds": seeds,
+        "hooks": {s.name: str(s.reduction) for s in selections},
+        "call": jsonable(arguments),
+    }
+    return Run(pipe, prompts, seeds, selections, hooks, arguments, config, *share())
+
+
+def _prompts(prompts: str | Sequence[str]) -> list[str]:
+    listed = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not listed or not all(isinstance(p, str) for p in listed):
+        raise ValueError(f"prompts={prompts!r}: expected a text, or a list of one or more")
+    repeated = sorted({p for p in listed if listed.count(p) > 1})
+    if repeated:
+        raise ValueError(f"prompts that repeat: {repeated[:3]}. Each is sampled under every seed once")
+    return listed
+
+
+def _seeds(seeds: Iterable[int]) -> list[int]:
+    try:
+        listed = [int(s) for s in seeds]
+    except TypeError:
+        raise ValueError(f"seeds={seeds!r}: expected whole numbers, for example range(16)") from None
+    if not listed or min(listed) < 0:
+        raise ValueError(f"seeds={seeds!r}: expected one or more whole numbers from 0 up, for example range(16)")
+    repeated = sorted({s for s in listed if listed.count(s) > 1}) if len(set(listed)) < len(listed) else []
+    if repeated:
+        raise ValueError(f"seeds that repeat: {repeated[:5]}. Their samples would be the same picture twice")
+    return listed
+
+
+SCHEDULE = {"num_inference_steps", "timesteps", "sigmas"}
+
+
+def _with_defaults(pipe: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The call's arguments: what is given, then what belongs to the checkpoint. A schedule is given as a whole."""
+    defaults = {k: v for k, v in (getattr(pipe, "xhat_defaults", None) or {}).items() if v is not None}
+    if SCHEDULE & set(given):
+        defaults = {k: v for k, v in defaults.items() if k not in SCHEDULE}
+    output = "latent" if given.get("output_type") == "latent" else "np"
+    return defaults | dict(given) | {"output_type": output}
+
+
+def announcement(run: Run, tiling: Tiling) -> str:
+    """What the run will take: samples, steps, room on disk, memory. Found by rehearsing it without arithmetic."""
+    samples = tiling.prompts * tiling.seeds
+    text = f"tracing {tiling.prompts} prompts × {tiling.seeds} seeds"
+    try:
+        seen = rehearse(run.pipe, [s.point for s in run.selections], prompt=run.prompts[0], **_single(run.arguments))
+    except Exception as error:  # an estimate is worth no failure: the run will say
+        return f"{text}; size unknown before the first batch ({type(error).__name__})"
+    each, batch = seen.bytes_of(run.selections), tiling.height * tiling.width
+    return (
+        f"{text} × {seen.steps} steps, {len(run.selections)} readings: up to {bytes_text(each * samples)} on disk "
+        f"before compression, and {bytes_text(3 * each * batch)} of memory for batches of {batch}"
+    )
+
+
+def _single(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for one prompt: the first of those that are given one a prompt."""
+    lists = {k: v[0] for k, v in arguments.items() if "prompt" in k and isinstance(v, list | tuple) and v}
+    return dict(arguments) | lists | {"output_type": "latent"}
+
+
+def _fill(run: Run, sink: Store | Memory, progress: bool) -> None:
+    """Sample this process's share of what is missing."""
+    missing = set(sink.missing())
+    todo = [index for k, index in enumerate(sink.tiling) if index in missing and k % run.world == run.rank]
+    if not todo:
+        return
+    coords = {"prompt": np.array(run.prompts), "seed": np.array(run.seeds, dtype=np.int64)}
+    schema: Schema | None = None
+    try:
+        with (
+            Recorder(run.pipe, run.hooks, _size(run.arguments)) as recorder,
+            quiet(run.pipe),
+            Writer(sink.write) as out,
+        ):
+            sampler = Sampler(run.pipe, recorder, run.prompts, run.seeds, run.arguments)
+            for index in tqdm(todo, desc="trace", unit="batch", disable=not progress):
+                batch = sampler(sink.tiling[index])
+                schema = _schema(run, recorder.selections, batch, schema)
+                sink.begin(schema, coords)
+                out.put(index, sink.tiling[index], batch.arrays)
+    except BaseException:
+        sink.abandon()
+        raise
+
+
+def _schema(run: Run, selections: Sequence[Selection], batch: Batch, before: Schema | None) -> Schema:
+    """The schema of a batch, which every other batch must have too."""
+    if before is None:
+        warn_unfired(batch.unfired)
+    schema = schema_of(batch.arrays, batch.branches, selections, batch.schedule, attributes(run.config, batch.space))
+    if before is not None:
+        there, here = (s.coords[""]["timestep"][1] for s in (before, schema))
+        if before.variables != schema.variables or not np.array_equal(there, here):
+            raise ValueError(
+                f"a batch differs from the first in shape or schedule ({len(there)} steps, then {len(here)}): "
+                "every prompt of a trace runs through the same steps"
+            )
+    return schema
+
+
+def attributes(config: Mapping[str, Any], space: str) -> dict[str, Any]:
+    """Attributes of a trace: texts as they are, everything else as JSON."""
+    found = {k: v if isinstance(v, str) else canonical(v) for k, v in config.items() if k not in ("prompts", "seeds")}
+    return found | {"space": space, "versions": canonical(versions()), "checksum": checksum(config)}
+
+
+def _size(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
+    height, width = arguments.get("height"), arguments.get("width")
+    return (height, width) if height and width else None
+
+
+def _wait_for_others(sink: Store | Memory, world: int, patience: float = 60.0) -> None:
+    """Until every tile is complete, or no other process of this run has been alive for a while."""
+    last_seen = time.monotonic()
+    while world > 1 and isinstance(sink, Store) and sink.missing():
+        if any(held(sink.path, r) for r in range(1, world)):
+            last_seen = time.monotonic()
+        if time.monotonic() - last_seen > patience:
+            return
+        time.sleep(0.2)
+
+
+class Tracer:
+    """Traces any ordinary call of the pipeline made inside its block; ``.trace`` has dims (sample, step, …).
+
+    Several calls of the same schedule follow each other along ``sample``. The call returns what it always does.
+    ``store``: folder or URL to write the trace to at the end of the block.
+    """
+
+    def __init__(self, pipe: Any, hooks: Hooks = (), store: str | os.PathLike[str] | None = None) -> None:
+        self.pipe, self.store = pipe, store
+        self._recorder = Recorder(pipe, hooks)
+        self._records: list[Record] = []
+        self._config: dict[str, Any] = {}
+
+    def __enter__(self) -> Tracer:
+        self._recorder.__enter__()
+        self._config = describe(self.pipe)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._recorder.__exit__(*exception)
+        if exception[0] is not None:
+            return
+        self._records += self._recorder.take()
+        if not self._records:
+            warnings.warn("nothing was traced: the pipeline made no step inside the block", stacklevel=2)
+            return
+        warn_unfired(self._records[-1].unfired(self._recorder.selections))
+        if self.store is not None:
+            write_tree(os.fspath(self.store), self.trace)
+
+    @property
+    def trace(self) -> xr.DataTree:
+        """The trace of the calls that are finished. Raises ValueError if there are none, or of several schedules."""
+        self._records += self._recorder.take()
+        if not self._records:
+            raise ValueError("nothing was traced yet: call the pipeline inside the block")
+        return _tree_of_records(self._records, self._recorder.selections, self._config)
+
+
+def _tree_of_records(records: list[Record], selections: Sequence[Selection], config: Mapping[str, Any]) -> xr.DataTree:
+    batches = [_arrays(r, selections) for r in records]
+    first, branches = batches[0]
+    for (arrays, _), record in zip(batches, records, strict=True):
+        shapes = [{k: a.data.shape[1:] for k, a in x.items()} for x in (first, arrays)]
+        if shapes[0] != shapes[1] or not np.array_equal(record.schedule["timestep"], records[0].schedule["timestep"]):
+            raise ValueError("the calls differ in schedule or shape: use a Tracer for each")
+    schema = schema_of(first, branches, selections, records[0].schedule, attributes(config, records[0].space))
+    joined = {k: (np.concatenate([arrays[k].data for arrays, _ in batches]), a.dims) for k, a in first.items()}
+    count = sum(r.rows for r in records)
+    return tree_of(schema, joined, {"sample": np.arange(count)})
+
+
+def _arrays(record: Record, selections: Sequence[Selection]) -> tuple[dict[str, Array], dict[str, tuple[str, ...]]]:
+    readings = record.readings(selections)
+    named = {path_of(s): flat_if_gram(s, readings[s.name].array) for s in selections if s.name in readings}
+    return record.root() | named, {name: r.branches for name, r in readings.items()}
