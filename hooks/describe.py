@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -100,6 +101,8 @@ def jsonable(value: Any) -> Any:
     >>> jsonable({"sigmas": np.array([1.0, 0.5]), 3: (1, None)})
     {'sigmas': [1.0, 0.5], '3': [1, None]}
     """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no infinity
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):

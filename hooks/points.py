@@ -231,9 +231,13 @@ def select(denoiser: nn.Module, hooks: Mapping[str, Any] | Iterable[str]) -> tup
     """What ``hooks`` asks for: {name or glob, with ``@input``, ``@delta`` or ``@probs`` for other readings: reduction}.
 
     A list of names means ``mean``. Where two names meet at one point, the exact one decides before a glob, and the
-    first of equals. A module without alias can be named by its path. Raises ValueError for what matches nothing.
+    first of equals. A module without alias can be named by its path. Raises ValueError for what matches nothing, and
+    for a compiled denoiser.
     """
     wanted = dict(hooks) if isinstance(hooks, Mapping) else {name: mean() for name in _listed(hooks)}
+    if not wanted:
+        return ()
+    _refuse_compiled((denoiser, *parts_of(denoiser)))
     candidates = all_points(denoiser)
     chosen: dict[tuple[str, str], Selection] = {}
     for key in sorted(wanted, key=lambda k: any(c in k for c in "*?[")):
@@ -243,6 +247,7 @@ def select(denoiser: nn.Module, hooks: Mapping[str, Any] | Iterable[str]) -> tup
             matches = _attending(denoiser, matches, key)
         for point in matches:
             chosen.setdefault((point.path, reading), Selection(point, reading, parse(wanted[key])))
+    _refuse_compiled(m for s in chosen.values() for m in modules_at(denoiser, s.point.path))
     order = {p.path: i for i, p in enumerate(candidates)}
     return tuple(sorted(chosen.values(), key=lambda s: (order[s.point.path], s.reading)))
 
@@ -285,13 +290,13 @@ def _attending(denoiser: nn.Module, matches: list[Point], key: str) -> list[Poin
     return attending
 
 
-def refuse_compiled(denoiser: nn.Module, selection: Selection) -> None:
+def _refuse_compiled(modules: Iterable[nn.Module]) -> None:
     """Raises ValueError for a module under torch.compile, whose hooks may be skipped without a word."""
-    for module in (denoiser, *modules_at(denoiser, selection.point.path)):
+    for module in modules:
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
             raise ValueError(
-                f"{selection.name!r} cannot be read: {type(module).__name__} is compiled, and torch.compile may skip "
-                "hooks in silence. Trace the pipeline before it is compiled, or without hooks for x̂₀ alone"
+                f"{type(module).__name__} is compiled, and torch.compile may skip hooks in silence. Trace the pipeline "
+                "before it is compiled, or without hooks for x̂₀ alone"
             )
 
 

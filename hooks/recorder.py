@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from xhat.hooks import draws, noise
-from xhat.hooks.points import Selection, denoiser_of, modules_at, refuse_compiled, select
+from xhat.hooks.points import Selection, denoiser_of, modules_at, select
 from xhat.hooks.record import Firing, Record, Step
 from xhat.hooks.taps import attach, listening
 
@@ -40,7 +40,7 @@ class Recorder:
         with ExitStack() as stack:
             for i, selection in enumerate(self.selections):
                 for module in modules_at(denoiser, selection.point.path):
-                    self._listen_at(stack, denoiser, module, i, selection)
+                    self._listen_at(stack, module, i, selection)
             stack.enter_context(listening(scheduler, "set_timesteps", _Starts(self)))
             stack.enter_context(listening(scheduler, "step", self))
             if hasattr(denoiser, "cache_context"):
@@ -48,8 +48,7 @@ class Recorder:
             self._stack = stack.pop_all()
         return self
 
-    def _listen_at(self, stack: ExitStack, denoiser: nn.Module, module: nn.Module, i: int, s: Selection) -> None:
-        refuse_compiled(denoiser, s)
+    def _listen_at(self, stack: ExitStack, module: nn.Module, i: int, s: Selection) -> None:
         for handle in attach(module, s.reading, s.reduction, lambda value: self._fire(i, value)):
             stack.callback(handle.remove)
 

@@ -6,17 +6,18 @@ answers zeros. Nothing of it stays: neither hooks, nor the scheduler's state, no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
-from xhat.hooks.points import Point, Selection, denoiser_of, modules_at
+from xhat.hooks.points import Point, Selection, denoiser_of, modules_at, parts_of
 from xhat.hooks.taps import listening, pick_output, quiet
 
 Shape = tuple[tuple[int, ...], torch.dtype]
@@ -28,7 +29,7 @@ class Rehearsal:
     name of a selection → (shape, dtype) after its reduction; ``fired``: how often each was; ``latents``, ``steps``."""
 
     outputs: dict[str, Shape] = field(default_factory=dict)
-    fired: dict[str, int] = field(default_factory=dict)
+    fired: Counter[str] = field(default_factory=Counter)
     latents: Shape | None = None
     steps: int = 0
 
@@ -46,7 +47,7 @@ class Rehearsal:
             return 0
         shape, _ = self.latents
         root = 4 * torch.Size(shape).numel() // shape[0] * (3 * self.steps + 1)
-        return root + sum(self._reduced(s) * self.fired.get(s.point.path, 0) for s in selections)
+        return root + sum(self._reduced(s) * self.fired[s.point.path] for s in selections)
 
     def _reduced(self, selection: Selection) -> int:
         """Bytes of one firing of a reading. Attention probabilities are not seen here: their size is that of a mean."""
@@ -70,7 +71,9 @@ def rehearse(pipe: Any, points: Sequence[Point], **call_kwargs: Any) -> Rehearsa
     arguments = {"prompt": "a", "output_type": "latent"} | call_kwargs
     arguments["generator"] = torch.Generator().manual_seed(0)
     try:
-        with torch.no_grad(), quiet(pipe), _state_kept(pipe.scheduler), _without_data(denoiser):
+        with torch.no_grad(), quiet(pipe), _state_kept(pipe.scheduler), ExitStack() as stack:
+            for network in parts_of(denoiser):
+                stack.enter_context(_without_data(network, seen))
             with listening(pipe.scheduler, "step", seen):
                 pipe(**arguments)
     finally:
@@ -84,7 +87,7 @@ def _note(seen: Rehearsal, path: str) -> Any:
         tensor = pick_output(module, args, {}, output)
         if tensor is not None:
             seen.outputs.setdefault(path, (tuple(tensor.shape), tensor.dtype))
-            seen.fired[path] = seen.fired.get(path, 0) + 1
+            seen.fired[path] += 1
 
     return hook
 
@@ -100,24 +103,35 @@ def _state_kept(scheduler: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _without_data(denoiser: nn.Module) -> Iterator[None]:
-    """The denoiser runs on fake tensors and answers zeros of the right shape."""
-    forward, own = denoiser.forward, "forward" in vars(denoiser)
+def _without_data(network: nn.Module, seen: Rehearsal) -> Iterator[None]:
+    """The network runs on fake tensors and answers zeros of the right shape: once for each shape of its input, and
+    from memory after that."""
+    forward, own = network.forward, "forward" in vars(network)
+    known: dict[Any, tuple[Any, Counter[str]]] = {}
 
     def fake(*args: Any, **kwargs: Any) -> Any:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            convert = lambda x: mode.from_tensor(x) if isinstance(x, torch.Tensor) else x  # noqa: E731
-            out = forward(*tree_map(convert, args), **tree_map(convert, kwargs))
-        return tree_map(_zeros, out)
+        key = tuple(_form(x) for x in tree_leaves((args, kwargs)))
+        if key not in known:
+            before = Counter(seen.fired)
+            with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+                inputs = tree_map(lambda x: mode.from_tensor(x) if isinstance(x, torch.Tensor) else x, (args, kwargs))
+                known[key] = forward(*inputs[0], **inputs[1]), seen.fired - before
+        else:
+            seen.fired.update(known[key][1])
+        return tree_map(_zeros, known[key][0])
 
-    denoiser.forward = fake  # type: ignore[method-assign]
+    network.forward = fake  # type: ignore[method-assign]
     try:
         yield
     finally:
         if own:
-            denoiser.forward = forward  # type: ignore[method-assign]
+            network.forward = forward  # type: ignore[method-assign]
         else:
-            del denoiser.forward
+            del network.forward
+
+
+def _form(x: Any) -> Any:
+    return (tuple(x.shape), x.dtype) if isinstance(x, torch.Tensor) else repr(x)
 
 
 def _zeros(x: Any) -> Any:

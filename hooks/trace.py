@@ -19,7 +19,7 @@ from xhat.hooks import noise
 from xhat.hooks.describe import canonical, checksum, describe, jsonable, versions
 from xhat.hooks.lock import held, locked
 from xhat.hooks.memory import Memory, tree_of
-from xhat.hooks.points import Selection, bytes_text, denoiser_of, refuse_compiled, select
+from xhat.hooks.points import Selection, bytes_text, denoiser_of, select
 from xhat.hooks.record import Array, Record, warn_unfired
 from xhat.hooks.recorder import Recorder
 from xhat.hooks.rehearse import rehearse
@@ -103,8 +103,6 @@ def _prepare(pipe: Any, prompts: Any, seeds: Any, hooks: Any, batch_size: int, c
     denoiser = denoiser_of(pipe)
     noise.kind(pipe.scheduler)
     selections = select(denoiser, hooks)
-    for selection in selections:
-        refuse_compiled(denoiser, selection)
     check_arguments(pipe, call_kwargs)
     arguments = _with_defaults(pipe, call_kwargs)
     config = describe(pipe) | {
