@@ -79,7 +79,7 @@ def _sample(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def adapters(denoiser: nn.Module) -> dict[str, list[float]]:
-    """Active adapters with their scales (one number where all layers share it)."""
+    """Active adapters with what their B·A is multiplied by, alpha/rank and weight together: each number once."""
     scales: dict[str, set[float]] = {}
     for module in denoiser.modules():
         scaling = getattr(module, "scaling", None)

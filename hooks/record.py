@@ -183,26 +183,31 @@ def warn_unfired(names: Sequence[str]) -> None:
         )
 
 
-def check_finite(record: Record, root: dict[str, Array], readings: dict[str, Reading]) -> None:
-    """Raises ValueError for NaN or infinity, naming the point, the step and how many samples have it."""
-    for name, reading in readings.items():
-        _check(name, np.moveaxis(reading.array.data, 0, reading.absent.ndim)[~reading.absent], record, reading.absent)
-    for name, array in root.items():
-        if name == "final":
-            _check("latents", array.data[None], record, np.zeros(1, bool))
-        else:
-            _check(name, np.moveaxis(array.data, 0, 1), record, np.zeros(len(record.steps), bool))
+def check_finite(record: Record, selections: Sequence[Selection], readings: dict[str, Reading]) -> None:
+    """Raises ValueError for NaN or infinity, naming the step and the first place in it that has one."""
+    whole = [torch.from_numpy(r.array.data) for r in readings.values() if not r.absent.any()]
+    parts = [f.value for step in record.steps for i, fs in step.firings.items() for f in fs]
+    parts = [] if len(whole) == len(readings) else parts
+    roots = [t for s in record.steps for t in (s.latents, s.pred_x0)] + ([] if record.final is None else [record.final])
+    if not all(_finite(t) for t in (*whole, *parts, *roots)):
+        _name_the_first(record, selections)
 
 
-def _check(name: str, data: np.ndarray, record: Record, absent: np.ndarray) -> None:
-    """``data`` holds what is not ``absent``, steps (and branches) first, then samples."""
-    if np.isfinite(data).all():
-        return
-    bad = ~np.isfinite(data).reshape(*data.shape[:2], -1).all(-1)
-    place = int(np.flatnonzero(bad.any(1))[0])
-    step = int(np.argwhere(~absent)[place][0]) if len(absent) > 1 else len(record.steps) - 1
-    raise ValueError(
-        f"{name!r} is not finite at step {step} (timestep {record.steps[step].level.timestep:g}) in "
-        f"{int(bad[place].sum())} of {bad.shape[1]} samples: a denoiser in float32, or less guidance, may help; "
-        "for a reading alone, keep it with dtype=float32"
-    )
+def _finite(x: torch.Tensor) -> bool:
+    """A sum is finite exactly where all its terms are; float64 is too wide for it to overflow."""
+    return bool(torch.isfinite(x.sum(dtype=torch.float64)))
+
+
+def _name_the_first(record: Record, selections: Sequence[Selection]) -> None:
+    for number, step in enumerate(record.steps):
+        heard = [("latents", step.latents)]
+        heard += [(selections[i].name, f.value) for i, firings in step.firings.items() for f in firings]
+        for name, tensor in (*heard, ("model_output", step.model_output), ("pred_x0", step.pred_x0)):
+            if not _finite(tensor):
+                bad = int((~torch.isfinite(tensor.reshape(-1, record.rows, tensor[0].numel()))).any(2).any(0).sum())
+                raise ValueError(
+                    f"{name!r} is not finite at step {number} (timestep {step.level.timestep:g}) in {bad} of "
+                    f"{record.rows} samples: a denoiser in float32, or less guidance, may help; for a reading alone, "
+                    "keep it with dtype=float32"
+                )
+    raise ValueError("the last step gave latents that are not finite: try a denoiser in float32, or less guidance")

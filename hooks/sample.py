@@ -80,7 +80,7 @@ class Sampler:
     def _batch(self, record: Record, result: Any) -> Batch:
         selections = self.recorder.selections
         root, readings = record.root(), record.readings(selections)
-        check_finite(record, root, readings)
+        check_finite(record, selections, readings)
         arrays = dict(root)
         for selection in selections:
             if selection.name in readings:
@@ -136,10 +136,12 @@ def check_arguments(pipe: Any, arguments: Mapping[str, Any]) -> None:
     if taken:
         raise ValueError(f"{', '.join(taken)}: set by the trace itself, from its prompts and seeds")
     parameters = inspect.signature(pipe.__call__).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    named = [n for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD and p.kind is not p.VAR_POSITIONAL]
+    if len(named) < 3:  # a call that only passes on what it is given
         return
-    unknown = [name for name in arguments if name not in parameters]
+    # a pipeline's **kwargs takes two old names, and lets any misspelt one disappear
+    unknown = [name for name in arguments if name not in {*named, "callback", "callback_steps"}]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], parameters, n=3)
+        near = difflib.get_close_matches(unknown[0], named, n=3)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         raise ValueError(f"{type(pipe).__name__} takes no {', '.join(unknown)}{hint}")

@@ -181,10 +181,16 @@ def write_tree(path: str, tree: xr.DataTree) -> None:
     """Write a trace that is in memory. Raises ValueError where there is something already."""
     if _open(path) is not None:
         raise ValueError(f"{path} holds a trace already: give another store, or remove it")
-    whole = tree.copy()
+    whole = tree.map_over_datasets(_texts_as_objects)
     whole.attrs |= {"xhat_format": FORMAT, "ready": True, "finished": True}
     with readable_failures(path):
         whole.to_zarr(path, mode="w-", consolidated=False, zarr_format=3)
+
+
+def _texts_as_objects(dataset: xr.Dataset) -> xr.Dataset:
+    """Zarr v3 has a specification for texts of any length, and none for numpy's of fixed length."""
+    texts = {k: c for k, c in dataset.coords.items() if c.dtype.kind == "U"}
+    return dataset.assign_coords({k: (c.dims, c.values.astype(object)) for k, c in texts.items()})
 
 
 def remove(path: str) -> None:
@@ -195,7 +201,12 @@ def remove(path: str) -> None:
         fs, root = fsspec.core.url_to_fs(path)
         fs.rm(root, recursive=True)
     else:
-        shutil.rmtree(path.removeprefix("file://"), ignore_errors=True)
+        local = Path(path.removeprefix("file://"))
+        for _ in range(50):  # after a failure, zarr's other threads may still be putting files there
+            shutil.rmtree(local, ignore_errors=True)
+            if not local.exists():
+                return
+            time.sleep(0.02)
 
 
 class readable_failures:

@@ -185,7 +185,7 @@ def _fill(run: Run, sink: Store | Memory, progress: bool) -> None:
             Writer(sink.write) as out,
         ):
             sampler = Sampler(run.pipe, recorder, run.prompts, run.seeds, run.arguments)
-            for index in tqdm(todo, desc="trace", unit="batch", disable=not progress):
+            for index in tqdm(todo, desc="trace", unit="batch") if progress else todo:
                 batch = sampler(sink.tiling[index])
                 schema = _schema(run, recorder.selections, batch, schema)
                 sink.begin(schema, coords)
