@@ -65,24 +65,24 @@ def bootstrap_mean(
 
 
 def paired_difference(a: Any, b: Any, **options: Any) -> Interval:
-    """Mean over units of a − b, the same units drawn in both arms; options of :func:`bootstrap_mean`."""
+    """Mean over units of b − a, the same units drawn in both arms; options of :func:`bootstrap_mean`."""
     a, b = _paired(a, b)
-    interval = bootstrap_mean(a - b, **options)
-    return Interval(interval.estimate, interval.low, interval.high, {**interval.attrs, "paired": "a - b, unit by unit"})
+    interval = bootstrap_mean(b - a, **options)
+    return Interval(interval.estimate, interval.low, interval.high, {**interval.attrs, "paired": "b - a, unit by unit"})
 
 
 def paired_ratio(
     a: Any, b: Any, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0, unit: str = "prompt"
 ) -> Interval:
-    """Mean of a over mean of b, with a bootstrap interval that draws the same units in both arms."""
+    """Mean of b over mean of a, with a bootstrap interval that draws the same units in both arms."""
     a, b = _paired(a, b)
     weights = _draws(len(a), resamples, seed)
-    draws = (weights @ a.reshape(len(a), -1)) / (weights @ b.reshape(len(b), -1))
+    draws = (weights @ b.reshape(len(b), -1)) / (weights @ a.reshape(len(a), -1))
     low, high = _expanded_quantiles(draws, len(a), level)
     attrs = _attrs("expanded percentile bootstrap of the ratio of means", level, len(a), unit, resamples, seed)
     shape = a.shape[1:]
-    attrs["paired"] = "mean of a / mean of b, the same units drawn in both"
-    return Interval(a.mean(0) / b.mean(0), low.reshape(shape), high.reshape(shape), attrs)
+    attrs["paired"] = "mean of b / mean of a, the same units drawn in both"
+    return Interval(b.mean(0) / a.mean(0), low.reshape(shape), high.reshape(shape), attrs)
 
 
 def jackknife(estimate: Any, left_out: Any, *, level: float = LEVEL, unit: str = "prompt") -> Interval:
