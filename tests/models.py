@@ -36,9 +36,7 @@ def tokenizer(length: int = 16) -> PreTrainedTokenizerFast:
     vocab = {word: i for i, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", *WORDS])}
     core = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    core.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
+    core.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
@@ -67,9 +65,7 @@ def _clip(width: int = 16, projection: bool = False, act: str = "quick_gelu") ->
 
 
 def _t5(width: int = 16) -> Any:
-    config = T5Config(
-        vocab_size=4 + len(WORDS), d_model=width, d_ff=2 * width, d_kv=8, num_layers=1, num_heads=2
-    )
+    config = T5Config(vocab_size=4 + len(WORDS), d_model=width, d_ff=2 * width, d_kv=8, num_layers=1, num_heads=2)
     return T5EncoderModel(config).eval()
 
 

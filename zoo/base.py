@@ -23,10 +23,10 @@ from xhat.zoo.nets import (
     save_pipeline,
     tokenize,
 )
+from xhat.zoo.pairs import BASE_DEFAULTS, WEIGHTS
 
 STEPS, BATCH, RATE, EMA = 9000, 32, 1e-3, 0.999
 EMPTY = 0.1  # captions dropped, for classifier-free guidance
-WEIGHTS = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def latents(runs: Path) -> tuple[Latents, Any]:
     vae = AutoencoderTiny.from_pretrained(runs / "vae" / "trained").eval()
     world, cache = pictures(cache=runs / "world.npz"), runs / "latents.safetensors"
     if not cache.exists():
-        save_file({"x0": encode(vae, world.images)}, cache)
+        save_file({"x0": encode(vae, world.images).contiguous()}, cache)
     return Latents(load_file(cache)["x0"], world.scenes), vae
 
 
@@ -87,7 +87,7 @@ def train_base(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu
     def save(folder: Path) -> None:
         kept = average.module
         parts = {"vae": vae, "tokenizer": tokenizer, "text_encoder": kept["text"], "unet": kept["unet"]}
-        save_pipeline(folder, **parts, scheduler=scheduler)
+        save_pipeline(folder, **parts, scheduler=scheduler, defaults=BASE_DEFAULTS)
 
     def look(i: int) -> None:
         save(runs / "base" / "pipeline")

@@ -13,9 +13,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xhat.zoo.attributes import KINDS, sample_caption, sample_scene
-from xhat.zoo.base import WEIGHTS, draw
+from xhat.zoo.base import draw
 from xhat.zoo.loop import ema, train_loop
 from xhat.zoo.nets import base_scheduler, save_pipeline, tokenize
+from xhat.zoo.pairs import STUDENT_DEFAULTS, WEIGHTS
 
 TIMESTEPS = (999, 749, 499, 249)
 """Where the students evaluate the network: DMD2's four timesteps."""
@@ -112,13 +113,13 @@ def distil(
     def save(folder: Path) -> None:
         save_pipeline(
             folder, vae=teacher.vae, tokenizer=teacher.tokenizer, text_encoder=teacher.text_encoder,
-            unet=average.module, scheduler=scheduler,
+            unet=average.module, scheduler=scheduler, defaults=STUDENT_DEFAULTS,
         )  # fmt: skip
 
     def look(i: int) -> None:
         folder = runs / name / "pipeline"
         save(folder)
-        draw(folder, runs / name / f"grid_{i:05d}.png", num_inference_steps=len(TIMESTEPS), guidance_scale=1.0)
+        draw(folder, runs / name / f"grid_{i:05d}.png", **STUDENT_DEFAULTS)
 
     parts = {"student": student, "average": average, **parts}
     train_loop(runs / name, parts, step_and_average, steps, save_every=50, look=look, look_every=max(100, steps // 4))

@@ -5,6 +5,7 @@ A 64 × 64 picture is a 4 × 16 × 16 latent. The base predicts v on Stable Diff
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,10 @@ def student_scheduler() -> Any:
     return LCMScheduler(**NOISE, original_inference_steps=4)
 
 
-def save_pipeline(folder: Path, *, vae: Any, tokenizer: Any, text_encoder: Any, unet: Any, scheduler: Any) -> None:
-    """Write a ``StableDiffusionPipeline`` folder in fp16 safetensors."""
+def save_pipeline(
+    folder: Path, *, vae: Any, tokenizer: Any, text_encoder: Any, unet: Any, scheduler: Any, defaults: dict[str, Any]
+) -> None:
+    """Write a ``StableDiffusionPipeline`` folder in fp16 safetensors, and its sampling ``defaults`` beside it."""
     from diffusers import StableDiffusionPipeline
 
     pipe = StableDiffusionPipeline(
@@ -103,6 +106,11 @@ def save_pipeline(folder: Path, *, vae: Any, tokenizer: Any, text_encoder: Any, 
     )  # fmt: skip
     pipe.to(torch.float16).save_pretrained(folder)
     pipe.to(torch.float32)
+    config = folder / "vae" / "config.json"  # a key that AutoencoderTiny writes and then warns of when it reads it
+    config.write_text(
+        json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "block_out_channels"})
+    )
+    (folder / "xhat.json").write_text(json.dumps(defaults) + "\n")
 
 
 def tokenize(tokenizer: Any, captions: list[str]) -> torch.Tensor:

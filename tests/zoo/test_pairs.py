@@ -1,0 +1,47 @@
+"""The embedded family loads with diffusers alone, and carries its defaults."""
+
+import pytest
+import torch
+
+import xhat
+from xhat.zoo.pairs import embedded, load_model
+
+
+def test_diffusers_loads_every_member_and_gives_the_same_picture():
+    from diffusers import StableDiffusionPipeline
+
+    for name, folder in embedded().items():
+        ours = load_model(f"demo/{name}")
+        theirs = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+        call = {"num_inference_steps": 4, "guidance_scale": 1.0, "output_type": "np"}
+        a, b = (p("a planet", generator=torch.Generator().manual_seed(0), **call).images for p in (ours, theirs))
+        assert (a == b).all()
+
+
+def test_students_step_at_their_training_timesteps():
+    pair = xhat.load_pair("demo")
+    for student in pair.students.values():
+        student.scheduler.set_timesteps(student.xhat_defaults["num_inference_steps"])
+        assert student.scheduler.timesteps.tolist() == [999, 749, 499, 249]
+
+
+def test_unknown_names_show_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'demo"):
+        xhat.load_pair("demo/dmmd")
+    with pytest.raises(ValueError, match="there are demo/base"):
+        load_model("demo/nothing")
+
+
+def test_a_folder_that_is_no_pipeline(tmp_path):
+    with pytest.raises(ValueError, match=r"no model_index\.json"):
+        load_model(str(tmp_path))
+    (tmp_path / "model_index.json").write_text("{")
+    with pytest.raises(ValueError, match="could not be loaded"):
+        load_model(str(tmp_path))
+
+
+def test_list_names_the_family(capsys):
+    from xhat import zoo
+
+    zoo.list()
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [f"demo/{n}" for n in embedded()]
