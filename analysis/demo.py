@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xhat.analysis.commitment import commitment
-from xhat.analysis.diversity import diversity_by_noise, final_diversity, paired_difference
 from xhat.samplers.hybrid import hybrid
 
+from xhat.analysis.commitment import commitment
+from xhat.analysis.diversity import diversity_by_noise, final_diversity, paired_difference
 from xhat.hooks.trace import trace
 from xhat.probes.features import JudgeSpace, decode
 from xhat.zoo.attributes import OPEN_PROMPTS
@@ -114,12 +114,14 @@ def demo(
 def _row(
     name: str, final: xr.Dataset, traced: xr.DataTree, space: JudgeSpace, pipe: Any, call: dict[str, Any], prompt: str
 ) -> Row:
-    fidelity = np.mean(
-        [space.fidelity(traced["final"].sel(prompt=p).values, p).mean() for p in traced["prompt"].values]
-    )
+    latents = traced.to_dataset()["final"]
+    prompts = [str(p) for p in latents["prompt"].values]
+    fidelity = np.mean([space.fidelity(latents.sel(prompt=p).values, p).mean() for p in prompts])
     evaluations, seconds = cost(pipe, prompt, **call)
-    measures = {m: tuple(float(final[f"{m}{suffix}"]) for suffix in ("_mean", "_low", "_high")) for m in MEASURES}
-    return Row(name, **measures, fidelity=float(fidelity), evaluations=evaluations, seconds=seconds)
+    vendi, entropy = (
+        (float(final[f"{m}_mean"]), float(final[f"{m}_low"]), float(final[f"{m}_high"])) for m in MEASURES
+    )
+    return Row(name, vendi, entropy, fidelity=float(fidelity), evaluations=evaluations, seconds=seconds)
 
 
 def _triple(difference: xr.Dataset) -> tuple[float, float, float]:
@@ -157,5 +159,5 @@ def filmstrips(
     result: DemoResult, vae: Any, prompt: int = 0, seed: int = 0
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """x̂₀ of one prompt and seed as pictures, for each model: (step, 3, h, w) in [0, 1], and the timesteps."""
-    chosen = {name: tree["pred_x0"].isel(prompt=prompt, seed=seed) for name, tree in result.traces.items()}
+    chosen = {name: tree.to_dataset()["pred_x0"].isel(prompt=prompt, seed=seed) for name, tree in result.traces.items()}
     return {name: (decode(vae, x.values), x["timestep"].values) for name, x in chosen.items()}

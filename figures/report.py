@@ -31,7 +31,7 @@ CAPTIONS = {
 def draw_figures(result: DemoResult, vae: Any, folder: Path) -> dict[str, Path]:
     """Write every figure of a demo run as PDF and PNG; returns name → PNG."""
     shown = [0, min(2, len(result.prompts) - 1)]
-    images = {name: tree["images"].values for name, tree in result.traces.items()}
+    images = {name: tree.to_dataset()["images"].values for name, tree in result.traces.items()}
     drawn = {
         "samples": samples.draw({n: im[shown] for n, im in images.items()}, [result.prompts[i] for i in shown]),
         "diversity": curves.draw(result.diversity, MEASURES),
@@ -87,7 +87,7 @@ def player_data(result: DemoResult, vae: Any) -> dict[str, Any]:
     """Frames of the x̂₀ player: four prompts × two seeds, every step of every model, as small WebP pictures."""
     models = []
     for name, tree in result.traces.items():
-        x0 = tree["pred_x0"]
+        x0 = tree.to_dataset()["pred_x0"]
         frames = [
             [_webp(im) for im in decode(vae, x0.isel(prompt=p, seed=s).values)]
             for p in range(min(4, len(result.prompts))) for s in range(2)

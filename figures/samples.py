@@ -17,7 +17,7 @@ def draw(images: Mapping[str, np.ndarray], prompts: list[str], columns: int = 8)
     """``images[model]``: uint8 (prompt, seed, row, column, 3). A block of rows a prompt, a row a model."""
     models = list(images)
     figure = new_figure("text", WIDTHS["text"] / (columns + 1.2) * len(prompts) * len(models) + 0.18 * len(prompts))
-    blocks = np.atleast_1d(figure.subfigures(len(prompts), 1))
+    blocks = figure.subfigures(len(prompts), 1, squeeze=False)[:, 0]
     for p, (block, prompt) in enumerate(zip(blocks, prompts, strict=True)):
         axes = block.subplots(len(models), 1, squeeze=False)[:, 0]
         for axis, model in zip(axes, models, strict=True):

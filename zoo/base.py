@@ -23,7 +23,7 @@ from xhat.zoo.nets import (
     save_pipeline,
     tokenize,
 )
-from xhat.zoo.pairs import BASE_DEFAULTS, WEIGHTS
+from xhat.zoo.pairs import BASE_DEFAULTS, WEIGHTS, load_pipeline
 
 STEPS, BATCH, RATE, EMA = 9000, 32, 1e-3, 0.999
 EMPTY = 0.1  # captions dropped, for classifier-free guidance
@@ -38,13 +38,17 @@ class Latents:
 
 
 def latents(runs: Path) -> tuple[Latents, Any]:
-    """The encoded training pictures, and the VAE that encoded them. Encoded once, then read from ``runs``."""
+    """The encoded training pictures, and the VAE that encoded them: the one just trained, else the shipped one.
+
+    Encoded once, then read from ``runs``.
+    """
     from diffusers import AutoencoderTiny
     from safetensors.torch import load_file, save_file
 
     from xhat.zoo.vae import encode
 
-    vae = AutoencoderTiny.from_pretrained(runs / "vae" / "trained").eval()
+    trained = runs / "vae" / "trained"
+    vae = AutoencoderTiny.from_pretrained(trained if trained.exists() else WEIGHTS / "base" / "vae").float().eval()
     world, cache = pictures(cache=runs / "world.npz"), runs / "latents.safetensors"
     if not cache.exists():
         save_file({"x0": encode(vae, world.images).contiguous()}, cache)
@@ -56,16 +60,21 @@ def autocast(device: str) -> torch.autocast:
     return torch.autocast(device, torch.bfloat16)
 
 
-def train_base(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu") -> None:
-    """ε-weighted v-prediction: minimise ‖v̂(x_t, t, caption) − v‖² with v = √ᾱ·ε − √(1−ᾱ)·x₀ (2202.00512).
+def train_base(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu", warm: bool = False) -> None:
+    """v-prediction: minimise ‖v̂(x_t, t, caption) − v‖² with v = √ᾱ·ε − √(1−ᾱ)·x₀ (2202.00512).
 
     Three steps in ten draw t from the upper half only: there a picture's colours and layout are decided.
+    ``warm``: start from the shipped weights, for training that is spread over several sittings.
     """
     data, vae = latents(runs)
     torch.manual_seed(seed)
     tokenizer, scheduler = make_tokenizer(), base_scheduler()
     unet = make_unet().to(device, memory_format=torch.channels_last)
     text = make_text_encoder().to(device)
+    if warm:
+        shipped = load_pipeline(WEIGHTS / "base")
+        unet.load_state_dict(shipped.unet.state_dict())
+        text.load_state_dict(shipped.text_encoder.state_dict())
     model = torch.nn.ModuleDict({"unet": unet, "text": text})
     average = ema(model, EMA)
     optimizer = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.99), weight_decay=0.01)
@@ -85,7 +94,7 @@ def train_base(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu
         return {"loss": loss.item()}
 
     def save(folder: Path) -> None:
-        kept = average.module
+        kept = dict(average.module.named_children())
         parts = {"vae": vae, "tokenizer": tokenizer, "text_encoder": kept["text"], "unet": kept["unet"]}
         save_pipeline(folder, **parts, scheduler=scheduler, defaults=BASE_DEFAULTS)
 

@@ -130,7 +130,8 @@ def train_judge(runs: Path, steps: int = STEPS, seed: int = 0) -> None:
     from xhat.zoo.loop import set_rate, train_loop
 
     world = pictures(cache=runs / "world.npz")
-    vae = AutoencoderTiny.from_pretrained(runs / "vae" / "trained").eval()
+    trained = runs / "vae" / "trained"
+    vae = AutoencoderTiny.from_pretrained(trained if trained.exists() else WEIGHTS / "base" / "vae").float().eval()
     targets = torch.stack([_targets(scene) for scene in world.scenes])
     torch.manual_seed(seed)
     judge = Judge()

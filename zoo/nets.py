@@ -100,7 +100,7 @@ def save_pipeline(
     """Write a ``StableDiffusionPipeline`` folder in fp16 safetensors, and its sampling ``defaults`` beside it."""
     from diffusers import StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline(
+    pipe: Any = StableDiffusionPipeline(
         vae=vae, tokenizer=tokenizer, text_encoder=text_encoder, unet=unet, scheduler=scheduler,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip

@@ -11,8 +11,8 @@ from typing import Any
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEMO = "demo"
-BASE_DEFAULTS = {"num_inference_steps": 20, "guidance_scale": 3.0}
-STUDENT_DEFAULTS = {"num_inference_steps": 4, "guidance_scale": 1.0}
+BASE_DEFAULTS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 3.0}
+STUDENT_DEFAULTS: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 1.0}
 
 
 @dataclass

@@ -38,11 +38,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="optimizer steps (default: those of the shipped weights)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--warm", action="store_true", help="base only: start from the shipped weights")
     args = parser.parse_args(argv)
     module, function, _ = TRAINERS[args.name]
-    options = {"steps": args.steps} if args.steps else {}
-    if args.device != "cpu":
-        options["device"] = args.device
+    given = {"steps": args.steps, "device": args.device if args.device != "cpu" else None, "warm": args.warm or None}
+    options = {name: value for name, value in given.items() if value is not None}
     getattr(import_module(module), function)(args.runs, seed=args.seed, **options)
 
 

@@ -104,7 +104,8 @@ class Features:
     """The teacher's down-block and mid-block outputs at a noised latent."""
 
     def __init__(self, teacher: Teacher) -> None:
-        self.teacher, self.caught = teacher, []
+        self.teacher = teacher
+        self.caught: list[torch.Tensor] = []
         blocks = [*teacher.unet.down_blocks, teacher.unet.mid_block]
         for block in blocks:
             block.register_forward_hook(self._catch)

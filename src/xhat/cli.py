@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 DESCRIPTION = """Where a distilled diffusion model loses the diversity of its base, and how to give it back.
 
@@ -87,7 +88,7 @@ def _demo(args: argparse.Namespace) -> None:
     from xhat.zoo.pairs import load_pair
 
     pair = load_pair(args.pair)
-    sizes = {"prompts": OPEN_PROMPTS[:4], "seeds": range(8)} if args.quick else {}
+    sizes: dict[str, Any] = {"prompts": OPEN_PROMPTS[:4], "seeds": range(8)} if args.quick else {}
     args.out.mkdir(parents=True, exist_ok=True)
     result = demo(pair, args.out, **sizes)
     pngs = draw_figures(result, pair.base.vae, args.out / "figures")
