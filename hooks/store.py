@@ -32,7 +32,7 @@ from xhat.hooks.tiles import Tile, Tiling
 
 FORMAT = 1
 COMPLETE = "run/complete"
-BOOKKEEPING = ("config", "tiling", "ready", "finished", "xhat_format")
+BOOKKEEPING = ("config", "tiling", "ready", "grams", "finished", "xhat_format")
 SPLIT = 1 << 20  # bytes of a tile of one array, above which its steps can be read apart
 
 
@@ -125,10 +125,14 @@ class Store:
         if self.group.attrs.get("finished") or self.missing():
             return
         with readable_failures(self.path):
-            if SCRATCH in self.group:
-                for name in list(_node(self.group, SCRATCH).group_keys()):
+            if not self.group.attrs.get("grams"):
+                for name in list(_node(self.group, SCRATCH).group_keys()) if SCRATCH in self.group else ():
                     _finish_gram(self.group, name)
-                del self.group[SCRATCH]
+                self.group.attrs["grams"] = True
+            remove(f"{self.path.rstrip('/')}/{SCRATCH}")
+            if not is_remote(self.path):
+                for left in Path(self.path.removeprefix("file://")).rglob("*.partial"):  # of writes that were killed
+                    left.unlink(missing_ok=True)
             self.group.attrs["finished"] = True
 
     def tree(self) -> xr.DataTree:
@@ -199,7 +203,8 @@ def remove(path: str) -> None:
         import fsspec
 
         fs, root = fsspec.core.url_to_fs(path)
-        fs.rm(root, recursive=True)
+        if fs.exists(root):
+            fs.rm(root, recursive=True)
     else:
         local = Path(path.removeprefix("file://"))
         for _ in range(50):  # after a failure, zarr's other threads may still be putting files there
@@ -228,13 +233,17 @@ def _open(path: str, mode: Any = "r+") -> zarr.Group | None:
     try:
         group = zarr.open_group(path, mode=mode)
     except FileNotFoundError:
-        local = Path(path)
-        if not is_remote(path) and local.exists() and (local.is_file() or any(local.iterdir())):
+        if not is_remote(path) and _holds_something(Path(path.removeprefix("file://"))):
             raise ValueError(f"{path} is there already and is no trace: give another store") from None
         return None
     if "xhat_format" not in group.attrs:
         raise ValueError(f"{path} is a Zarr store, but not a trace of xhat: give another store")
     return group
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether there is more than what zarr leaves of a file that it was about to make when it was killed."""
+    return path.is_file() or (path.is_dir() and any(not p.name.endswith(".partial") for p in path.iterdir()))
 
 
 def _check_format(path: str, attrs: Mapping[str, Any]) -> None:
