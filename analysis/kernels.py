@@ -84,7 +84,7 @@ def rsa_kernel(metric: str = "correlation", compare: str = "spearman") -> Kernel
         raise ValueError(f"compare must be one of {COMPARISONS}, got {compare!r}")
 
     def scale(entries: np.ndarray) -> np.ndarray:
-        entries = rankdata(entries) if compare == "spearman" else entries
+        entries = _ranks(entries) if compare == "spearman" else entries
         return entries if compare == "cosine" else entries - entries.mean()
 
     if metric == "correlation":
@@ -136,6 +136,15 @@ def squared_distances(gram: np.ndarray) -> np.ndarray:
     d2 = np.clip(d[:, None] + d[None, :] - 2 * gram, 0, None)
     np.fill_diagonal(d2, 0)
     return d2
+
+
+def _ranks(entries: np.ndarray) -> np.ndarray:
+    """Ranks, ties sharing their mean. Distances out of a Gram carry rounding: closer than that counts as tied."""
+    order = np.argsort(entries, kind="stable")
+    steps = np.diff(entries[order], prepend=entries[order[0]]) > 1e-12 * np.abs(entries).max()
+    groups = np.empty(len(entries), dtype=np.intp)
+    groups[order] = np.cumsum(steps)
+    return rankdata(groups)
 
 
 def correlation_distances(x: np.ndarray, name: str = "x") -> np.ndarray:

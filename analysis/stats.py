@@ -17,6 +17,7 @@ Every result says its method, level, number and kind of units, and seed in ``att
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice, permutations
 from math import factorial
@@ -121,6 +122,7 @@ def group_permutations(groups: Any, count: int, seed: int = 0) -> np.ndarray:
         )
     members = np.argsort(np.unique(groups, return_inverse=True)[1], kind="stable").reshape(len(names), -1)
     g = len(names)
+    orders: Sequence[Sequence[int] | np.ndarray]
     if g <= 8 and factorial(g) - 1 <= count:
         orders = list(islice(permutations(range(g)), 1, None))
     else:
@@ -177,7 +179,8 @@ def max_statistic(
 
 
 def _drawn_orders(g: int, count: int, seed: int) -> list[np.ndarray]:
-    rng, orders = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    orders: list[np.ndarray] = []
     while len(orders) < count:
         order = rng.permutation(g)
         if (order != np.arange(g)).any():
