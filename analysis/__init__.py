@@ -1,0 +1,30 @@
+"""What traces say: similarity of representations, diversity by noise level, commitment. Names load on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "similarity_map": "xhat.analysis.maps",
+    "diversity_by_noise": "xhat.analysis.diversity",
+    "final_diversity": "xhat.analysis.diversity",
+    "paired_difference": "xhat.analysis.diversity",
+    "vendi": "xhat.analysis.diversity",
+    "cka": "xhat.analysis.similarity",
+    "cka_matrix": "xhat.analysis.similarity",
+}
+
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'xhat.analysis' has no attribute {name!r}")
+    value = getattr(import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,180 @@
+"""Similarity of two traced networks, layer by layer, at equal noise levels or between all, with what it means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xhat.analysis import stats
+from xhat.analysis.layers import X_T, Layers, Measure, Steps, layers_of, measure_of
+
+Pairs = list[tuple[int, int]]
+UNITS = ("prompt", "seed")
+
+
+def similarity_map(
+    trace_a: Any,
+    trace_b: Any,
+    *,
+    measure: str = "cka",
+    align: str | None = "sigma",
+    by: str | None = "prompt",
+    untrained: Any = None,
+    branch: str = "cond",
+    tolerance: float = 1e-3,
+    permutations: int = 199,
+    level: float = stats.LEVEL,
+    seed: int = 0,
+    **options: Any,
+) -> xr.Dataset:
+    """Every layer of one trace against every layer of another over the same prompts and seeds.
+
+    ``align="sigma"``: dims (pair, layer_a, layer_b), one pair for each two steps whose noise levels are equal within
+    ``tolerance`` (relative); nothing is interpolated, ``step_a``, ``step_b`` and both sigmas name the pairs.
+    ``align=None``: dims (layer_a, step_a, layer_b, step_b). ``measure``: cka, rsa, mutual_knn, svcca or procrustes
+    with its own ``options``. The last layer of both is ``x_t``, the network's input: shared noise alone is similar.
+
+    ``similarity``; ``low``, ``high``: jackknife over the units ``by`` (prompt or seed); ``null_mean``,
+    ``null_deviation``, ``p``, ``critical`` and ``p_map``: permutations of whole units, the last two corrected over the
+    map without x_t (``by=None`` leaves all these out); ``seed_to_seed_a``, ``_b``: each layer under one half of the
+    seeds against itself under the other, how far the prompt alone goes; ``untrained``: trace_a against the trace
+    ``untrained``, a network of b's shape on b's schedule. A layer that is the same for every sample, or was not read
+    at a step, is NaN there. Traces that kept Grams give the numbers of traces that kept activations.
+
+    Raises ValueError for other prompts or seeds, no equal noise level, no activations, and too few samples.
+    """
+    if align not in ("sigma", None):
+        raise ValueError(f"align must be 'sigma' or None, got {align!r}")
+    if by not in (*UNITS, None):
+        raise ValueError(f"by must be 'prompt', 'seed' or None, got {by!r}")
+    how = measure_of(measure, **options)
+    prompts, seeds = trace_a["prompt"].values, trace_a["seed"].values
+    a, b = (layers_of(t, how, prompts, seeds, branch, name) for t, name in ((trace_a, "trace_a"), (trace_b, "trace_b")))
+    sigmas = np.asarray(trace_a["sigma"].values), np.asarray(trace_b["sigma"].values)
+    pairs = _pairs(*sigmas, tolerance if align else None)
+    everything = np.arange(len(prompts) * len(seeds))
+    prepared = _prepared(how, a, everything), _prepared(how, b, everything)
+    found: dict[str, np.ndarray] = {"similarity": _cells(how, *prepared, pairs)}
+    attrs: dict[str, Any] = {"measure": measure, **options, "align": str(align), "n": len(everything), "branch": branch}
+    if by is not None:
+        groups = everything // len(seeds) if by == "prompt" else everything % len(seeds)
+        more, said = _resampled(
+            how, a, b, prepared[0], pairs, found["similarity"], groups, by, permutations, level, seed
+        )
+        found, attrs = found | more, attrs | said
+    if untrained is not None:
+        if not np.allclose(untrained["sigma"].values, sigmas[1]):
+            raise ValueError("the untrained network must be traced on the schedule of trace_b: its noise levels differ")
+        c = layers_of(untrained, how, prompts, seeds, branch, "untrained")
+        if c.names != b.names:
+            raise ValueError(f"the untrained network must be read where trace_b is: {c.names} are not {b.names}")
+        found["untrained"] = _cells(how, prepared[0], _prepared(how, c, everything), pairs)
+    result = _dataset(found, a, b, pairs, sigmas, align)
+    for side, layers, n in (("a", a, len(sigmas[0])), ("b", b, len(sigmas[1]))):
+        if (halves := _seed_to_seed(how, layers, len(prompts), len(seeds))) is None:
+            continue
+        if align:
+            at = [pair[side == "b"] for pair in pairs]
+            result[f"seed_to_seed_{side}"] = (("pair", f"layer_{side}"), halves[at])
+        else:
+            result[f"seed_to_seed_{side}"] = ((f"layer_{side}", f"step_{side}"), halves[:n].T)
+    return result.assign_attrs({k: v for k, v in attrs.items() if v is not None})
+
+
+def _pairs(a: np.ndarray, b: np.ndarray, tolerance: float | None) -> Pairs:
+    """Steps that are compared: those of equal sigma, or all without ``tolerance``."""
+    if tolerance is None:
+        return [(i, j) for i in range(len(a)) for j in range(len(b))]
+    equal = np.isclose(a[:, None], b[None, :], rtol=tolerance, atol=0)
+    if not equal.any():
+        raise ValueError(
+            f"no noise level is in both traces: sigma is {np.round(a, 3).tolist()} and {np.round(b, 3).tolist()}. "
+            "Trace one at a number of steps that visits the other's, or compare all with align=None"
+        )
+    return [(int(i), int(j)) for i, j in np.argwhere(equal)]
+
+
+def _prepared(how: Measure, layers: Layers, index: np.ndarray) -> Steps:
+    """Every representation of the samples ``index``, ready to compare."""
+    if len(index) < how.least:
+        raise ValueError(f"{len(index)} samples are left to compare, this measure needs {how.least}: trace more")
+    return [
+        [
+            None if r is None else how.prepared(how.subset(r, index), f"{name}, step {s}")
+            for name, r in zip(layers.names, step, strict=True)
+        ]
+        for s, step in enumerate(layers.steps)
+    ]
+
+
+def _cells(how: Measure, a: Steps, b: Steps, pairs: Pairs) -> np.ndarray:
+    """(pair, layer_a, layer_b) similarities, NaN where there is no representation."""
+    cells = np.full((len(pairs), len(a[0]), len(b[0])), np.nan)
+    for cell, (i, j) in zip(cells, pairs, strict=True):
+        rows, columns = ([m for m, r in enumerate(step) if r is not None] for step in (a[i], b[j]))
+        if rows and columns:
+            left, right = [r for r in a[i] if r is not None], [r for r in b[j] if r is not None]
+            cell[np.ix_(rows, columns)] = how.compare(left, right)
+    return cells
+
+
+def _resampled(
+    how: Measure, a: Layers, b: Layers, prepared_a: Steps, pairs: Pairs, observed: np.ndarray,
+    groups: np.ndarray, unit: str, permutations: int, level: float, seed: int,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
+    """Interval and null of a map, by leaving out and by exchanging whole groups of samples."""
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise ValueError(f"by={unit!r} needs at least 2 {unit}s to resample, got 1: trace more, or pass by=None")
+    kept = [np.flatnonzero(groups != g) for g in names]
+    left_out = np.stack([_cells(how, _prepared(how, a, i), _prepared(how, b, i), pairs) for i in kept])
+    known = np.isfinite(observed)
+    low, high = (np.full(observed.shape, np.nan) for _ in range(2))
+    interval = stats.jackknife(observed[known], left_out[:, known], level=level, unit=unit)
+    low[known], high[known] = interval.low, interval.high
+    orders = stats.group_permutations(groups, permutations, seed)
+    null = np.stack([_cells(how, prepared_a, _prepared(how, b, order), pairs) for order in orders])
+    family = known.copy()
+    family[:, [name == X_T for name in a.names], :] = False
+    family[:, :, [name == X_T for name in b.names]] = False
+    test = stats.max_statistic(observed, null, family=family if family.any() else known, larger=how.larger, level=level)
+    found = {"low": low, "high": high, "null_mean": test.mean, "null_deviation": test.deviation, "p": test.p}
+    found |= {"p_map": test.p_map, "critical": test.critical}
+    for name in ("p", "p_map", "critical", "null_mean", "null_deviation"):
+        found[name] = np.where(known, found[name], np.nan)
+    said = interval.attrs | {"n": len(groups), "units": len(names), "permutations": len(orders), "seed": seed}
+    return found, said | {"null": f"whole {unit}s exchanged; p_map by the largest standardised cell of the map"}
+
+
+def _seed_to_seed(how: Measure, layers: Layers, n_prompts: int, n_seeds: int) -> np.ndarray | None:
+    """(step, layer) similarity of each layer to itself under other seeds; None where halves are too few samples."""
+    half = n_seeds // 2
+    if n_prompts * half < how.least:
+        return None
+    first = (np.arange(n_prompts)[:, None] * n_seeds + np.arange(half)).reshape(-1)
+    a, b = _prepared(how, layers, first), _prepared(how, layers, first + half)
+    return np.array(
+        [
+            [np.nan if x is None or y is None else how.compare([x], [y])[0, 0] for x, y in zip(s, t, strict=True)]
+            for s, t in zip(a, b, strict=True)
+        ]
+    )
+
+
+def _dataset(
+    found: dict[str, np.ndarray], a: Layers, b: Layers, pairs: Pairs,
+    sigmas: tuple[np.ndarray, np.ndarray], align: str | None,
+) -> xr.Dataset:  # fmt: skip
+    layers = {"layer_a": a.names, "layer_b": b.names}
+    if align:
+        steps = {f"step_{s}": ("pair", [pair[i] for pair in pairs]) for i, s in enumerate("ab")}
+        levels = {f"sigma_{s}": ("pair", sigmas[i][[pair[i] for pair in pairs]]) for i, s in enumerate("ab")}
+        dims: tuple[str, ...] = ("pair", "layer_a", "layer_b")
+        return xr.Dataset({k: (dims, v) for k, v in found.items()}, layers | steps | levels)
+    shape = (len(sigmas[0]), len(sigmas[1]), len(a.names), len(b.names))
+    dims = ("layer_a", "step_a", "layer_b", "step_b")
+    cells = {k: (dims, v.reshape(shape).transpose(2, 0, 3, 1)) for k, v in found.items()}
+    levels = {f"sigma_{s}": (f"step_{s}", sigmas[i]) for i, s in enumerate("ab")}
+    return xr.Dataset(cells, layers | levels)
