@@ -65,21 +65,18 @@ def similarity_map(
         )
         found, attrs = found | more, attrs | said
     if untrained is not None:
-        if not np.allclose(untrained["sigma"].values, sigmas[1]):
-            raise ValueError("the untrained network must be traced on the schedule of trace_b: its noise levels differ")
         c = layers_of(untrained, how, prompts, seeds, branch, "untrained")
-        if c.names != b.names:
-            raise ValueError(f"the untrained network must be read where trace_b is: {c.names} are not {b.names}")
+        if c.names != b.names or not np.array_equal(untrained["sigma"].values, sigmas[1]):
+            raise ValueError("the untrained network must be read at the points of trace_b and on its noise levels")
         found["untrained"] = _cells(how, prepared[0], _prepared(how, c, everything), pairs)
     result = _dataset(found, a, b, pairs, sigmas, align)
-    for side, layers, n in (("a", a, len(sigmas[0])), ("b", b, len(sigmas[1]))):
-        if (halves := _seed_to_seed(how, layers, len(prompts), len(seeds))) is None:
-            continue
-        if align:
-            at = [pair[side == "b"] for pair in pairs]
-            result[f"seed_to_seed_{side}"] = (("pair", f"layer_{side}"), halves[at])
-        else:
-            result[f"seed_to_seed_{side}"] = ((f"layer_{side}", f"step_{side}"), halves[:n].T)
+    for side, layers in (("a", a), ("b", b)):
+        halves = _seed_to_seed(how, layers, len(prompts), len(seeds))
+        if halves is not None:
+            array = xr.DataArray(halves.T, dims=(f"layer_{side}", f"step_{side}"))
+            if align:
+                array = array.isel({f"step_{side}": result[f"step_{side}"]}).transpose("pair", ...)
+            result[f"seed_to_seed_{side}"] = array.variable
     return result.assign_attrs({k: v for k, v in attrs.items() if v is not None})
 
 

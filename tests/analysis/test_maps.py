@@ -163,10 +163,10 @@ def test_the_untrained_network_stands_beside(world, pair):
     assert float(found["untrained"].sel(layer_a="first", layer_b="near").isel(pair=0)) == pytest.approx(
         cka(rows(world[0][0]["first"], 0), rows(layers["near"], 0))
     )
-    with pytest.raises(ValueError, match="schedule"):
+    with pytest.raises(ValueError, match="noise levels"):
         similarity_map(*pair, by=None, untrained=traced(layers, world[1][1], SIGMA_B * 2))
     del layers["far"]
-    with pytest.raises(ValueError, match="read where"):
+    with pytest.raises(ValueError, match="points of trace_b"):
         similarity_map(*pair, by=None, untrained=traced(layers, world[1][1], SIGMA_B))
 
 
