@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xhat.zoo.attributes import OPEN_PROMPTS, Scene, caption, sample_caption, sample_scene
 from xhat.zoo.data import pictures
-from xhat.zoo.loop import ema, set_rate, train_loop
+from xhat.zoo.loop import ema, note_training, set_rate, train_loop
 from xhat.zoo.nets import (
     base_scheduler,
     make_text_encoder,
@@ -110,6 +110,7 @@ def train_base(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu
     parts = {"model": model, "average": average, "optimizer": optimizer}
     train_loop(runs / "base", parts, step, steps, look=look, look_every=1500)
     save(WEIGHTS / "base")
+    note_training(WEIGHTS / "base", steps, seed)
 
 
 def batch(data: Latents, tokenizer: Any, seed: int, i: int, size: int = BATCH) -> tuple[torch.Tensor, ...]:

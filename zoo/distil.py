@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xhat.zoo.attributes import KINDS, sample_caption, sample_scene
 from xhat.zoo.base import draw
-from xhat.zoo.loop import ema, train_loop
+from xhat.zoo.loop import ema, note_training, train_loop
 from xhat.zoo.nets import base_scheduler, save_pipeline, tokenize
 from xhat.zoo.pairs import STUDENT_DEFAULTS, WEIGHTS
 
@@ -100,7 +100,7 @@ def noise(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def distil(
     name: str, runs: Path, teacher: Teacher, student: Any, parts: dict[str, Any],
-    step: Callable[[int], dict[str, float]], steps: int, scheduler: Any, decay: float = 0.99,
+    step: Callable[[int], dict[str, float]], steps: int, seed: int, scheduler: Any, decay: float = 0.99,
 ) -> None:  # fmt: skip
     """Run the loop with an EMA of the student, draw grids, and save the student's pipeline beside the base's."""
     average = ema(student, decay)
@@ -124,3 +124,4 @@ def distil(
     parts = {"student": student, "average": average, **parts}
     train_loop(runs / name, parts, step_and_average, steps, save_every=50, look=look, look_every=max(100, steps // 4))
     save(WEIGHTS / name)
+    note_training(WEIGHTS / name, steps, seed)

@@ -55,7 +55,7 @@ def train_dmd(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu"
         return {"dmd": loss.item(), "fake": fake_loss.item(), "rms": made.square().mean().sqrt().item()}
 
     parts = {"fake": fake, "optimizer": optimizer, "fake_optimizer": fake_optimizer}
-    distil("dmd", runs, teacher, student, parts, step, steps, student_scheduler())
+    distil("dmd", runs, teacher, student, parts, step, steps, seed, student_scheduler())
 
 
 def rollout(teacher: Teacher, student: object, cond: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

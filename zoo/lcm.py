@@ -54,4 +54,4 @@ def train_lcm(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu"
         target.update_parameters(student)
         return {"consistency": loss.item()}
 
-    distil("lcm", runs, teacher, student, {"target": target, "optimizer": optimizer}, step, steps, scheduler)
+    distil("lcm", runs, teacher, student, {"target": target, "optimizer": optimizer}, step, steps, seed, scheduler)

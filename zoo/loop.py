@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -67,3 +68,8 @@ def ema(model: torch.nn.Module, decay: float) -> torch.optim.swa_utils.AveragedM
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def note_training(folder: Path, steps: int, seed: int) -> None:
+    """Record beside the weights how long they were trained, for the model card."""
+    (folder / "training.json").write_text(json.dumps({"steps": steps, "seed": seed}) + "\n")

@@ -45,7 +45,7 @@ def train_paired(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "c
         return {"x0_error": error.item()}
 
     scheduler = base_scheduler()  # deterministic: the same trailing DDIM, at 4 steps
-    distil("paired", runs, teacher, student, {"optimizer": optimizer}, step, steps, scheduler, decay=0.995)
+    distil("paired", runs, teacher, student, {"optimizer": optimizer}, step, steps, seed, scheduler, decay=0.995)
 
 
 def trajectories(runs: Path, teacher: Teacher, pairs: int, seed: int) -> tuple[torch.Tensor, ...]:

@@ -97,7 +97,7 @@ def train_turbo(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cp
         return {"adversary": head_loss.item(), "distance": distance.item(), "rms": made.square().mean().sqrt().item()}
 
     parts = {"heads": heads, "optimizer": optimizer, "head_optimizer": head_optimizer}
-    distil("turbo", runs, teacher, student, parts, step, steps, student_scheduler())
+    distil("turbo", runs, teacher, student, parts, step, steps, seed, student_scheduler())
 
 
 class Features:
