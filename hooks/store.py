@@ -230,12 +230,15 @@ class readable_failures:
 
 def _open(path: str, mode: Any = "r+") -> zarr.Group | None:
     """The group at ``path``, None where there is nothing. Raises ValueError for what is no trace."""
+    local = Path(path.removeprefix("file://"))
     try:
         group = zarr.open_group(path, mode=mode)
     except FileNotFoundError:
-        if not is_remote(path) and _holds_something(Path(path.removeprefix("file://"))):
-            raise ValueError(f"{path} is there already and is no trace: give another store") from None
-        return None
+        if is_remote(path) or not _holds_something(local):
+            return None
+        if (local / "zarr.json").exists():  # another process made it just now
+            return _open(path, mode)
+        raise ValueError(f"{path} is there already and is no trace: give another store") from None
     if "xhat_format" not in group.attrs:
         raise ValueError(f"{path} is a Zarr store, but not a trace of xhat: give another store")
     return group
