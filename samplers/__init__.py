@@ -1,0 +1,34 @@
+"""Plans, the pipelines that run them, and the rival ways to more diversity. Names are loaded on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_EXPORTS = {
+    "Plan": "xhat.samplers.plan",
+    "Segment": "xhat.samplers.plan",
+    "hybrid": "xhat.samplers.hybrid",
+    "compose": "xhat.samplers.hybrid",
+    "hybrid_plan": "xhat.samplers.plans",
+    "swap_plan": "xhat.samplers.plans",
+    "skip_plan": "xhat.samplers.plans",
+    "whole": "xhat.samplers.plans",
+    "with_noise": "xhat.samplers.plans",
+    "control_plans": "xhat.samplers.plans",
+    "Tap": "xhat.samplers.tap",
+    "rival": "xhat.samplers.rivals",
+    "RIVALS": "xhat.samplers.rivals",
+    "extract_lora": "xhat.samplers.lowrank",
+    "LowRank": "xhat.samplers.lowrank",
+}
+
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(import_module(_EXPORTS[name]), name)
+        globals()[name] = value  # a submodule of the same name must not shadow the function
+        return value
+    raise AttributeError(f"module 'xhat.samplers' has no attribute {name!r}")
