@@ -41,6 +41,15 @@ class Kernel:
             return tuple(np.nonzero(~np.eye(n, dtype=bool)))  # type: ignore[return-value]
         return np.triu_indices(n, 0 if self.diagonal else 1)
 
+    def reordered(self, order: np.ndarray) -> np.ndarray:
+        """Index into :meth:`vector` that gives the vector of the same samples in another order."""
+        rows, columns = self.pairs(len(order))
+        place = np.zeros((len(order), len(order)), dtype=np.intp)
+        place[rows, columns] = np.arange(len(rows))
+        if self.symmetric:
+            place[columns, rows] = np.arange(len(rows))
+        return place[order[rows], order[columns]]
+
     def vector(self, matrix: np.ndarray, name: str = "x") -> np.ndarray:
         """The unit vector that stands for a representation. Raises ValueError where it has no direction."""
         n = len(matrix)

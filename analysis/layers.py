@@ -25,7 +25,8 @@ class Measure:
     """What a map needs of a measure.
 
     ``represent(x, name)`` and ``from_gram(K)`` make what is kept; ``subset(r, index)``: the same of other samples;
-    ``prepared(r, name)``: what ``compare(lists, lists) → (a, b)`` takes. ``larger``: more alike is a larger number.
+    ``prepared(r, name)``: what ``compare(lists, lists) → (a, b)`` takes; ``reordered(order)``: the index into it that
+    stands for the samples in another order. ``larger``: more alike is a larger number.
     """
 
     represent: Callable[..., Representation]
@@ -33,6 +34,7 @@ class Measure:
     subset: Callable[[Representation, np.ndarray], Representation]
     prepared: Callable[[Representation, str], np.ndarray]
     compare: Callable[[list[np.ndarray], list[np.ndarray]], np.ndarray]
+    reordered: Callable[[np.ndarray], np.ndarray] = lambda order: order
     larger: bool = True
     least: int = 4
 
@@ -47,7 +49,7 @@ def measure_of(name: str, **options: Any) -> Measure:
         def compare(a: list[np.ndarray], b: list[np.ndarray]) -> np.ndarray:
             return np.array([[pairwise(x, y, **options) for y in b] for x in a])
 
-        return Measure(factor, factor_of_gram, lambda f, i: f[i], lambda f, _: f, compare, name != "procrustes")
+        return Measure(factor, factor_of_gram, lambda f, i: f[i], lambda f, _: f, compare, larger=name != "procrustes")
     raise ValueError(f"measure must be one of {[*_KERNELS, *_ALIGNED]}, got {name!r}")
 
 
@@ -62,6 +64,7 @@ def _of_kernel(kernel: Kernel, least: int) -> Measure:
         lambda matrix, index: matrix[np.ix_(index, index)],
         kernel.vector,
         lambda a, b: np.stack(a) @ np.stack(b).T,
+        kernel.reordered,
         least=max(least, kernel.least),
     )
 
@@ -74,11 +77,14 @@ class Layers:
     steps: Steps
 
 
-def layers_of(trace: Any, measure: Measure, prompts: np.ndarray, seeds: np.ndarray, branch: str, label: str) -> Layers:
-    """Every activation of a trace, then ``x_t``, at each step, with samples in the order of ``prompts`` × ``seeds``.
+def layers_of(
+    trace: Any, measure: Measure, prompts: np.ndarray, seeds: np.ndarray, branch: str, label: str, wanted: set[int]
+) -> Layers:
+    """Every activation of a trace, then ``x_t``, at the ``wanted`` steps, samples in the order ``prompts`` × ``seeds``.
 
-    One layer and step is in memory at a time. Raises ValueError where there are no activations, the trace lacks a
-    prompt or seed, values are NaN in part, or a Gram does not hold what the measure needs.
+    Other steps are not read, and one layer and step is in memory at a time. Raises ValueError where there are no
+    activations, the trace lacks a prompt or seed, values are NaN in part, or a Gram does not hold what the measure
+    needs.
     """
     if "activations" not in trace.children:
         raise ValueError(f"{label} holds no activations: name points to read in trace(…, hooks=…)")
@@ -93,6 +99,8 @@ def layers_of(trace: Any, measure: Measure, prompts: np.ndarray, seeds: np.ndarr
     steps: Steps = [
         [
             _read(a.isel(step=s), measure, rows, columns, n_seeds, f"{label}, {name}, step {s}")
+            if s in wanted
+            else None
             for name, a in chosen.items()
         ]
         for s in range(trace.sizes["step"])

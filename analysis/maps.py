@@ -31,8 +31,9 @@ def similarity_map(
 ) -> xr.Dataset:
     """Every layer of one trace against every layer of another over the same prompts and seeds.
 
-    ``align="sigma"``: dims (pair, layer_a, layer_b), one pair for each two steps whose noise levels are equal within
-    ``tolerance`` (relative); nothing is interpolated, ``step_a``, ``step_b`` and both sigmas name the pairs.
+    ``align="sigma"``: dims (pair, layer_a, layer_b), one pair for each two steps that are each other's nearest in
+    log σ, no further than ``tolerance`` apart; nothing is interpolated, ``step_a``, ``step_b`` and both sigmas name the
+    pairs, and the attribute ``unpaired_b`` the steps of trace_b that found none.
     ``align=None``: dims (layer_a, step_a, layer_b, step_b). ``measure``: cka, rsa, mutual_knn, svcca or procrustes
     with its own ``options``. The last layer of both is ``x_t``, the network's input: shared noise alone is similar.
 
@@ -51,21 +52,24 @@ def similarity_map(
         raise ValueError(f"by must be 'prompt', 'seed' or None, got {by!r}")
     how = measure_of(measure, **options)
     prompts, seeds = trace_a["prompt"].values, trace_a["seed"].values
-    a, b = (layers_of(t, how, prompts, seeds, branch, name) for t, name in ((trace_a, "trace_a"), (trace_b, "trace_b")))
     sigmas = np.asarray(trace_a["sigma"].values), np.asarray(trace_b["sigma"].values)
     pairs = _pairs(*sigmas, tolerance if align else None)
+    a, b = (
+        layers_of(t, how, prompts, seeds, branch, name, {pair[side] for pair in pairs})
+        for side, (t, name) in enumerate(((trace_a, "trace_a"), (trace_b, "trace_b")))
+    )
     everything = np.arange(len(prompts) * len(seeds))
     prepared = _prepared(how, a, everything), _prepared(how, b, everything)
     found: dict[str, np.ndarray] = {"similarity": _cells(how, *prepared, pairs)}
     attrs: dict[str, Any] = {"measure": measure, **options, "align": str(align), "n": len(everything), "branch": branch}
+    if align:
+        attrs |= {"tolerance": tolerance, "unpaired_b": sorted(set(range(len(sigmas[1]))) - {j for _, j in pairs})}
     if by is not None:
         groups = everything // len(seeds) if by == "prompt" else everything % len(seeds)
-        more, said = _resampled(
-            how, a, b, prepared[0], pairs, found["similarity"], groups, by, permutations, level, seed
-        )
+        more, said = _resampled(how, a, b, prepared, pairs, found["similarity"], groups, by, permutations, level, seed)
         found, attrs = found | more, attrs | said
     if untrained is not None:
-        c = layers_of(untrained, how, prompts, seeds, branch, "untrained")
+        c = layers_of(untrained, how, prompts, seeds, branch, "untrained", {j for _, j in pairs})
         if c.names != b.names or not np.array_equal(untrained["sigma"].values, sigmas[1]):
             raise ValueError("the untrained network must be read at the points of trace_b and on its noise levels")
         found["untrained"] = _cells(how, prepared[0], _prepared(how, c, everything), pairs)
@@ -81,16 +85,20 @@ def similarity_map(
 
 
 def _pairs(a: np.ndarray, b: np.ndarray, tolerance: float | None) -> Pairs:
-    """Steps that are compared: those of equal sigma, or all without ``tolerance``."""
+    """Steps that are compared: each other's nearest in log sigma within ``tolerance``, or all without it."""
     if tolerance is None:
         return [(i, j) for i in range(len(a)) for j in range(len(b))]
-    equal = np.isclose(a[:, None], b[None, :], rtol=tolerance, atol=0)
-    if not equal.any():
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = np.abs(np.log(a)[:, None] - np.log(b)[None, :])
+    gap[a[:, None] == b[None, :]] = 0  # infinite noise too: a flow model starts there
+    near = [(i, int(j)) for i, j in enumerate(gap.argmin(1))]
+    pairs = [(i, j) for i, j in near if gap[i, j] <= tolerance and gap[:, j].argmin() == i]
+    if not pairs:
         raise ValueError(
             f"no noise level is in both traces: sigma is {np.round(a, 3).tolist()} and {np.round(b, 3).tolist()}. "
-            "Trace one at a number of steps that visits the other's, or compare all with align=None"
+            "Trace one at a number of steps that visits the other's, widen tolerance, or compare all with align=None"
         )
-    return [(int(i), int(j)) for i, j in np.argwhere(equal)]
+    return pairs
 
 
 def _prepared(how: Measure, layers: Layers, index: np.ndarray) -> Steps:
@@ -106,6 +114,10 @@ def _prepared(how: Measure, layers: Layers, index: np.ndarray) -> Steps:
     ]
 
 
+def _reordered(prepared: Steps, index: np.ndarray) -> Steps:
+    return [[None if r is None else r[index] for r in step] for step in prepared]
+
+
 def _cells(how: Measure, a: Steps, b: Steps, pairs: Pairs) -> np.ndarray:
     """(pair, layer_a, layer_b) similarities, NaN where there is no representation."""
     cells = np.full((len(pairs), len(a[0]), len(b[0])), np.nan)
@@ -118,7 +130,7 @@ def _cells(how: Measure, a: Steps, b: Steps, pairs: Pairs) -> np.ndarray:
 
 
 def _resampled(
-    how: Measure, a: Layers, b: Layers, prepared_a: Steps, pairs: Pairs, observed: np.ndarray,
+    how: Measure, a: Layers, b: Layers, prepared: tuple[Steps, Steps], pairs: Pairs, observed: np.ndarray,
     groups: np.ndarray, unit: str, permutations: int, level: float, seed: int,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
     """Interval and null of a map, by leaving out and by exchanging whole groups of samples."""
@@ -132,7 +144,7 @@ def _resampled(
     interval = stats.jackknife(observed[known], left_out[:, known], level=level, unit=unit)
     low[known], high[known] = interval.low, interval.high
     orders = stats.group_permutations(groups, permutations, seed)
-    null = np.stack([_cells(how, prepared_a, _prepared(how, b, order), pairs) for order in orders])
+    null = np.stack([_cells(how, prepared[0], _reordered(prepared[1], how.reordered(o)), pairs) for o in orders])
     family = known.copy()
     family[:, [name == X_T for name in a.names], :] = False
     family[:, :, [name == X_T for name in b.names]] = False

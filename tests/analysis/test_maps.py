@@ -170,6 +170,33 @@ def test_the_untrained_network_stands_beside(world, pair):
         similarity_map(*pair, by=None, untrained=traced(layers, world[1][1], SIGMA_B))
 
 
+def test_steps_are_paired_with_their_nearest_and_never_twice(world, pair):
+    fine = np.array([11.0, 9.9, 1.02, 0.97])
+    found = similarity_map(traced(*world[0], fine), pair[1], by=None, tolerance=0.1)
+    assert list(zip(found["step_a"].values, found["step_b"].values, strict=True)) == [(1, 0), (2, 1)]
+    assert found["sigma_a"].values.tolist() == [9.9, 1.02] and found["sigma_b"].values.tolist() == [10, 1]
+    alone = similarity_map(traced(*world[0], np.array([np.inf, 3, 1, 0.3])), traced(*world[1], np.array([np.inf, 0.9])))
+    assert alone["step_b"].values.tolist() == [0] and alone.attrs["unpaired_b"] == [1]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_null_is_the_measure_of_exchanged_samples(world, pair, measure):
+    """Samples are exchanged inside what was prepared once: that must equal preparing the exchanged samples."""
+    from xhat.analysis.layers import measure_of
+
+    how, order = measure_of(measure, **MEASURES[measure][1]), np.random.default_rng(3).permutation(P * S)
+    kept = how.represent(rows(world[1][0]["far"], 0), "far")
+    again = how.prepared(how.subset(kept, order), "far")
+    np.testing.assert_allclose(how.prepared(kept, "far")[how.reordered(order)], again, atol=1e-12)
+
+
+def test_steps_that_are_not_compared_are_not_read(world, pair):
+    layers = {k: v.copy() for k, v in world[0][0].items()}
+    layers["first"][0, 0, 1] = np.inf  # step 1 has no partner
+    spoiled = traced(layers, world[0][1], SIGMA_A)
+    xr.testing.assert_allclose(similarity_map(spoiled, pair[1], by=None), similarity_map(*pair, by=None))
+
+
 def test_samples_are_matched_by_name_not_by_place(pair):
     turned = pair[1].isel(prompt=[2, 0, 5, 3, 1, 4], seed=[3, 0, 1, 2])
     xr.testing.assert_allclose(similarity_map(pair[0], turned), similarity_map(*pair))
