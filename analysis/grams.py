@@ -55,6 +55,7 @@ def centre(x: Array, name: str = "x", dtype: str = "float64") -> Array:
     so an offset of any size is gone before anything is summed, in float32 too. Raises ValueError for NaN or
     infinite values, and where every sample is the same.
     """
+    x = astype(x, dtype) if dtype == "float64" else x  # widened before the difference, narrowed after it
     shifted = astype(x - x[:1], dtype)
     shifted -= shifted.mean(0)
     largest = float(abs(shifted).max())

@@ -3,8 +3,10 @@
     python benchmarks/similarity.py                      # 40 layers × 20 steps, n = 256, p = 1280
     python benchmarks/similarity.py --device cuda
     python benchmarks/similarity.py --growth             # time and memory against n, layers and steps
+    python benchmarks/similarity.py --quick              # small sizes of both, to see that all of it runs
 
-Numbers are compared before times are. Peers that are not installed are left out. What goes one cell at a time
+Numbers are compared before times are. Peers that are not installed are reported as missing: pytorch-cka, torch_cka
+and rsatoolbox, whose linear CKA is the biased one and is checked against that. What goes one cell at a time
 is timed on some cells and scaled to all, and said so. Every line is printed as JSON.
 """
 
@@ -17,6 +19,7 @@ import platform
 import time
 import tracemalloc
 from collections.abc import Callable
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,27 +69,41 @@ def torch_cka_cell(x: torch.Tensor, y: torch.Tensor) -> float:
     return kl / (kk * ll) ** 0.5
 
 
+def rsatoolbox_cell(x: torch.Tensor, y: torch.Tensor) -> float:
+    """One cell of rsatoolbox: biased linear CKA as the whitened cosine of squared Euclidean distances."""
+    from rsatoolbox.data import Dataset
+    from rsatoolbox.rdm import calc_rdm
+    from rsatoolbox.rdm import compare as compare_rdms
+
+    a, b = (calc_rdm(Dataset(z.cpu().numpy().astype(np.float64)), method="euclidean") for z in (x, y))
+    return float(compare_rdms(a, b, method="cosine_cov")[0, 0])  # type: ignore[arg-type]
+
+
 def all_pairs() -> dict[str, Cells]:
     """What makes every cell at once, by name."""
     found: dict[str, Cells] = {
-        "xhat float32": lambda x: cka_matrix(x, dtype="float32", memory=2**33),
-        "xhat float64": lambda x: cka_matrix(x, memory=2**33),
+        "xhat float32": lambda x: cka_matrix(list(x), dtype="float32", memory=2**33),
+        "xhat float64": lambda x: cka_matrix(list(x), memory=2**33),
     }
     try:
         from cka import cka_from_features
-    except ImportError:
+    except ImportError as error:
+        say(missing="pytorch-cka", reason=str(error))
         return found
     return found | {"pytorch-cka": lambda x: cka_from_features(x, x).cpu().numpy()}
 
 
-def one_by_one() -> dict[str, Callable[[torch.Tensor, torch.Tensor], float]]:
-    """What makes a cell at a time, by name."""
-    found: dict[str, Callable[[torch.Tensor, torch.Tensor], float]] = {"xhat.cka in a loop": cka}
-    try:
-        import torch_cka  # noqa: F401
-    except ImportError:
-        return found
-    return found | {"torch_cka": torch_cka_cell}
+def one_by_one() -> dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], float], bool]]:
+    """What makes a cell at a time, by name, and whether it is debiased."""
+    found: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], float], bool]] = {"xhat.cka in a loop": (cka, True)}
+    for name, cell, debiased in (("torch_cka", torch_cka_cell, True), ("rsatoolbox", rsatoolbox_cell, False)):
+        try:
+            import_module(name)
+        except ImportError as error:
+            say(missing=name, reason=str(error))
+        else:
+            found[name] = cell, debiased
+    return found
 
 
 def compare(layers: int, steps: int, n: int, p: int, device: str, repeats: int, sample: int) -> None:
@@ -94,7 +111,7 @@ def compare(layers: int, steps: int, n: int, p: int, device: str, repeats: int, 
     count = layers * steps
     xs = representations(count, n, p, device)
     subset = np.random.default_rng(0).integers(0, count, size=(sample, 2))
-    exact = cka_matrix(xs[:20].double())
+    exact = cka_matrix(list(xs[:20].double()))
     say(
         machine=platform.machine(),
         processor=_processor(device),
@@ -102,12 +119,13 @@ def compare(layers: int, steps: int, n: int, p: int, device: str, repeats: int, 
         torch=torch.__version__,
     )
     for name, call in all_pairs().items():
-        worst = float(np.abs(call(xs[:20]) - exact).max())
+        worst = error(name, call(xs[:20]), exact)
         if worst > 1e-3:
             raise SystemExit(f"{name} gives other numbers, off by {worst}: times are not compared")
         _, seconds = timed(lambda call=call: call(xs), repeats, device)  # type: ignore[misc]
         say(what=name, cells=count**2, seconds=seconds, largest_error=worst)
-    for name, cell in one_by_one().items():
+    for name, (cell, debiased) in one_by_one().items():
+        exact = cka_matrix(list(xs[:6].double()), debiased=debiased)
         worst = max(abs(cell(xs[i], xs[j]) - exact[i, j]) for i in range(3) for j in range(3, 6))
         if worst > 1e-3:
             raise SystemExit(f"{name} gives other numbers, off by {worst}: times are not compared")
@@ -116,13 +134,27 @@ def compare(layers: int, steps: int, n: int, p: int, device: str, repeats: int, 
         say(what=name, cells=count**2, seconds=scaled, scaled_from_cells=sample, largest_error=float(worst))
 
 
-def growth(p: int, repeats: int) -> None:
+def error(name: str, cells: np.ndarray, exact: np.ndarray) -> float:
+    """Largest difference; pytorch-cka clamps its cells to [0, 1], so ours are clamped before it is held to them."""
+    return float(np.abs(cells - (exact.clip(0, 1) if name == "pytorch-cka" else exact)).max())
+
+
+def offset(n: int, p: int, device: str) -> None:
+    """Error of everything that makes float32 maps where all features share an offset of 100."""
+    xs = representations(4, n, p, device, offset=100.0)
+    exact = cka_matrix(list(xs.double()))
+    for name, call in all_pairs().items():
+        say(what=name, common_offset=100, largest_error=error(name, call(xs), exact))
+
+
+def growth(p: int, repeats: int, first: tuple[int, int, int] = (10, 10, 64)) -> None:
     """Time and peak memory of the whole map, one size doubled at a time."""
-    for layers, steps, n in [(10, 10, 64), (20, 10, 64), (10, 20, 64), (10, 10, 128), (10, 10, 256)]:
+    l, s, k = first
+    for layers, steps, n in [first, (2 * l, s, k), (l, 2 * s, k), (l, s, 2 * k), (l, s, 4 * k)]:
         xs = representations(layers * steps, n, p, "cpu").numpy()
-        _, seconds = timed(lambda xs=xs: cka_matrix(xs, dtype="float32"), repeats, "cpu")  # type: ignore[misc]
+        _, seconds = timed(lambda xs=xs: cka_matrix(list(xs), dtype="float32"), repeats, "cpu")  # type: ignore[misc]
         tracemalloc.start()
-        cka_matrix(xs, dtype="float32")
+        cka_matrix(list(xs), dtype="float32")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         say(what="xhat float32", layers=layers, steps=steps, n=n, p=p, seconds=seconds, peak_bytes=peak)
@@ -144,11 +176,17 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--growth", action="store_true", help="only how time and memory grow, on the CPU")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that all of it runs")
     args = parser.parse_args()
-    if args.growth:
+    if args.quick:
+        compare(5, 4, 64, 128, args.device, 1, 10)
+        offset(64, 128, args.device)
+        growth(128, 1, (3, 2, 32))
+    elif args.growth:
         growth(args.p, args.repeats)
     else:
         compare(args.layers, args.steps, args.n, args.p, args.device, args.repeats, args.sample)
+        offset(args.n, args.p, args.device)
 
 
 if __name__ == "__main__":

@@ -186,6 +186,11 @@ def test_a_large_common_offset_costs_float32_nothing(rng, dtype, offset):
     assert cka_matrix(shifted, dtype=dtype)[0, 1] == pytest.approx(expected, abs=2e-6 if dtype == "float32" else 1e-12)
 
 
+def test_float64_arithmetic_on_float32_input_is_that_of_the_widened_input(rng):
+    xs = [(rng.normal(size=(N, 30)) + 7).astype(np.float32) for _ in range(3)]
+    np.testing.assert_array_equal(cka_matrix(xs), cka_matrix([x.astype(np.float64) for x in xs]))
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_extreme_scales(xy, scale):
     assert cka(scale * xy[0], xy[1] / scale) == pytest.approx(cka(*xy))
