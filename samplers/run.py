@@ -118,8 +118,8 @@ class Run:
 
         Two runs that start from the same x_T draw the same, whatever batches the samples are in.
         """
-        salt = zlib.crc32(f"{stream} {self.position}".encode())
-        rows = [torch.randn(like.shape[1:], generator=_generator(key * 2**31 + salt)) for key in self.keys]
+        seeds = [zlib.crc32(f"{stream} {self.position} {key}".encode()) for key in self.keys]
+        rows = [torch.randn(like.shape[1:], generator=_generator(seed)) for seed in seeds]
         return torch.stack(rows).to(like.device, like.dtype)
 
     def fresh(self, like: torch.Tensor, generator: Any) -> torch.Tensor:
@@ -136,7 +136,8 @@ def shared_noise(like: torch.Tensor) -> torch.Tensor:
 
 
 def _generator(seed: int) -> torch.Generator:
-    return torch.Generator("cpu").manual_seed(seed % 2**63)
+    assert 0 <= seed < 2**32, "the generator looks at the low 32 bits of a seed only"
+    return torch.Generator("cpu").manual_seed(seed)
 
 
 def lay_out(plan: Plan, schedulers: Mapping[str, Any], device: Any = None, **settings: Any) -> list[Entry]:
