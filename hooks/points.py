@@ -279,8 +279,13 @@ def split_reading(key: str) -> tuple[str, str]:
 
 def modules_at(denoiser: nn.Module, path: str) -> list[nn.Module]:
     """The module at ``path`` in each part of the denoiser that has it."""
-    found = [dict(part.named_modules()).get(path) for part in parts_of(denoiser)]
-    return [m for m in found if m is not None]
+    found = []
+    for part in parts_of(denoiser):
+        try:
+            found.append(part.get_submodule(path))
+        except AttributeError:
+            continue
+    return found
 
 
 def _attending(denoiser: nn.Module, matches: list[Point], key: str) -> list[Point]:

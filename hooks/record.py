@@ -116,7 +116,7 @@ def _assemble(selection: Selection, fired: list[list[Firing]], rows: int) -> Rea
     branches = _branches(selection.name, fired, rows)
     sample = next(f for f in fired if f)[0].value
     absent = np.ones((len(fired), len(branches)), bool)
-    data = np.full((rows, *absent.shape, *sample.shape[1:]), np.nan, numpy_dtype(sample))
+    data = np.empty((rows, *absent.shape, *sample.shape[1:]), numpy_dtype(sample))
     for step, firings in enumerate(fired):
         at = len(branches) - _count(firings, rows)  # what runs alone is the conditional one, the last
         for firing in firings:
@@ -125,6 +125,8 @@ def _assemble(selection: Selection, fired: list[list[Firing]], rows: int) -> Rea
             data[:, step, at : at + len(parts)] = parts.swapaxes(0, 1)
             absent[step, at : at + len(parts)] = False
             at += len(parts)
+    if absent.any():
+        data[:, absent] = np.nan
     dims = ("sample", "step", "branch", *reading_dims(selection, sample.ndim))
     if branches == ("cond",):
         return Reading(Array((*dims[:2], *dims[3:]), data[:, :, 0]), (), absent[:, 0])
@@ -194,8 +196,8 @@ def check_finite(record: Record, selections: Sequence[Selection], readings: dict
 
 
 def _finite(x: torch.Tensor) -> bool:
-    """A sum is finite exactly where all its terms are; float64 is too wide for it to overflow."""
-    return bool(torch.isfinite(x.sum(dtype=torch.float64)))
+    """A sum is finite only where all its terms are; one that overflows is taken again in float64, which cannot."""
+    return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x.sum(dtype=torch.float64)))
 
 
 def _name_the_first(record: Record, selections: Sequence[Selection]) -> None:
