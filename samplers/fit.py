@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ def slot_of(pipe: Any) -> str:
 def check_fit(pipes: Mapping[str, Any]) -> None:
     """Compare every pipeline with the first: latents, VAE, prompt encoders. Sizes of pictures may differ.
 
-    Raises ValueError that lists all that does not fit.
+    Raises ValueError that lists all that does not fit, and warns where prompt encoders fit but hold other weights.
     """
     names = list(pipes)
     first = pipes[names[0]]
@@ -52,6 +53,13 @@ def check_fit(pipes: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{names[0]!r} and {name!r} do not fit together: {'; '.join(wrong)}. "
                 "A hybrid needs models with the same latents and the same prompt embeddings"
+            )
+        other = [slot for slot in _ENCODERS if _other_weights(first, pipes[name], slot)]
+        if other:
+            warnings.warn(
+                f"{', '.join(other)} of {name!r} is not that of {names[0]!r}: {name!r} is given the prompt embeddings "
+                f"of {names[0]!r}, with which it was perhaps not trained",
+                stacklevel=3,
             )
 
 
@@ -69,9 +77,26 @@ def misfits(base: Any, student: Any) -> list[str]:
         found += _differences({"hidden_size": f"width of {name}"}, _config(base, name), _config(student, name))
     for name in _TOKENIZERS:
         ours, theirs = getattr(base, name, None), getattr(student, name, None)
-        if ours is not None and theirs is not None and ours.get_vocab() != theirs.get_vocab():
+        if ours is None or theirs is None:
+            continue
+        found += _differences({"model_max_length": f"length of {name}"}, ours, theirs)
+        if ours.get_vocab() != theirs.get_vocab():
             found.append(f"vocabulary of {name}: {len(ours)} words, {len(theirs)} words, not all the same")
     return found
+
+
+def _other_weights(base: Any, student: Any, slot: str) -> bool:
+    """Whether both have an encoder of the same shape in this place, with other values: a sample of each is compared."""
+    ours, theirs = getattr(base, slot, None), getattr(student, slot, None)
+    if ours is theirs or not isinstance(ours, nn.Module) or not isinstance(theirs, nn.Module):
+        return False
+    mine, yours = (dict(module.named_parameters()) for module in (ours, theirs))
+    return mine.keys() != yours.keys() or not all(torch.equal(_few(mine[n]), _few(yours[n])) for n in mine)
+
+
+def _few(values: torch.Tensor) -> torch.Tensor:
+    flat = values.detach().flatten()
+    return flat[:: max(1, len(flat) // 64)].float().cpu()
 
 
 def check_same_shape(base: nn.Module, student: nn.Module) -> None:
@@ -94,8 +119,8 @@ def _differences(fields: Mapping[str, str], ours: Any, theirs: Any) -> list[str]
     """Fields of two configurations that both say, and say differently."""
     if ours is None or theirs is None:
         return []
-    pairs = {label: (_field(ours, key), _field(theirs, key)) for key, label in fields.items()}
-    return [f"{label}: {a}, {b}" for label, (a, b) in pairs.items() if not _same(a, b)]
+    pairs = [(label, _field(ours, key), _field(theirs, key)) for key, label in fields.items()]
+    return [f"{label}: {a}, {b}" for label, a, b in pairs if not _same(a, b)]
 
 
 def _same(a: Any, b: Any) -> bool:

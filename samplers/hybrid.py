@@ -63,7 +63,7 @@ def hybrid(
             base_guidance_scale=base_guidance_scale,
             student_guidance_scale=student_guidance_scale,
         )
-    return compose(models, plan)
+    return _composed(models, plan, ())
 
 
 def compose(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap] = ()) -> Any:
@@ -74,6 +74,10 @@ def compose(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap] = ()) -> A
     a model that is not there.
     """
     check_fit(pipes)
+    return _composed(pipes, plan, taps)
+
+
+def _composed(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap]) -> Any:
     for name in plan.models:
         if name not in pipes:
             near = difflib.get_close_matches(name, pipes, 1) or list(pipes)
