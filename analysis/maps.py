@@ -22,6 +22,7 @@ def similarity_map(
     align: str | None = "sigma",
     by: str | None = "prompt",
     untrained: Any = None,
+    ceiling: Any = None,
     branch: str = "cond",
     tolerance: float = 1e-3,
     permutations: int = 199,
@@ -41,8 +42,10 @@ def similarity_map(
     ``null_deviation``, ``p``, ``critical`` and ``p_map``: permutations of whole units, the last two corrected over the
     map without x_t (``by=None`` leaves all these out); ``seed_to_seed_a``, ``_b``: each layer under one half of the
     seeds against itself under the other, how far the prompt alone goes; ``untrained``: trace_a against the trace
-    ``untrained``, a network of b's shape on b's schedule. A layer that is the same for every sample, or was not read
-    at a step, is NaN there. Traces that kept Grams give the numbers of traces that kept activations.
+    ``untrained``, a network of b's shape on b's schedule; ``ceiling_a``: each layer of trace_a against the same one of
+    the trace ``ceiling``, that model trained or sampled under other seeds, samples paired by place. A layer that is
+    the same for every sample, or was not read at a step, is NaN there. Traces that kept Grams give the numbers of
+    traces that kept activations.
 
     Raises ValueError for other prompts or seeds, no equal noise level, no activations, and too few samples.
     """
@@ -74,14 +77,25 @@ def similarity_map(
             raise ValueError("the untrained network must be read at the points of trace_b and on its noise levels")
         found["untrained"] = _cells(how, prepared[0], _prepared(how, c, everything), pairs)
     result = _dataset(found, a, b, pairs, sigmas, align)
-    for side, layers in (("a", a), ("b", b)):
-        halves = _seed_to_seed(how, layers, len(prompts), len(seeds))
-        if halves is not None:
-            array = xr.DataArray(halves.T, dims=(f"layer_{side}", f"step_{side}"))
+    beside = {
+        f"seed_to_seed_{side}": _halves(how, layers, len(prompts), len(seeds)) for side, layers in (("a", a), ("b", b))
+    }
+    if ceiling is not None:
+        beside["ceiling_a"] = _ceiling(how, ceiling, a, prepared[0], trace_a, branch, {i for i, _ in pairs})
+    said = {k: int(v) if isinstance(v, bool) else v for k, v in attrs.items() if v is not None}  # netCDF has no bool
+    return _with(result, beside, align).assign_attrs(said)
+
+
+def _with(result: xr.Dataset, beside: dict[str, np.ndarray | None], align: str | None) -> xr.Dataset:
+    """The map and, beside it, what is (step, layer) of the one trace that a name ends in."""
+    for name, cells in beside.items():
+        if cells is not None:
+            layer, step = f"layer_{name[-1]}", f"step_{name[-1]}"
+            array = xr.DataArray(cells.T, dims=(layer, step))
             if align:
-                array = array.isel({f"step_{side}": result[f"step_{side}"]}).transpose("pair", ...)
-            result[f"seed_to_seed_{side}"] = array.variable
-    return result.assign_attrs({k: v for k, v in attrs.items() if v is not None})
+                array = array.isel({step: result[step]}).transpose("pair", ...)
+            result[name] = array.variable
+    return result
 
 
 def _pairs(a: np.ndarray, b: np.ndarray, tolerance: float | None) -> Pairs:
@@ -157,13 +171,34 @@ def _resampled(
     return found, said | {"null": f"whole {unit}s exchanged; p_map by the largest standardised cell of the map"}
 
 
-def _seed_to_seed(how: Measure, layers: Layers, n_prompts: int, n_seeds: int) -> np.ndarray | None:
+def _halves(how: Measure, layers: Layers, n_prompts: int, n_seeds: int) -> np.ndarray | None:
     """(step, layer) similarity of each layer to itself under other seeds; None where halves are too few samples."""
     half = n_seeds // 2
     if n_prompts * half < how.least:
         return None
     first = (np.arange(n_prompts)[:, None] * n_seeds + np.arange(half)).reshape(-1)
-    a, b = _prepared(how, layers, first), _prepared(how, layers, first + half)
+    return _themselves(how, _prepared(how, layers, first), _prepared(how, layers, first + half))
+
+
+def _ceiling(
+    how: Measure, trace: Any, a: Layers, prepared_a: Steps, trace_a: Any, branch: str, wanted: set[int]
+) -> np.ndarray:
+    """(step, layer) similarity of each layer of trace_a to the same layer of the trace that is its ceiling."""
+    sizes = [[t.sizes[dim] for dim in ("prompt", "seed")] for t in (trace, trace_a)]
+    if sizes[0] != sizes[1] or not np.array_equal(trace["sigma"].values, trace_a["sigma"].values):
+        raise ValueError(
+            "the ceiling must hold as many prompts and seeds as trace_a, on its noise levels: "
+            f"it has {sizes[0]} prompts and seeds, trace_a {sizes[1]}"
+        )
+    layers = layers_of(trace, how, trace["prompt"].values, trace["seed"].values, branch, "ceiling", wanted)
+    if layers.names != a.names:
+        raise ValueError(f"the ceiling must be read where trace_a is: {layers.names} are not {a.names}")
+    everything = np.arange(sizes[0][0] * sizes[0][1])
+    return _themselves(how, prepared_a, _prepared(how, layers, everything))
+
+
+def _themselves(how: Measure, a: Steps, b: Steps) -> np.ndarray:
+    """(step, layer) similarity of each representation to the one in its place."""
     return np.array(
         [
             [np.nan if x is None or y is None else how.compare([x], [y])[0, 0] for x, y in zip(s, t, strict=True)]

@@ -14,6 +14,7 @@ from xhat.analysis.diversity import (
     diversity_by_noise,
     final_diversity,
     mean_pairwise_distance,
+    mode_coverage,
     paired_difference,
     prdc,
     vendi,
@@ -195,6 +196,16 @@ def test_attribute_entropy_closed_forms():
     p = np.array([0.25, 0.75])
     assert attribute_entropy([1, 1, 0, 1], 3) == pytest.approx(-(p * np.log(p)).sum() / np.log(3))
     assert attribute_entropy(np.array([0, 1], np.uint8), 2) == pytest.approx(1)
+
+
+def test_mode_coverage_of_uniform_samples_is_the_coupon_collectors(rng):
+    covered = [mode_coverage(rng.integers(0, 12, size=20), 12) for _ in range(2000)]
+    assert np.mean(covered) == pytest.approx(1 - (11 / 12) ** 20, abs=0.01)
+    assert mode_coverage(np.repeat(5, 9), 12) == pytest.approx(1 / 12)
+    with pytest.raises(ValueError, match="from 0 to 2"):
+        mode_coverage([0, 3], 3)
+    with pytest.raises(ValueError, match="least=0"):
+        mode_coverage([0, 1], 3, least=0)
 
 
 def test_miller_and_madow_remove_most_of_the_bias_of_few_samples(rng):

@@ -170,6 +170,29 @@ def test_the_untrained_network_stands_beside(world, pair):
         similarity_map(*pair, by=None, untrained=traced(layers, world[1][1], SIGMA_B))
 
 
+def test_the_ceiling_pairs_samples_by_place(world, pair):
+    rng = np.random.default_rng(4)
+    layers = {name: value + rng.normal(size=value.shape) for name, value in world[0][0].items()}
+    other = traced(layers, world[0][1], SIGMA_A, seeds=SEEDS + 100)
+    found = similarity_map(*pair, by=None, ceiling=other)
+    assert found["ceiling_a"].dims == ("pair", "layer_a")
+    expected = cka(rows(world[0][0]["second"], 2), rows(layers["second"], 2))
+    assert float(found["ceiling_a"].sel(layer_a="second").isel(pair=1)) == pytest.approx(expected)
+    np.testing.assert_allclose(similarity_map(*pair, by=None, ceiling=pair[0])["ceiling_a"], 1)
+    with pytest.raises(ValueError, match="as many prompts and seeds"):
+        similarity_map(*pair, by=None, ceiling=other.isel(seed=[0, 1]))
+    with pytest.raises(ValueError, match="ceiling must be read where"):
+        similarity_map(*pair, by=None, ceiling=traced({"first": layers["first"]}, world[0][1], SIGMA_A))
+
+
+def test_a_map_is_kept_in_a_file(pair, tmp_path):
+    found = similarity_map(*pair, permutations=5, debiased=False)
+    found.to_netcdf(tmp_path / "map.nc", engine="scipy")
+    with xr.open_dataset(tmp_path / "map.nc", engine="scipy") as kept:
+        xr.testing.assert_allclose(kept, found)
+        assert kept.attrs["debiased"] == 0 and kept.attrs["null"] == found.attrs["null"]
+
+
 def test_steps_are_paired_with_their_nearest_and_never_twice(world, pair):
     fine = np.array([11.0, 9.9, 1.02, 0.97])
     found = similarity_map(traced(*world[0], fine), pair[1], by=None, tolerance=0.1)
