@@ -62,6 +62,21 @@ def test_pipelines_of_other_families_do_not_fit(tiny, sd_pair, name, said):
         xhat.hybrid(sd_pair[0], tiny.build(name))
 
 
+def test_another_width_of_the_prompt_embeddings_does_not_fit(tiny, sd_pair):
+    """Whichever of the fields that say it differs."""
+    student = tiny.sd(1, lcm())
+    student.unet.register_to_config(cross_attention_dim=32)
+    with pytest.raises(ValueError, match="width of the prompt embeddings: 16, 32"):
+        xhat.hybrid(sd_pair[0], student)
+
+
+def test_another_length_of_the_prompt_does_not_fit(tiny, sd_pair):
+    student = tiny.sd(1, lcm())
+    student.tokenizer = tiny.tokenizer(8)
+    with pytest.raises(ValueError, match="length of tokenizer: 16, 8"):
+        xhat.hybrid(sd_pair[0], student)
+
+
 def test_another_vae_scale_does_not_fit(tiny, sd_pair):
     student = tiny.sd(1, lcm())
     student.vae.register_to_config(scaling_factor=0.13025)
