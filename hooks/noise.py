@@ -118,7 +118,7 @@ def noise_levels(scheduler: Any, steps: int | None = None) -> NoiseLevels:
         scheduler.set_timesteps(steps)
     count = len(scheduler.timesteps) - (kind(scheduler) == "SCMScheduler")  # SCM lists the end of its last step too
     timesteps = [float(t) for t in scheduler.timesteps[:count]]
-    levels = [_level_at(*_in_charge(scheduler, i), t) for i, t in enumerate(timesteps)]
+    levels = [_level_at(*in_charge(scheduler, i), t) for i, t in enumerate(timesteps)]
     sigma = np.array([level.sigma for level in levels])
     return NoiseLevels(np.array(timesteps), sigma, np.array([level.alpha_bar for level in levels]))
 
@@ -130,7 +130,7 @@ def noise_level(scheduler: Any, timestep: Any, step: int | None = None) -> Noise
     """
     t = float(timestep)
     index = step_index(scheduler, t) if step is None else step
-    return _level_at(*_in_charge(scheduler, index), t)
+    return _level_at(*in_charge(scheduler, index), t)
 
 
 def step_index(scheduler: Any, timestep: Any) -> int | None:
@@ -152,7 +152,7 @@ def step_index(scheduler: Any, timestep: Any) -> int | None:
 
 def space(scheduler: Any) -> str:
     """In which space the scheduler keeps its latents: ``"vp"``, ``"sigma"`` or ``"flow"``."""
-    scheduler, _ = _in_charge(scheduler, None)
+    scheduler, _ = in_charge(scheduler, None)
     name = kind(scheduler)
     if name in _FLOW or getattr(scheduler.config, "use_flow_sigmas", False):
         return "flow"
@@ -161,7 +161,7 @@ def space(scheduler: Any) -> str:
 
 def prediction(scheduler: Any) -> str:
     """What is predicted: ``epsilon``, ``v_prediction``, ``sample``, ``flow_prediction`` or ``edm``."""
-    scheduler, _ = _in_charge(scheduler, None)
+    scheduler, _ = in_charge(scheduler, None)
     name = kind(scheduler)
     if name in _FLOW:
         return "flow_prediction"
@@ -181,7 +181,7 @@ def prediction(scheduler: Any) -> str:
 
 def kind(scheduler: Any) -> str:
     """Name of the diffusers class that ``scheduler`` is. Raises ValueError for one that is not supported."""
-    scheduler, _ = _in_charge(scheduler, None)
+    scheduler, _ = in_charge(scheduler, None)
     for parent in type(scheduler).__mro__:
         if parent.__name__ in SUPPORTED:
             return parent.__name__
@@ -233,7 +233,7 @@ def x0_at(
     scheduler: Any, model_output: torch.Tensor, level: NoiseLevel, x_t: torch.Tensor, step: int | None = None
 ) -> torch.Tensor:
     """:func:`pred_x0` where the noise level is known: arithmetic only, no look-up, no synchronisation."""
-    scheduler, _ = _in_charge(scheduler, step)
+    scheduler, _ = in_charge(scheduler, step)
     if x_t.dtype in (
         torch.float16,
         torch.bfloat16,
@@ -285,14 +285,14 @@ def from_vp(scheduler: Any, x: torch.Tensor, timestep: Any, step: int | None = N
 
 def _scales_at(scheduler: Any, timestep: Any, step: int | None) -> tuple[float, float]:
     step = step_index(scheduler, timestep) if step is None else step
-    inner, _ = _in_charge(scheduler, step)
+    inner, _ = in_charge(scheduler, step)
     return scales(inner, noise_level(scheduler, timestep, step))
 
 
-def _in_charge(scheduler: Any, step: int | None) -> tuple[Any, int | None]:
+def in_charge(scheduler: Any, step: int | None) -> tuple[Any, int | None]:
     """The scheduler that makes ``step``, and the step as it counts."""
     delegate = getattr(scheduler, "delegate", None)
-    return (scheduler, step) if delegate is None else _in_charge(*delegate(step))
+    return (scheduler, step) if delegate is None else in_charge(*delegate(step))
 
 
 def _level_at(scheduler: Any, step: int | None, timestep: float) -> NoiseLevel:

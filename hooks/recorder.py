@@ -109,7 +109,9 @@ class Recorder:
             return
         self._record.random = True
         output = _arguments(args, kwargs)[0]
-        drawn = draws.replay(self._generators, self._states, output, self.pipe.scheduler)
+        drawn = draws.replay(
+            self._generators, self._states, output, noise.in_charge(self.pipe.scheduler, self._step)[0]
+        )
         if drawn is None:
             self._record.lost = True
         else:
