@@ -13,6 +13,7 @@ import torch
 from xhat.hooks.noise import (
     NoiseLevel,
     eps_from_x0,
+    kind,
     noise_level,
     noise_levels,
     pred_x0,
@@ -45,9 +46,15 @@ MEAN, SPREAD = 0.3, 0.5
 
 
 def gaussian_output(scheduler, level, x_t):
-    """What a perfect model of data N(MEAN, SPREAD²) predicts: x̂₀ = m + a·s²/(a²s²+b²)·(x_t − a·m)."""
+    """What a perfect model of data N(MEAN, SPREAD²) predicts: x̂₀ = m + a·s²/(a²s²+b²)·(x_t − a·m).
+
+    A perfect consistency model, which LCM's steps are for, predicts the end of the probability flow.
+    """
     a, b = scales(scheduler, level)
-    x0 = MEAN + a * SPREAD**2 / (a * a * SPREAD**2 + b * b) * (x_t - a * MEAN)
+    if kind(scheduler) == "LCMScheduler":
+        x0 = end_of_flow(x_t, level)
+    else:
+        x0 = MEAN + a * SPREAD**2 / (a * a * SPREAD**2 + b * b) * (x_t - a * MEAN)
     return output_of_x0(scheduler, x0, level, x_t)
 
 
