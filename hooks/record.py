@@ -48,6 +48,7 @@ class Step:
     """One call of ``scheduler.step``, with the readings that led to it, by the position of their selection."""
 
     level: noise.NoiseLevel
+    space: str
     segment: str | None
     firings: dict[int, list[Firing]]
     latents: torch.Tensor
@@ -62,7 +63,6 @@ class Record:
 
     steps: list[Step] = field(default_factory=list)
     final: torch.Tensor | None = None
-    space: str = "vp"
     random: bool = False  # whether any step drew noise
     lost: bool = False  # whether some noise could not be told
 
@@ -72,7 +72,8 @@ class Record:
 
     @property
     def schedule(self) -> dict[str, np.ndarray]:
-        """Coordinates along ``step``: timestep, σ, ᾱ, the evaluation's number at its timestep, and the segment."""
+        """Coordinates along ``step``: timestep, σ, ᾱ, the evaluation's number at its timestep; the segment, where
+        several models share the run; the space of the latents, where that changes on the way."""
         levels = [s.level for s in self.steps]
         timesteps = [x.timestep for x in levels]
         found = {
@@ -83,7 +84,14 @@ class Record:
         }
         if any(s.segment is not None for s in self.steps):
             found["segment"] = np.array([s.segment or "" for s in self.steps])
+        if len({s.space for s in self.steps}) > 1:
+            found["space"] = np.array([s.space for s in self.steps])
         return found
+
+    @property
+    def space(self) -> str:
+        """In which space the scheduler keeps its latents: that of the first step."""
+        return self.steps[0].space
 
     def root(self) -> dict[str, Array]:
         """The scheduler's side: pred_x0, latents, model_output and noise with dims (sample, step, …), and final."""

@@ -97,7 +97,8 @@ class Recorder:
             level = noise.noise_level(scheduler, timestep)
         x0 = noise.x0_at(scheduler, output, level, x_t, self._step)
         kept = (self._copies(unpacked(self.pipe, x, self.size)) for x in (x_t, output, x0))
-        self._record.steps.append(Step(level, self._segment(scheduler), self._pending, *kept))
+        space = noise.space(noise.in_charge(scheduler, self._step)[0])
+        self._record.steps.append(Step(level, space, self._segment(scheduler), self._pending, *kept))
         self._pending, self._branch = {}, None
         self._generators = draws.generators_of(kwargs.get("generator"), x_t.device)
         self._states = draws.states(self._generators)
@@ -121,7 +122,6 @@ class Recorder:
         first = noise.step_index(scheduler, timestep)
         self._levels = None if first is None else noise.noise_levels(scheduler)
         self._first = first or 0
-        self._record.space = noise.space(scheduler)
 
     def _segment(self, scheduler: Any) -> str | None:
         names = getattr(scheduler, "segment_of_step", None) or getattr(self.pipe, "xhat_segments", None)

@@ -50,7 +50,8 @@ def trace(
     ``noise`` (what a stochastic step added, where there is any), dims (prompt, seed, step, channel, y, x);
     ``final`` latents; ``images``, uint8. ``/activations/<name>``: variable ``value`` of each reading, with
     ``branch`` ("uncond", "cond") where guidance is on. Coordinates along ``step``: timestep, sigma = √(1−ᾱ)/√ᾱ,
-    alpha_bar, call (which evaluation at that timestep), segment where several models share the run.
+    alpha_bar, call (which evaluation at that timestep), segment where several models share the run, space where
+    latents change theirs on the way (else it is an attribute).
 
     ``hooks``: {name, glob or path, with ``@input``, ``@delta`` or ``@probs`` for other readings: reduction or its
     text}, or names alone for ``mean``. ``store``: folder or URL of a Zarr store; a run that was stopped goes on there
