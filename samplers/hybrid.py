@@ -52,7 +52,7 @@ def hybrid(
     models = {"base": base, "student": student}
     check_fit(models)
     if policy is not None:
-        plan = policy.plan
+        plan = getattr(policy, "plan", policy)
     if plan is None:
         plan = hybrid_plan(
             base,
@@ -78,6 +78,8 @@ def compose(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap] = ()) -> A
 
 
 def _composed(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap]) -> Any:
+    if not isinstance(plan, Plan):
+        raise ValueError(f"expected an xhat.Plan, or a policy that has one as its plan; got {type(plan).__name__}")
     for name in plan.models:
         if name not in pipes:
             near = difflib.get_close_matches(name, pipes, 1) or list(pipes)

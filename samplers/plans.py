@@ -38,7 +38,7 @@ def default_guidance(pipe: Any) -> float:
 def whole(model: str, pipe: Any, *, num_inference_steps: int | None = None, guidance_scale: float | None = None,
           **knobs: Any) -> Plan:  # fmt: skip
     """All steps of one model's schedule, at its own defaults: what the pipeline itself would do, but for the knobs."""
-    steps = num_inference_steps or default_steps(pipe)
+    steps = default_steps(pipe) if num_inference_steps is None else num_inference_steps
     guidance = default_guidance(pipe) if guidance_scale is None else guidance_scale
     return Plan([Segment(model, 0, steps, steps, guidance, **knobs)])
 
@@ -62,7 +62,7 @@ def hybrid_plan(
     else in all those of its own schedule of that many steps that lie above the hand-over. ``noise`` and ``x0`` are
     those of the base's segment. Raises ValueError where either would run no step.
     """
-    steps = student_num_inference_steps or default_steps(student)
+    steps = default_steps(student) if student_num_inference_steps is None else student_num_inference_steps
     _check_count(base_steps, steps)
     levels = noise_levels(scheduled(student.scheduler, Segment("student", 0, steps, steps)))
     target = float(levels.sigma[base_steps])
@@ -87,6 +87,8 @@ def hybrid_plan(
 def _check_count(base_steps: int, steps: int) -> None:
     if isinstance(base_steps, bool) or not isinstance(base_steps, int):
         raise ValueError(f"base_steps is a whole number, got {base_steps!r}")
+    if steps < 2:
+        raise ValueError(f"a student of {steps} steps leaves none to one of the models: a hybrid takes 2 or more")
     if base_steps < 1:
         raise ValueError(f"base_steps={base_steps}: the base would run no step. Expected 1 or more")
     if base_steps >= steps:
@@ -141,7 +143,7 @@ def swap_plan(
     Both have the same number of steps, so that arms differ in nothing but who makes a step. None replaced is the
     student alone, all of them the base at the student's number of steps. ``noise`` is that of every segment.
     """
-    steps = num_inference_steps or default_steps(student)
+    steps = default_steps(student) if num_inference_steps is None else num_inference_steps
     chosen = set(replaced)
     if not chosen <= set(range(steps)):
         raise ValueError(f"steps to replace: {sorted(chosen)}; the student has steps 0 to {steps - 1}")
@@ -165,7 +167,7 @@ def skip_plan(student: Any, *, skipped: int = 1, num_inference_steps: int | None
     Pure noise is x_T itself, at unit size in VP: the same seeds start from the same noise as in every other plan. Flow
     pipelines do not scale x_T, and there it is begun with as it is.
     """
-    steps = num_inference_steps or default_steps(student)
+    steps = default_steps(student) if num_inference_steps is None else num_inference_steps
     guidance = default_guidance(student) if guidance_scale is None else guidance_scale
     return Plan([Segment(model, skipped, steps, steps, guidance, **knobs)])
 
@@ -186,7 +188,8 @@ def control_plans(
       base's.
     - ``strength_…``: all steps at base + s·(student − base).
     """
-    steps, guidance = num_inference_steps or default_steps(student), default_guidance(student)
+    steps = default_steps(student) if num_inference_steps is None else num_inference_steps
+    guidance = default_guidance(student)
     alone = whole("student", student, num_inference_steps=steps)
 
     def replaced(noise: str | None = None, x0: str | None = None, scale: float = base_guidance_scale) -> Plan:

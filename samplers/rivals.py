@@ -93,7 +93,7 @@ def guidance_interval(
 ) -> Any:
     """The base guided only where σ_low < σ ≤ σ_high, at scale 1 elsewhere (Kynkäänniemi et al., arXiv 2404.07724,
     Sec. 3; the limits are the paper's for SDXL). An unguided step costs one evaluation."""
-    steps = num_inference_steps or default_steps(pair.base)
+    steps = default_steps(pair.base) if num_inference_steps is None else num_inference_steps
     scale = default_guidance(pair.base) if guidance_scale is None else guidance_scale
     levels = noise_levels(scheduled(pair.base.scheduler, Segment("base", 0, steps, steps)))
     inside = [sigma_low < sigma <= sigma_high for sigma in levels.sigma]

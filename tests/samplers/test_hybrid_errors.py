@@ -28,6 +28,23 @@ def test_a_model_without_steps_is_refused(sd_pair, steps):
         xhat.hybrid(*sd_pair, base_steps=steps)
 
 
+@pytest.mark.parametrize("steps", [-2, 0, 1])
+def test_a_student_without_steps_is_refused(sd_pair, steps):
+    with pytest.raises(ValueError, match=f"student of {steps} steps"):
+        xhat.hybrid(*sd_pair, student_num_inference_steps=steps)
+
+
+def test_a_base_without_steps_is_refused(sd_pair):
+    with pytest.raises(ValueError, match="'base' runs 0 steps"):
+        xhat.hybrid(*sd_pair, base_num_inference_steps=0)
+
+
+@pytest.mark.parametrize("wrong", [{"plan": ["base"]}, {"policy": object()}])
+def test_what_is_no_plan_is_refused(sd_pair, wrong):
+    with pytest.raises(ValueError, match="expected an xhat.Plan"):
+        xhat.hybrid(*sd_pair, **wrong)
+
+
 def test_a_base_schedule_wholly_below_the_hand_over_is_refused(tiny, sd_pair):
     base = tiny.sd(0, tiny.ddim(timestep_spacing="leading"))
     base.register_modules(text_encoder=sd_pair[0].text_encoder, vae=sd_pair[0].vae)
