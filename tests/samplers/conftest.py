@@ -62,3 +62,9 @@ def sample(tiny):
         return pipe(list(prompts), generator=generators, **arguments).images
 
     return call
+
+
+@pytest.fixture
+def fresh_pair(tiny):
+    """name → a pair of its own, for tests that change it."""
+    return lambda name: make_pair(tiny, name)
