@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -93,24 +95,36 @@ def load_model(name: str) -> Any:
 
 def load_pipeline(folder: Path | str) -> Any:
     """A diffusers pipeline from a folder, in float32, quiet, with its ``xhat_defaults``."""
+    import torch
     from diffusers import DiffusionPipeline
-    from diffusers.utils import logging
 
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # diffusers warns of an AutoencoderTiny in a StableDiffusionPipeline, which it runs
-    logging.disable_progress_bar()
-    try:
-        import torch
-
-        pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder} could not be loaded as a diffusers pipeline: {error}") from error
-    finally:
-        logging.set_verbosity(before)
-        logging.enable_progress_bar()
+    with _quiet():
+        try:
+            pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"{folder} could not be loaded as a diffusers pipeline: {error}") from error
     pipe.set_progress_bar_config(disable=True)
     pipe.xhat_defaults = defaults_of(Path(folder))
     return pipe
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no warnings while loading: diffusers warns of the AutoencoderTiny that it then runs."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    before = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, verbosity in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            library.enable_progress_bar()
 
 
 def defaults_of(folder: Path) -> dict[str, Any]:
