@@ -10,8 +10,8 @@ demo: $(VENV)/.ready
 	$(BIN)/xhat demo --out runs/demo
 
 test: $(VENV)/.ready-dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --doctest-modules src/xhat

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xhat.samplers.hybrid import hybrid
 
 from xhat.analysis.commitment import commitment
 from xhat.analysis.diversity import diversity_by_noise, final_diversity, paired_difference
 from xhat.hooks.trace import trace
 from xhat.probes.features import JudgeSpace, decode
+from xhat.samplers.hybrid import hybrid
 from xhat.zoo.attributes import OPEN_PROMPTS
 
 MEASURES = {"vendi_q2": "Vendi (q = 2)", "attribute_entropy": "attribute entropy"}
