@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from xhat.hooks.patch import Patch
 from xhat.hooks.points import Selection
 from xhat.hooks.record import Array, Record, check_finite
 from xhat.hooks.recorder import Recorder
@@ -34,9 +35,15 @@ class Sampler:
     """Calls the pipeline under a recorder. Where memory runs out, it goes on with half the batch, and says so."""
 
     def __init__(
-        self, pipe: Any, recorder: Recorder, prompts: Sequence[str], seeds: Sequence[int], arguments: Mapping[str, Any]
+        self,
+        pipe: Any,
+        recorder: Recorder,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        arguments: Mapping[str, Any],
+        patch: Patch | None = None,
     ) -> None:
-        self.pipe, self.recorder = pipe, recorder
+        self.pipe, self.recorder, self.patch = pipe, recorder, patch
         self.prompts, self.seeds, self.arguments = prompts, seeds, arguments
         self.limit: int | None = None
 
@@ -57,6 +64,9 @@ class Sampler:
         return self(tile)
 
     def _run(self, tile: Tile) -> Batch:
+        if self.patch is not None:
+            self.patch.labels = [(self.prompts[i], self.seeds[j]) for i in tile.prompts for j in tile.seeds]
+            self.patch.samples = len(tile)
         result = self.pipe(**self._call(tile))
         records = self.recorder.take()
         if len(records) != 1:

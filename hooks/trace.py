@@ -17,8 +17,10 @@ from tqdm.auto import tqdm
 
 from xhat.hooks import noise
 from xhat.hooks.describe import canonical, checksum, describe, jsonable, versions
+from xhat.hooks.edit import Edit
 from xhat.hooks.lock import held, locked
 from xhat.hooks.memory import Memory, tree_of
+from xhat.hooks.patch import Patch, places
 from xhat.hooks.points import Selection, bytes_text, denoiser_of, select
 from xhat.hooks.record import Array, Record, warn_unfired
 from xhat.hooks.recorder import Recorder
@@ -41,6 +43,7 @@ def trace(
     hooks: Hooks = (),
     store: str | os.PathLike[str] | None = None,
     batch_size: int = 8,
+    edits: Iterable[Edit] = (),
     progress: bool = True,
     **call_kwargs: Any,
 ) -> xr.DataTree:
@@ -55,13 +58,14 @@ def trace(
 
     ``hooks``: {name, glob or path, with ``@input``, ``@delta`` or ``@probs`` for other readings: reduction or its
     text}, or names alone for ``mean``. ``store``: folder or URL of a Zarr store; a run that was stopped goes on there
-    at the same call. Without it the trace is in memory. ``call_kwargs`` go to the pipeline; number of steps and
-    guidance left out are the checkpoint's own (``pipe.xhat_defaults``), else the pipeline's.
+    at the same call. Without it the trace is in memory. ``edits``: interventions (:mod:`xhat.hooks.edit`); a value of
+    another trace goes to the sample of the same prompt and seed. ``call_kwargs`` go to the pipeline; number of steps
+    and guidance left out are the checkpoint's own (``pipe.xhat_defaults``), else the pipeline's.
 
     Seed s starts a generator of its own for each sample, the same for every prompt. Raises ValueError for names,
     seeds, arguments, schedulers and stores that do not fit, before anything is written.
     """
-    run = _prepare(pipe, prompts, seeds, hooks, batch_size, call_kwargs)
+    run = _prepare(pipe, prompts, seeds, hooks, tuple(edits), batch_size, call_kwargs)
     with ExitStack() as stack:
         sink: Store | Memory
         if store is None:
@@ -91,28 +95,34 @@ class Run:
     seeds: list[int]
     selections: tuple[Selection, ...]
     hooks: Hooks
+    edits: tuple[Edit, ...]
     arguments: dict[str, Any]
     config: dict[str, Any]
     rank: int
     world: int
 
 
-def _prepare(pipe: Any, prompts: Any, seeds: Any, hooks: Any, batch_size: int, call_kwargs: dict[str, Any]) -> Run:
+def _prepare(
+    pipe: Any, prompts: Any, seeds: Any, hooks: Any, edits: tuple[Edit, ...], batch_size: int, call: dict[str, Any]
+) -> Run:
     prompts, seeds = _prompts(prompts), _seeds(seeds)
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}: expected a whole number above 0")
     denoiser = denoiser_of(pipe)
     noise.kind(pipe.scheduler)
     selections = select(denoiser, hooks)
-    check_arguments(pipe, call_kwargs)
-    arguments = _with_defaults(pipe, call_kwargs)
+    places(denoiser, edits)
+    check_arguments(pipe, call)
+    arguments = _with_defaults(pipe, call)
     config = describe(pipe) | {
         "prompts": prompts,
         "seeds": seeds,
         "hooks": {s.name: str(s.reduction) for s in selections},
         "call": jsonable(arguments),
     }
-    return Run(pipe, prompts, seeds, selections, hooks, arguments, config, *share())
+    if edits:
+        config["edits"] = [jsonable(edit.describe()) for edit in edits]
+    return Run(pipe, prompts, seeds, selections, hooks, edits, arguments, config, *share())
 
 
 def _prompts(prompts: str | Sequence[str]) -> list[str]:
@@ -180,12 +190,12 @@ def _fill(run: Run, sink: Store | Memory, progress: bool) -> None:
     coords = {"prompt": np.array(run.prompts), "seed": np.array(run.seeds, dtype=np.int64)}
     schema: Schema | None = None
     try:
-        with (
-            Recorder(run.pipe, run.hooks, _size(run.arguments)) as recorder,
-            quiet(run.pipe),
-            Writer(sink.write) as out,
-        ):
-            sampler = Sampler(run.pipe, recorder, run.prompts, run.seeds, run.arguments)
+        with ExitStack() as stack:  # edits first, so that what they make is what is recorded
+            patch = stack.enter_context(Patch(run.pipe, run.edits)) if run.edits else None
+            recorder = stack.enter_context(Recorder(run.pipe, run.hooks, _size(run.arguments)))
+            stack.enter_context(quiet(run.pipe))
+            out = stack.enter_context(Writer(sink.write))
+            sampler = Sampler(run.pipe, recorder, run.prompts, run.seeds, run.arguments, patch)
             for index in tqdm(todo, desc="trace", unit="batch") if progress else todo:
                 batch = sampler(sink.tiling[index])
                 schema = _schema(run, recorder.selections, batch, schema)

@@ -307,7 +307,7 @@ def test_the_announcement_is_near_the_truth(tiny, tmp_path, capsys):
     text = capsys.readouterr().err
     assert "tracing 2 prompts × 3 seeds × 3 steps, 2 readings: up to" in text
     size = sum(a.nbytes for node in found.subtree for a in node.data_vars.values()) - found["images"].nbytes
-    run = trace_module._prepare(pipe, PROMPTS, range(3), {"h": "full", "in": "mean"}, 8, {"num_inference_steps": 3})
+    run = trace_module._prepare(pipe, PROMPTS, range(3), {"h": "full", "in": "mean"}, (), 8, {"num_inference_steps": 3})
     seen = trace_module.rehearse(pipe, [s.point for s in run.selections], num_inference_steps=3)
     assert seen.bytes_of(run.selections) * 6 == size
 
