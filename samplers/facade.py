@@ -17,8 +17,9 @@ class Facade(nn.Module):
     """Attributes that it lacks are those of the network in front; calls that change a network reach all of them.
 
     So a pipeline finds ``config``, ``dtype``, ``add_embedding`` or the attention processors as if the network itself
-    were there, and an adapter is loaded into every network at once. Nothing is saved through it: what is behind it
-    is more than one network.
+    were there, and an adapter is loaded into every network at once. Set its weight with ``pipe.unet.set_adapters``:
+    the pipeline's own ``set_adapters`` looks for networks of diffusers' classes alone. Nothing is saved through it:
+    what is behind it is more than one network.
     """
 
     def front(self) -> nn.Module:
@@ -48,6 +49,11 @@ class Facade(nn.Module):
 
     def _on_all(self, name: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            return [getattr(network, name)(*args, **kwargs) for network in self.networks()][0]
+            answers = []
+            for network in self.networks():  # each with a dict of its own: diffusers empties those it is given
+                given = [dict(a) if isinstance(a, dict) else a for a in args]
+                named = {k: dict(a) if isinstance(a, dict) else a for k, a in kwargs.items()}
+                answers.append(getattr(network, name)(*given, **named))
+            return answers[0]
 
         return call

@@ -185,7 +185,7 @@ class LowRankStudent(Facade):
     def switched_on(self) -> Iterator[nn.Module]:
         """Within the block, the base's network is the student."""
         layers, parameters = dict(self.model.named_modules()), dict(self.model.named_parameters())
-        exchanged = [(parameters[name], self.values.get_buffer(_key(name))) for name in self.difference.exact]
+        exchanged = [(_found(parameters, name), self.values.get_buffer(_key(name))) for name in self.difference.exact]
         before = [parameter.data for parameter, _ in exchanged]
         handles = []
         try:
@@ -225,6 +225,12 @@ class Branch(nn.Module):
 
     def add(self, layer: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
         return output + self(args[0])
+
+
+def _found(parameters: Mapping[str, nn.Parameter], name: str) -> nn.Parameter:
+    """A parameter by its name, also where an adapter was loaded since and has put a layer into another."""
+    layer, _, leaf = name.rpartition(".")
+    return parameters[name] if name in parameters else parameters[f"{layer}.base_layer.{leaf}"]
 
 
 def _key(name: str) -> str:

@@ -59,6 +59,12 @@ class CompositeScheduler:
         return [entry.segment.model for entry in self.run.entries]
 
     @property
+    def noise_of_step(self) -> list[str]:
+        """Where the noise of every step's landing comes from: the ``"scheduler"`` as it does, or ``"fresh"``,
+        ``"own"``, ``"shared"`` where the step is made from x̂₀."""
+        return [entry.noise or "scheduler" for entry in self.run.entries]
+
+    @property
     def config(self) -> Any:
         """That of the first segment's scheduler."""
         return self.schedulers[self.plan.models[0]].config

@@ -7,10 +7,13 @@ import json
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 
 import xhat
 from xhat.samplers.fit import check_fit
 from xhat.samplers.hybrid import compose
+from xhat.samplers.lowrank import extract_lora
 from xhat.samplers.plan import Plan, Segment
 from xhat.samplers.rows import joined, take
 
@@ -103,6 +106,32 @@ def test_what_changes_a_network_changes_all(fresh_pair):
     hybrid.unet.set_attn_processor(AttnProcessor())
     for pipe in (pair.base, pair.student):
         assert {type(p) for p in pipe.unet.attn_processors.values()} == {AttnProcessor}
+
+
+def test_processors_are_set_by_name_in_all(fresh_pair):
+    pair = fresh_pair("sd")
+    unet = xhat.hybrid(pair.base, pair.student).unet
+    unet.set_attn_processor({name: AttnProcessor() for name in unet.attn_processors})
+    assert {type(p) for p in pair.student.unet.attn_processors.values()} == {AttnProcessor}
+
+
+def test_an_adapter_is_loaded_into_all_networks(fresh_pair, tiny, sample, tmp_path):
+    pair = fresh_pair("sd")
+    taught = tiny.sd(0)
+    taught.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_out.0"], init_lora_weights=False))
+    taught.save_lora_weights(tmp_path, unet_lora_layers=get_peft_model_state_dict(taught.unet))
+    low = extract_lora(pair.base, pair.student, 10_000).student(pair.base, pair.student)
+    single, double = xhat.hybrid(pair.base, low), xhat.hybrid(pair.base, pair.student)
+    before = sample(double, "sd")
+    double.load_lora_weights(tmp_path, adapter_name="taught")
+    for pipe in (pair.base, pair.student):
+        assert any("lora_A.taught" in name for name, _ in pipe.unet.named_parameters())
+    after = sample(double, "sd")
+    assert not torch.allclose(after, before, rtol=1e-3, atol=1e-3)
+    # of one copy too, whose layers the adapter has put into others since the difference was made
+    torch.testing.assert_close(sample(single, "sd"), after, rtol=1e-3, atol=1e-3)
+    double.unet.set_adapters(["taught"], [0.0])
+    torch.testing.assert_close(sample(double, "sd"), before, rtol=1e-4, atol=1e-4)
 
 
 def test_callbacks_and_images_work_as_always(pairs):

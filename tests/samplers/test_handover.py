@@ -161,6 +161,12 @@ def test_lcm_hands_over_with_fresh_noise_even_where_its_timesteps_cannot_say():
     )
 
 
+def test_it_is_told_where_the_noise_comes_from():
+    plan = Plan([Segment("a", 0, 1, 5), Segment("b", 3, 5, 7), Segment("b", 5, 7, 7, noise="shared")])
+    composite = CompositeScheduler(plan, {"a": SCHEDULERS["ddim"](), "b": SCHEDULERS["lcm"]()})
+    assert composite.noise_of_step == ["own", "scheduler", "scheduler", "shared", "shared"]
+
+
 @pytest.mark.parametrize("name", sorted(SCHEDULERS))
 def test_the_first_scheduler_is_a_copy(name):
     """Re-spacing touches the run's own schedulers, never those of the pipelines."""
