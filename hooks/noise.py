@@ -13,8 +13,7 @@ flow     1/(1+σ)             σ/(1+σ)             flow matching, or ``use_flow
 σ is always ``√(1−ᾱ)/√ᾱ``, the noise-to-signal ratio, in whichever space the latents are kept: so two
 schedulers are at the same noise level exactly where their σ are equal. A flow model's own σ is ``b``.
 
-A composite scheduler (several strung together) defines ``delegate(step) -> (scheduler, step)``: everything
-here then speaks of the scheduler in charge of that step (of the current one where ``step`` is None).
+A composite scheduler is seen through to the one in charge of a step: :mod:`xhat.hooks.schedulers`.
 """
 
 from __future__ import annotations
@@ -26,43 +25,27 @@ from typing import Any
 import numpy as np
 import torch
 
-# How a scheduler's noise level is found. By class name, so that diffusers need not be imported here and a
-# subclass is recognised by its parents.
-_BY_TIMESTEP = {
-    "DDIMScheduler",
-    "DDIMParallelScheduler",
-    "DDPMScheduler",
-    "DDPMParallelScheduler",
-    "PNDMScheduler",
-    "LCMScheduler",
-    "TCDScheduler",
-    "CogVideoXDDIMScheduler",
-}
-_VP_BY_INDEX = {
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler",
-    "DEISMultistepScheduler",
-    "UniPCMultistepScheduler",
-    "SASolverScheduler",
-}
-_EDM = {"EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "CosineDPMSolverMultistepScheduler"}
-_SIGMA_BY_INDEX = _EDM | {
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "LMSDiscreteScheduler",
-    "DPMSolverSDEScheduler",
-}
-_FLOW = {
-    "FlowMatchEulerDiscreteScheduler",
-    "FlowMatchHeunDiscreteScheduler",
-    "FlowMatchLCMScheduler",
-    "LTXEulerAncestralRFScheduler",
-}
-_ANGLE = {"IPNDMScheduler", "SCMScheduler"}  # x_t = cos θ·x₀ + sin θ·ε, and a prediction of v
-SUPPORTED = frozenset(_BY_TIMESTEP | _VP_BY_INDEX | _SIGMA_BY_INDEX | _FLOW | _ANGLE)
+from xhat.hooks.schedulers import ANGLE, BY_TIMESTEP, SUPPORTED, in_charge, kind, prediction, space
+
+__all__ = [
+    "SUPPORTED",
+    "NoiseLevel",
+    "NoiseLevels",
+    "eps_from_x0",
+    "from_vp",
+    "in_charge",
+    "kind",
+    "noise_level",
+    "noise_levels",
+    "pred_x0",
+    "prediction",
+    "ratio",
+    "scales",
+    "space",
+    "step_index",
+    "to_vp",
+    "x0_at",
+]
 
 
 @dataclass(frozen=True)
@@ -148,47 +131,6 @@ def step_index(scheduler: Any, timestep: Any) -> int | None:
             break
     matches = np.flatnonzero(np.asarray(timesteps.tolist(), dtype=np.float64) == t)
     return int(matches[0]) if len(matches) else None
-
-
-def space(scheduler: Any) -> str:
-    """In which space the scheduler keeps its latents: ``"vp"``, ``"sigma"`` or ``"flow"``."""
-    scheduler, _ = in_charge(scheduler, None)
-    name = kind(scheduler)
-    if name in _FLOW or getattr(scheduler.config, "use_flow_sigmas", False):
-        return "flow"
-    return "sigma" if name in _SIGMA_BY_INDEX else "vp"
-
-
-def prediction(scheduler: Any) -> str:
-    """What is predicted: ``epsilon``, ``v_prediction``, ``sample``, ``flow_prediction`` or ``edm``."""
-    scheduler, _ = in_charge(scheduler, None)
-    name = kind(scheduler)
-    if name in _FLOW:
-        return "flow_prediction"
-    if name in _EDM:
-        return "edm"
-    if name in _ANGLE:
-        return "v_prediction"
-    found = scheduler.config.prediction_type
-    found = "sample" if found == "original_sample" else found
-    if found not in {"epsilon", "v_prediction", "sample", "flow_prediction"}:
-        raise ValueError(
-            f"prediction_type {found!r} of {name} is not supported: "
-            "expected 'epsilon', 'v_prediction', 'sample' or 'flow_prediction'"
-        )
-    return found
-
-
-def kind(scheduler: Any) -> str:
-    """Name of the diffusers class that ``scheduler`` is. Raises ValueError for one that is not supported."""
-    scheduler, _ = in_charge(scheduler, None)
-    for parent in type(scheduler).__mro__:
-        if parent.__name__ in SUPPORTED:
-            return parent.__name__
-    raise ValueError(
-        f"scheduler {type(scheduler).__name__} is not supported: its noise levels are not known. "
-        f"Use one of {', '.join(sorted(SUPPORTED))}"
-    )
 
 
 def scales(scheduler: Any, level: NoiseLevel) -> tuple[float, float]:
@@ -289,18 +231,12 @@ def _scales_at(scheduler: Any, timestep: Any, step: int | None) -> tuple[float, 
     return scales(inner, noise_level(scheduler, timestep, step))
 
 
-def in_charge(scheduler: Any, step: int | None) -> tuple[Any, int | None]:
-    """The scheduler that makes ``step``, and the step as it counts."""
-    delegate = getattr(scheduler, "delegate", None)
-    return (scheduler, step) if delegate is None else in_charge(*delegate(step))
-
-
 def _level_at(scheduler: Any, step: int | None, timestep: float) -> NoiseLevel:
     name = kind(scheduler)
-    if name in _ANGLE:
+    if name in ANGLE:
         theta = timestep if name == "SCMScheduler" else timestep * np.pi / 2
         return NoiseLevel(timestep, float(np.tan(theta)), float(np.cos(theta) ** 2))
-    if name in _BY_TIMESTEP or step is None or _untouched(scheduler):
+    if name in BY_TIMESTEP or step is None or _untouched(scheduler):
         alpha_bar = _trained_alpha_bar(scheduler, timestep)
         return NoiseLevel(timestep, ratio(alpha_bar), alpha_bar)
     sigma = _sigma_of_step(scheduler, name, step)

@@ -16,7 +16,8 @@ from torch import nn
 
 from xhat.hooks import noise
 from xhat.hooks.edit import Edit, Source
-from xhat.hooks.points import Selection, denoiser_of, modules_at, select
+from xhat.hooks.points import denoiser_of, modules_at
+from xhat.hooks.select import Selection, select
 from xhat.hooks.taps import listening, pick_input, pick_output
 
 Place = tuple[Edit, Selection]

@@ -13,8 +13,9 @@ from torch import nn
 
 from xhat.hooks.edit import Edit
 from xhat.hooks.patch import Patch, places, rows_of, with_output
-from xhat.hooks.points import Selection, denoiser_of, parts_of
+from xhat.hooks.points import denoiser_of, parts_of
 from xhat.hooks.rehearse import rehearse
+from xhat.hooks.select import Selection
 
 TESTED = ((0, 8, 1), (0, 9))  # from, and below
 

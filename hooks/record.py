@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from xhat.hooks import noise
-from xhat.hooks.points import Selection
+from xhat.hooks.select import Selection
 
 LATENT_DIMS = {4: ("channel", "y", "x"), 3: ("token", "channel"), 5: ("channel", "frame", "y", "x")}
 

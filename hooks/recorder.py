@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from xhat.hooks import draws, noise
-from xhat.hooks.points import Selection, denoiser_of, modules_at, select
+from xhat.hooks.points import denoiser_of, modules_at
 from xhat.hooks.record import Firing, Record, Step
+from xhat.hooks.select import Selection, select
 from xhat.hooks.taps import attach, listening
 
 

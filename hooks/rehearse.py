@@ -17,7 +17,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from xhat.hooks.points import Point, Selection, denoiser_of, modules_at, parts_of
+from xhat.hooks.points import Point, denoiser_of, modules_at, parts_of
+from xhat.hooks.select import Selection
 from xhat.hooks.taps import listening, pick_output, quiet
 
 Shape = tuple[tuple[int, ...], torch.dtype]

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from xhat.hooks.patch import Patch
-from xhat.hooks.points import Selection
 from xhat.hooks.record import Array, Record, check_finite
 from xhat.hooks.recorder import Recorder
 from xhat.hooks.schema import path_of
+from xhat.hooks.select import Selection
 from xhat.hooks.tiles import Tile
 
 OURS = ("prompt", "generator", "num_images_per_prompt", "latents", "prompt_embeds", "return_dict")

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from xhat.hooks.points import Selection
 from xhat.hooks.record import Array
+from xhat.hooks.select import Selection
 
 ACTIVATIONS, SCRATCH = "activations", "scratch"
 SAMPLES = ("prompt", "seed")

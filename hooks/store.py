@@ -20,20 +20,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec
 
 from xhat.hooks.describe import checksum
 from xhat.hooks.gram import centred_gram
+from xhat.hooks.layout import check_room, create, write_coords
 from xhat.hooks.lock import is_remote, sign_of_life
-from xhat.hooks.points import bytes_text
 from xhat.hooks.record import Array
-from xhat.hooks.schema import ACTIVATIONS, SAMPLES, SCRATCH, Schema, Variable
+from xhat.hooks.schema import ACTIVATIONS, SCRATCH, Schema
 from xhat.hooks.tiles import Tile, Tiling
 
 FORMAT = 1
 COMPLETE = "run/complete"
 BOOKKEEPING = ("config", "tiling", "ready", "grams", "finished", "xhat_format")
-SPLIT = 1 << 20  # bytes of a tile of one array, above which its steps can be read apart
 
 
 class Store:
@@ -79,7 +77,7 @@ class Store:
             while not self.resume(self.config):
                 time.sleep(0.05)
             return
-        _check_room(self.path, schema, self.tiling)
+        check_room(self.path, schema, self.tiling)
         attrs = dict(schema.attrs[""]) | {
             "xhat_format": FORMAT,
             "coordinates": " ".join(schema.coords[""]),
@@ -90,8 +88,8 @@ class Store:
         with readable_failures(self.path):
             group = zarr.create_group(self.path, zarr_format=3, attributes=attrs, overwrite=False)
             for name, variable in schema.variables.items():
-                _create(group, name, variable, self.tiling)
-            _write_coords(group, schema, coords)
+                create(group, name, variable, self.tiling)
+            write_coords(group, schema, coords)
             names = ("prompt_tile", "seed_tile")
             group.create_array(COMPLETE, shape=self.tiling.shape, chunks=(1, 1), dtype="uint8", dimension_names=names)
             group.attrs["ready"] = True
@@ -266,66 +264,6 @@ def _difference(path: str, there: Mapping[str, Any], here: Mapping[str, Any]) ->
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _check_room(path: str, schema: Schema, tiling: Tiling) -> None:
-    """Raises OSError where the run cannot fit, even if half of it is compressed away; warns where it may not."""
-    if is_remote(path):
-        return
-    folder = Path(path.removeprefix("file://")).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free, needed = shutil.disk_usage(folder).free, schema.nbytes * tiling.prompts * tiling.seeds
-    text = f"the trace needs up to {bytes_text(needed)}, and {bytes_text(free)} are free at {folder}"
-    if needed > 2 * free:
-        raise OSError(errno.ENOSPC, f"no room: {text}. Keep fewer points, reduce them more, or use another disk")
-    if needed > free:
-        warnings.warn(f"{text}; it fits only as far as it compresses", stacklevel=2)
-
-
-def _create(group: zarr.Group, name: str, variable: Variable, tiling: Tiling) -> None:
-    tile = (tiling.height, tiling.width, *variable.shape)
-    shape = (tiling.prompts, tiling.seeds, *variable.shape)
-    apart = "step" in variable.dims and variable.nbytes * tiling.height * tiling.width > SPLIT
-    chunks = (
-        tuple(1 if d == "step" else n for d, n in zip((*SAMPLES, *variable.dims), tile, strict=True)) if apart else tile
-    )
-    group.create_array(
-        name,
-        shape=shape,
-        dtype=variable.dtype,
-        chunks=chunks,
-        shards=tile if apart else None,
-        dimension_names=(*SAMPLES, *variable.dims),
-        fill_value=np.nan if variable.dtype.kind == "f" else 0,
-        compressors=_compressor(variable.dtype),
-    )
-
-
-def _compressor(dtype: np.dtype) -> BloscCodec:
-    """zstd on sorted bytes: x̂₀ and latents shrink by a fifth, pictures (on sorted bits) by 2/5, at some hundred MB/s.
-    Higher levels gain 2 % more at a third of the speed."""
-    shuffle = "bitshuffle" if dtype.itemsize == 1 else "shuffle"
-    return BloscCodec(cname="zstd", clevel=3, shuffle=shuffle, typesize=dtype.itemsize)  # type: ignore[arg-type]
-
-
-def _write_coords(group: zarr.Group, schema: Schema, samples: Mapping[str, np.ndarray]) -> None:
-    for where, attrs in schema.attrs.items():
-        if where:
-            group.require_group(where).attrs.update(attrs)
-    coords = dict(schema.coords)
-    coords[""] = dict(coords[""]) | {name: (name, values) for name, values in samples.items()}
-    for where, names in coords.items():
-        for name, (dim, values) in names.items():
-            _coordinate(group, f"{where}/{name}".lstrip("/"), dim, values)
-
-
-def _coordinate(group: zarr.Group, path: str, dim: str, values: np.ndarray) -> None:
-    text = values.dtype.kind in "UO"
-    array = group.create_array(
-        path, shape=values.shape, dtype="str" if text else values.dtype, dimension_names=(dim,), overwrite=True
-    )
-    array[:] = values.astype(object) if text else values
 
 
 def _finish_gram(group: zarr.Group, name: str) -> None:

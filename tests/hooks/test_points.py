@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from xhat.hooks import points as P
-from xhat.hooks.points import alias_of, denoiser_of, find, named_points, points, select, split_reading
+from xhat.hooks.points import alias_of, denoiser_of, find, named_points, points
 from xhat.hooks.reduce import full, mean, project
 from xhat.hooks.rehearse import rehearse
+from xhat.hooks.select import select, split_reading
 from xhat.hooks.taps import pick_output
 
 

@@ -16,7 +16,7 @@ import xarray as xr
 import zarr
 
 import xhat
-from xhat.hooks import lock
+from xhat.hooks import layout, lock
 from xhat.hooks import store as store_module
 from xhat.hooks.store import Store, open_trace
 from xhat.hooks.writer import Writer
@@ -62,7 +62,7 @@ def test_dask_reads_it_a_chunk_at_a_time(pipe, unbroken, tmp_path):
 
 
 def test_a_large_tile_is_split_by_step(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "SPLIT", 1000)
+    monkeypatch.setattr(layout, "SPLIT", 1000)
     found = trace(tiny.sd(), tmp_path / "a.zarr")
     array = zarr.open_group(tmp_path / "a.zarr")["pred_x0"]
     assert array.shards[:3] == (1, 2, 2) and array.chunks[:3] == (1, 2, 1)
@@ -131,7 +131,7 @@ def test_another_batch_size_goes_on_in_the_batches_of_the_store(pipe, unbroken, 
 
 def test_killed_while_its_store_is_made(pipe, unbroken, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "_write_coords", lambda *_: (_ for _ in ()).throw(Killed()))
+        patch.setattr(store_module, "write_coords", lambda *_: (_ for _ in ()).throw(Killed()))
         patch.setattr(Store, "abandon", lambda self: None)
         with pytest.raises(Killed):
             trace(pipe, tmp_path / "a.zarr")
@@ -313,7 +313,7 @@ def test_a_disk_that_cannot_hold_the_run_is_refused_before(pipe, tmp_path, monke
     import shutil
 
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(layout.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match="no room: the trace needs up to .* 1e.03 B are free|1000 B are free"):
         trace(pipe, tmp_path / "a.zarr")
     assert not list(tmp_path.iterdir())

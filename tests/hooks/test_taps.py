@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from xhat.hooks import noise
-from xhat.hooks.points import denoiser_of, select
+from xhat.hooks.points import denoiser_of
 from xhat.hooks.recorder import Recorder, unpacked
 from xhat.hooks.reduce import full, mean
+from xhat.hooks.select import select
 from xhat.hooks.taps import listening, quiet
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of diffusers: settings of old schedulers, numpy 2
