@@ -100,7 +100,7 @@ def noise_levels(scheduler: Any, steps: int | None = None) -> NoiseLevels:
         scheduler = copy.deepcopy(scheduler)
         scheduler.set_timesteps(steps)
     count = len(scheduler.timesteps) - (kind(scheduler) == "SCMScheduler")  # SCM lists the end of its last step too
-    timesteps = [float(t) for t in scheduler.timesteps[:count]]
+    timesteps = [float(t) for t in scheduler.timesteps[:count].tolist()]  # one trip from a GPU, not one a step
     levels = [_level_at(*in_charge(scheduler, i), t) for i, t in enumerate(timesteps)]
     sigma = np.array([level.sigma for level in levels])
     return NoiseLevels(np.array(timesteps), sigma, np.array([level.alpha_bar for level in levels]))

@@ -25,6 +25,7 @@ _WORDS = {
     "resnets": "res",
     "attentions": "attn",
     "transformer_blocks": "block",
+    "joint_transformer_blocks": "block",
     "single_transformer_blocks": "single",
     "layers": "block",
     "downsamplers": "down",
@@ -143,6 +144,8 @@ def named_points(denoiser: nn.Module) -> tuple[Point, ...]:
         single = _single_blocks(part)
         for path, module in part.named_modules():
             alias = alias_of(path, single)
+            if path == "pos_embed" and hasattr(part, "x_embedder"):
+                continue  # it embeds places alone; the picture comes in elsewhere
             if alias is not None and alias not in found and not isinstance(module, nn.ModuleList):
                 found[alias] = Point(alias, path, type(module).__name__)
     return tuple(found.values())

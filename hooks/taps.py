@@ -86,12 +86,19 @@ def quiet(pipe: Any) -> Iterator[None]:
             del pipe._progress_bar_config
 
 
-# These give (prompt stream, image stream); every other block gives the image first.
+# Blocks of diffusers 0.42 that give (prompt stream, image stream); every other one gives the image first.
 _IMAGE_LAST = {
     "JointTransformerBlock",
-    "FluxTransformerBlock",
-    "FluxSingleTransformerBlock",
+    "AuraFlowJointTransformerBlock",
+    "ChromaTransformerBlock",
     "QwenImageTransformerBlock",
+    "BriaFiboTransformerBlock",
+    "Flux3SingleTransformerBlock",
+    *(
+        f"{family}{kind}"
+        for family in ("Flux", "Flux2", "Bria", "LongCatImage", "OvisImage")
+        for kind in ("TransformerBlock", "SingleTransformerBlock")
+    ),
 }
 
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 WORDS = "a the of red green blue quiet loud small large planet plant face robot critter landscape".split()
-NAMES = ("sd", "sdxl", "sd3", "pixart")
+NAMES = ("sd", "sdxl", "sd3", "pixart", "flux", "aura")
 
 
 @contextmanager
@@ -199,9 +199,57 @@ def pixart(seed: int = 0, scheduler: Any = None) -> Any:
     return _quiet(pipe)
 
 
+def flux(seed: int = 0, scheduler: Any = None) -> Any:
+    with _seeded(seed):
+        transformer = diffusers.FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            pooled_projection_dim=16,
+            guidance_embeds=True,
+            axes_dims_rope=(2, 2, 4),
+        ).eval()
+        pipe = diffusers.FluxPipeline(
+            transformer=transformer,
+            scheduler=scheduler or diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=_vae(4, shift=0.1),
+            text_encoder=_clip(),
+            tokenizer=tokenizer(),
+            text_encoder_2=_t5(),
+            tokenizer_2=tokenizer(),
+        )
+    return _quiet(pipe)
+
+
+def aura(seed: int = 0, scheduler: Any = None) -> Any:
+    with _seeded(seed):
+        transformer = diffusers.AuraFlowTransformer2DModel(
+            sample_size=8,
+            num_mmdit_layers=1,
+            num_single_dit_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=16,
+            caption_projection_dim=16,
+            pos_embed_max_size=64,
+        ).eval()
+        pipe = diffusers.AuraFlowPipeline(
+            transformer=transformer,
+            scheduler=scheduler or diffusers.FlowMatchEulerDiscreteScheduler(),
+            vae=_vae(),
+            text_encoder=_t5(),
+            tokenizer=tokenizer(),
+        )
+    return _quiet(pipe)
+
+
 def build(name: str, seed: int = 0, scheduler: Any = None) -> Any:
     """A pipeline by name: one of ``NAMES``."""
-    return {"sd": sd, "sdxl": sdxl, "sd3": sd3, "pixart": pixart}[name](seed, scheduler)
+    builders = {"sd": sd, "sdxl": sdxl, "sd3": sd3, "pixart": pixart, "flux": flux, "aura": aura}
+    return builders[name](seed, scheduler)
 
 
 def call_arguments(name: str) -> dict[str, Any]:
@@ -209,7 +257,7 @@ def call_arguments(name: str) -> dict[str, Any]:
     small: dict[str, Any] = {"height": 16, "width": 16}
     if name == "pixart":
         small |= {"use_resolution_binning": False, "clean_caption": False, "max_sequence_length": 16}
-    if name == "sd3":
+    if name in ("sd3", "flux", "aura"):
         small |= {"max_sequence_length": 16}
     return small
 

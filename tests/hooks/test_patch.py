@@ -106,7 +106,9 @@ def test_edits_add_up_in_their_order(tiny):
     assert (reading(found) == 30).all()
 
 
-@pytest.mark.parametrize("name, point", [("sdxl", "h"), ("sd3", "block.0"), ("pixart", "block.0"), ("sd", "down.0")])
+@pytest.mark.parametrize(
+    "name, point", [("sdxl", "h"), ("sd3", "block.0"), ("pixart", "block.0"), ("sd", "down.0"), ("flux", "single.0")]
+)
 def test_other_models_and_blocks_of_many_outputs(tiny, name, point):
     pipe = tiny.build(name)
     arguments = call() | tiny.call_arguments(name)

@@ -41,7 +41,7 @@ def test_a_list_of_one_block_needs_no_number(tiny):
     assert "up.0.attn.0.block.0.cross" in {p.alias for p in named_points(tiny.sdxl().unet)}  # SDXL has two there
 
 
-@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "pixart"])
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "pixart", "flux", "aura"])
 def test_aliases_are_unique_and_lead_back_to_their_module(tiny, name):
     denoiser = denoiser_of(tiny.build(name))
     found = named_points(denoiser)
@@ -49,7 +49,7 @@ def test_aliases_are_unique_and_lead_back_to_their_module(tiny, name):
     assert all(type(denoiser.get_submodule(p.path)).__name__ == p.kind for p in found)
 
 
-@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "pixart"])
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "pixart", "flux", "aura"])
 def test_shapes_are_those_of_a_real_call(tiny, name):
     pipe = tiny.build(name)
     table = points(pipe, num_inference_steps=2, **tiny.call_arguments(name))

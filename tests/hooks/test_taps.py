@@ -19,7 +19,7 @@ from xhat.hooks.taps import listening, quiet
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of diffusers: settings of old schedulers, numpy 2
 
-NAMES = ["sd", "sdxl", "sd3", "pixart"]
+NAMES = ["sd", "sdxl", "sd3", "pixart", "flux", "aura"]
 EVERYTHING = {"**": "mean", "**@probs": "mean", "**.ff@input": "mean", "mid.res.*@delta": "full"}
 OF_A_TRANSFORMER = {k: v for k, v in EVERYTHING.items() if not k.startswith("mid")}
 
