@@ -26,8 +26,8 @@ Shape = tuple[tuple[int, ...], torch.dtype]
 
 @dataclass
 class Rehearsal:
-    """``outputs``: path of a point → (shape, dtype) of its first output, with the rows of the batch; ``readings``:
-    name of a selection → (shape, dtype) after its reduction; ``fired``: how often each was; ``latents``, ``steps``."""
+    """``outputs``: path of a point → (shape, dtype) of its first output, rows of the batch included; ``fired``: how
+    often each was called; ``latents``: (shape, dtype) of x_t; ``steps``: calls of ``scheduler.step``."""
 
     outputs: dict[str, Shape] = field(default_factory=dict)
     fired: Counter[str] = field(default_factory=Counter)
