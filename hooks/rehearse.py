@@ -69,7 +69,8 @@ def rehearse(pipe: Any, points: Sequence[Point], **call_kwargs: Any) -> Rehearsa
         for point in points
         for module in modules_at(denoiser, point.path)
     ]
-    arguments = {"prompt": "a", "output_type": "latent"} | call_kwargs
+    own = {k: v for k, v in call_kwargs.items() if not k.startswith("callback")}  # these are for the run itself
+    arguments = {"prompt": "a", "output_type": "latent"} | own
     arguments["generator"] = torch.Generator().manual_seed(0)
     try:
         with torch.no_grad(), quiet(pipe), _state_kept(pipe.scheduler), ExitStack() as stack:

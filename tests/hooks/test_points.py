@@ -90,6 +90,12 @@ def test_rehearsal_leaves_nothing_behind(tiny):
     assert "forward" not in vars(pipe.unet) and not any(m._forward_hooks for m in pipe.unet.modules())
 
 
+def test_rehearsal_calls_no_callback(tiny):
+    pipe, heard = tiny.sd(), []
+    rehearse(pipe, [], num_inference_steps=2, callback_on_step_end=lambda *a: heard.append(a))
+    assert not heard
+
+
 def test_rehearsal_runs_the_network_once_however_many_steps(tiny):
     pipe = tiny.sd()
     seen = rehearse(pipe, named_points(pipe.unet), num_inference_steps=40)
