@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -90,6 +91,7 @@ def adapters(denoiser: nn.Module) -> dict[str, list[float]]:
     return {name: sorted(values) for name, values in sorted(scales.items())}
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     names = ("torch", "diffusers", "transformers", "xarray", "zarr", "numpy")
     return {"python": platform.python_version(), "xhat": version("xhat"), **{n: version(n) for n in names}}

@@ -209,17 +209,18 @@ def _fill(run: Run, sink: Store | Memory, progress: bool) -> None:
 
 def _schema(run: Run, selections: Sequence[Selection], batch: Batch, before: Schema | None) -> Schema:
     """The schema of a batch, which every other batch must have too."""
+    root = attributes(run.config, batch.space) if before is None else before.attrs[""]
+    schema = schema_of(batch.arrays, batch.branches, selections, batch.schedule, root)
     if before is None:
         warn_unfired(batch.unfired)
-    schema = schema_of(batch.arrays, batch.branches, selections, batch.schedule, attributes(run.config, batch.space))
-    if before is not None:
-        there, here = (s.coords[""]["timestep"][1] for s in (before, schema))
-        if before.variables != schema.variables or not np.array_equal(there, here):
-            raise ValueError(
-                f"a batch differs from the first in shape or schedule ({len(there)} steps, then {len(here)}): "
-                "every prompt of a trace runs through the same steps"
-            )
-    return schema
+        return schema
+    there, here = (s.coords[""]["timestep"][1] for s in (before, schema))
+    if before.variables != schema.variables or not np.array_equal(there, here):
+        raise ValueError(
+            f"a batch differs from the first in shape or schedule ({len(there)} steps, then {len(here)}): "
+            "every prompt of a trace runs through the same steps"
+        )
+    return before
 
 
 def _size(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
