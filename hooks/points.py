@@ -97,14 +97,15 @@ class PointTable(Sequence[Point]):
 def points(pipe: Any, **call_kwargs: Any) -> PointTable:
     """The hook points of a pipeline's denoiser: alias, module path, class, shape of one sample, bytes a step.
 
-    Shapes are those of a call with ``call_kwargs`` (height, width, …); the call is rehearsed on tensors without
-    data, so that nothing is computed but the prompt. Raises ValueError for an object that is no such pipeline.
+    Shapes are those of a call with ``call_kwargs`` (height, width, …) over the checkpoint's own defaults; the call is
+    rehearsed on tensors without data, so that nothing is computed but the prompt. Raises ValueError for an object that
+    is no such pipeline.
     """
-    from xhat.hooks.rehearse import rehearse
+    from xhat.hooks.rehearse import rehearse, with_defaults
 
     denoiser = denoiser_of(pipe)
     found = named_points(denoiser)
-    shapes = rehearse(pipe, found, **call_kwargs).outputs
+    shapes = rehearse(pipe, found, **with_defaults(pipe, call_kwargs)).outputs
     order = {path: i for i, path in enumerate(shapes)}
     ran = sorted(found, key=lambda p: order.get(p.path, len(order)))
     table = [_with_shape(p, *shapes[p.path]) if p.path in shapes else p for p in ran]

@@ -23,7 +23,7 @@ from xhat.hooks.patch import Patch, places
 from xhat.hooks.points import bytes_text, denoiser_of
 from xhat.hooks.record import warn_unfired
 from xhat.hooks.recorder import Recorder
-from xhat.hooks.rehearse import rehearse
+from xhat.hooks.rehearse import rehearse, with_defaults
 from xhat.hooks.sample import Batch, Sampler, check_arguments
 from xhat.hooks.schema import Schema, schema_of
 from xhat.hooks.select import Selection, select
@@ -149,16 +149,10 @@ def _seeds(seeds: Iterable[int]) -> list[int]:
     return listed
 
 
-SCHEDULE = {"num_inference_steps", "timesteps", "sigmas"}
-
-
 def _with_defaults(pipe: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The call's arguments: what is given, then what belongs to the checkpoint. A schedule is given as a whole."""
-    defaults = {k: v for k, v in (getattr(pipe, "xhat_defaults", None) or {}).items() if v is not None}
-    if SCHEDULE & set(given):
-        defaults = {k: v for k, v in defaults.items() if k not in SCHEDULE}
+    """The call's arguments: what is given, what belongs to the checkpoint, and pictures as arrays."""
     output = "latent" if given.get("output_type") == "latent" else "np"
-    return defaults | dict(given) | {"output_type": output}
+    return with_defaults(pipe, given) | {"output_type": output}
 
 
 def announcement(run: Run, tiling: Tiling) -> str:

@@ -45,3 +45,9 @@ def test_trace_writes_a_store_that_opens(tmp_path, capsys):
     assert dict(tree["pred_x0"].sizes) == {"prompt": 2, "seed": 3, "step": 2, "channel": 4, "y": 16, "x": 16}
     assert tree["seed"].values.tolist() == [3, 4, 5]
     assert tree["activations/h/value"].dims[:3] == ("prompt", "seed", "step")
+
+
+def test_points_of_a_student_are_listed_at_its_own_steps(capsys):
+    assert main(["points", "demo/dmd"]) == 0
+    listed = capsys.readouterr().out
+    assert "mid_block" in listed and "down.0.res.0" in listed
