@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test figures clean
+.PHONY: demo test clean
 
 demo: $(VENV)/.ready
 	$(BIN)/xhat demo --out runs/demo

@@ -14,6 +14,8 @@ import xarray as xr
 
 from xhat.analysis.commitment import commitment
 from xhat.analysis.diversity import diversity_by_noise, final_diversity, paired_difference
+from xhat.hooks.points import denoiser_of, parts_of
+from xhat.hooks.rehearse import with_defaults
 from xhat.hooks.trace import trace
 from xhat.probes.features import JudgeSpace, decode
 from xhat.samplers.hybrid import hybrid
@@ -55,7 +57,7 @@ class DemoResult:
         head = f"{'':22}{'Vendi (q=2)':>22}{'attribute entropy':>22}{'fidelity':>10}{'evals':>7}{'s/image':>9}"
         lines = [head]
         for row in self.rows:
-            cells = "".join(f"{_interval(getattr(row, name)):>22}" for name in MEASURES)
+            cells = "".join(f"{interval_text(getattr(row, name)):>22}" for name in MEASURES)
             lines.append(f"{row.model:22}{cells}{row.fidelity:10.2f}{row.evaluations:7.0f}{row.seconds:9.3f}")
         for pair, measures in self.differences.items():
             lines += [f"{pair}: {MEASURES[name]} {_signed(value)}" for name, value in measures.items()]
@@ -67,7 +69,8 @@ class DemoResult:
         return json.dumps({**kept, "rows": [asdict(row) for row in self.rows]}, indent=2) + "\n"
 
 
-def _interval(value: tuple[float, float, float]) -> str:
+def interval_text(value: tuple[float, float, float]) -> str:
+    """mean [low, high]"""
     return f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
 
 
@@ -135,14 +138,13 @@ def cost(pipe: Any, prompt: str, batch_size: int = 8, **call: Any) -> tuple[floa
     Seconds are the best of two calls of ``batch_size`` pictures, on this machine, decoding included.
     """
     evaluated = 0
-    networks = getattr(pipe.unet, "models", None) or {"only": pipe.unet}
 
     def count(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nonlocal evaluated
         evaluated += len(args[0] if args else kwargs["sample"])
 
-    handles = [m.register_forward_pre_hook(count, with_kwargs=True) for m in dict(networks).values()]
-    arguments = {**{k: v for k, v in pipe.xhat_defaults.items() if v is not None}, **call}
+    handles = [m.register_forward_pre_hook(count, with_kwargs=True) for m in parts_of(denoiser_of(pipe))]
+    arguments = with_defaults(pipe, call)
     times = []
     try:
         for _ in range(2):

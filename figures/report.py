@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xhat.analysis.demo import MEASURES, DemoResult, filmstrips
+from xhat.analysis.demo import MEASURES, DemoResult, filmstrips, interval_text
 from xhat.figures import curves, filmstrip, samples
 from xhat.figures.style import LABELS, save
 from xhat.probes.features import decode
@@ -57,7 +57,7 @@ def write_report(result: DemoResult, vae: Any, pngs: dict[str, Path], path: Path
         findings=findings(result),
         head=["model", *MEASURES.values(), "fidelity", "evaluations", "seconds an image"],
         rows=[
-            [LABELS.get(r.model, r.model), *(_cell(getattr(r, m)) for m in MEASURES), f"{r.fidelity:.2f}",
+            [LABELS.get(r.model, r.model), *(interval_text(getattr(r, m)) for m in MEASURES), f"{r.fidelity:.2f}",
              f"{r.evaluations:.0f}", f"{r.seconds:.3f}"]
             for r in result.rows
         ],
@@ -108,7 +108,3 @@ def _webp(image: np.ndarray) -> str:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def _cell(value: tuple[float, float, float]) -> str:
-    return f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"

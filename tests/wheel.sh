@@ -22,5 +22,5 @@ for name in ("hooks.trace", "samplers.hybrid", "zoo.pairs", "probes.features", "
     importlib.import_module(f"xhat.{name}")
 pair = xhat.load_pair("demo")
 assert set(pair.folders) > {"base"}
-print("wheel: imported from", xhat.__version__, "with", ", ".join(pair.folders))
+print("wheel: imported", xhat.__version__, "with", ", ".join(pair.folders))
 PY

@@ -34,7 +34,7 @@ def pictures(
 ) -> Pictures:
     """``per_kind`` pictures of each kind, each attribute uniform, rendered on every core; read back from ``cache``.
 
-    The same arguments give the same pixels. About 50 pictures a second a core.
+    The same arguments give the same pixels. About 100 pictures a second a core.
     """
     if cache is not None and cache.exists():
         stored = np.load(cache)  # allow_pickle is off by default

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from xhat.zoo.attributes import ATTRIBUTES, KINDS, Scene, parse
+from xhat.zoo.pairs import WEIGHTS
 
 HEADS: tuple[tuple[str, str, int], ...] = (
     ("", "kind", len(KINDS)),
@@ -26,7 +27,6 @@ HEADS: tuple[tuple[str, str, int], ...] = (
 """(kind it applies to, attribute, number of values); the first head tells the kind."""
 
 EMBEDDING = 128
-WEIGHTS = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,14 @@ STEPS, BATCH, RATE = 3000, 64, 2e-3
 
 def train_judge(runs: Path, steps: int = STEPS, seed: int = 0) -> None:
     """Cross-entropy over the kind and the attributes of that kind, label smoothing 0.05; saves weights and accuracy."""
-    from diffusers import AutoencoderTiny
     from safetensors.torch import save_file
 
     from xhat.zoo.data import pictures
     from xhat.zoo.loop import set_rate, train_loop
+    from xhat.zoo.vae import load_vae
 
     world = pictures(cache=runs / "world.npz")
-    trained = runs / "vae" / "trained"
-    vae = AutoencoderTiny.from_pretrained(trained if trained.exists() else WEIGHTS / "base" / "vae").float().eval()
+    vae = load_vae(runs)
     targets = torch.stack([_targets(scene) for scene in world.scenes])
     torch.manual_seed(seed)
     judge = Judge()

@@ -1,7 +1,7 @@
 """``turbo``: adversarial diffusion distillation with most of the student frozen.
 
 ADD (Sauer et al. 2023, 2311.17042) with the discriminator on the frozen teacher's features (LADD, 2403.12015); the
-convolutions stay frozen (2506.09376 freezes 85 % of the parameters and loses nothing).
+convolutions stay frozen (2506.09376 fine-tunes with 85 % of the parameters frozen).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def train_turbo(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cp
     ADD, equations 1 to 4; weighting of the distance by √ᾱ as there.
     """
     teacher = load_teacher(device)
-    # GroupNorm's backward in channels-last crashes torch 2.13 on CPU where its weight is frozen.
+    # In channels-last, the backward pass through the frozen teacher crashed torch 2.13 on CPU.
     teacher.unet.to(memory_format=torch.contiguous_format)
     data, _ = latents(runs)
     student = teacher.student()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from xhat.zoo.data import held_out, pictures
 from xhat.zoo.loop import set_rate, train_loop
 from xhat.zoo.nets import make_vae
+from xhat.zoo.pairs import WEIGHTS
 from xhat.zoo.render import SIZE
 
 STEPS, BATCH, CROP, RATE = 4500, 16, 32, 2e-3
@@ -62,6 +63,14 @@ def train_vae(runs: Path, steps: int = STEPS, seed: int = 0) -> Any:
     print(f"held-out PSNR {10 * torch.log10(4 / error):.1f} dB, scaling factor {vae.config.scaling_factor:.3f}")
     vae.save_pretrained(runs / "vae" / "trained")
     return vae.eval()
+
+
+def load_vae(runs: Path) -> Any:
+    """The VAE just trained under ``runs``, else the shipped one."""
+    from diffusers import AutoencoderTiny
+
+    trained = runs / "vae" / "trained"
+    return AutoencoderTiny.from_pretrained(trained if trained.exists() else WEIGHTS / "base" / "vae").float().eval()
 
 
 @torch.no_grad()
