@@ -1,0 +1,1 @@
+"""The commands of ``xhat``, one file each: ``HELP``, ``arguments(parser)``, ``run(args)``."""

@@ -1,0 +1,30 @@
+"""``xhat demo``"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+HELP = "the main job on the embedded pair: trace, compare, report"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pair", default="demo", help="embedded pair: demo, or demo/<student> (default demo)")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for results (default runs/demo)")
+    parser.add_argument("--quick", action="store_true", help="four prompts × eight seeds, under a minute")
+
+
+def run(args: argparse.Namespace) -> None:
+    from xhat.analysis.demo import demo
+    from xhat.figures.report import draw_figures, write_report
+    from xhat.zoo.attributes import OPEN_PROMPTS
+    from xhat.zoo.pairs import load_pair
+
+    pair = load_pair(args.pair)
+    sizes: dict[str, Any] = {"prompts": OPEN_PROMPTS[:4], "seeds": range(8)} if args.quick else {}
+    args.out.mkdir(parents=True, exist_ok=True)
+    result = demo(pair, args.out, **sizes)
+    pngs = draw_figures(result, pair.base.vae, args.out / "figures")
+    write_report(result, pair.base.vae, pngs, args.out / "report.html")
+    print(f"\n{result.table()}\n\nreport: {args.out / 'report.html'}")

@@ -1,0 +1,17 @@
+"""``xhat models``"""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "list the embedded family"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """None."""
+
+
+def run(args: argparse.Namespace) -> None:
+    from xhat import zoo
+
+    zoo.list()
