@@ -15,12 +15,14 @@ SHIPPED = Path(__file__).parent / "data"
 
 
 def save_data(data: xr.Dataset, run: Path, name: str) -> Path:
-    """Write ``RUN/data/NAME.nc`` (netCDF 3: no groups, attributes are text or numbers), whole or not at all."""
+    """Write ``RUN/data/NAME.nc`` (netCDF 4, compressed), whole or not at all."""
     path = run / "data" / f"{name}.nc"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    bytes_ = {n: {"dtype": "int8", "_Unsigned": "true"} for n, v in data.variables.items() if v.dtype == "uint8"}
-    data.to_netcdf(partial, engine="scipy", format="NETCDF3_64BIT", encoding=bytes_)
+    packed = {
+        name: {"compression": "gzip", "shuffle": True} for name, v in data.data_vars.items() if v.dtype.kind in "fiu"
+    }
+    data.to_netcdf(partial, engine="h5netcdf", encoding=packed)
     partial.replace(path)
     return path
 
@@ -37,5 +39,5 @@ def load_data(name: str, run: Path | None = None) -> xr.Dataset:
         near = difflib.get_close_matches(name, there, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(there) or 'none'}"
         raise ValueError(f"no figure data {name!r} in {folder}; {hint}")
-    with xr.open_dataset(path, engine="scipy") as data:
+    with xr.open_dataset(path, engine="h5netcdf") as data:
         return data.load()

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import xarray as xr
+
 from xhat.figures.data import load_data, save_data
 
 
 def test_figure_data_comes_back_as_it_was(tmp_path):
-    pictures = np.arange(246, 256, dtype="uint8").reshape(2, 5)  # netCDF 3 itself has no unsigned bytes
+    pictures = np.arange(246, 256, dtype="uint8").reshape(2, 5)
     data = xr.Dataset(
         {"pictures": (("prompt", "x"), pictures), "mean": ("prompt", [0.25, np.nan])},
         coords={"prompt": ["a plänet", "b"]},
