@@ -12,10 +12,10 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import nn
 
 from xhat.hooks.noise import NoiseLevel, prediction, space, x0_at
+from xhat.hooks.rows import joined, take
 from xhat.samplers.facade import Facade
 from xhat.samplers.handover import timestep_at, unit
 from xhat.samplers.plan import Segment
-from xhat.samplers.rows import joined, take
 from xhat.samplers.schedule import CompositeScheduler
 
 Inputs = dict[str, Any]

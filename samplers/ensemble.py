@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from xhat.hooks.rows import take
 from xhat.samplers.facade import Facade
 from xhat.samplers.fit import check_fit, slot_of
 from xhat.samplers.hybrid import compose
 from xhat.samplers.plan import Plan
-from xhat.samplers.rows import take
 
 
 class Ensemble(Facade):

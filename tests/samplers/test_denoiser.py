@@ -11,11 +11,11 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
 import xhat
+from xhat.hooks.rows import joined, take
 from xhat.samplers.fit import check_fit
 from xhat.samplers.hybrid import compose
 from xhat.samplers.lowrank import extract_lora
 from xhat.samplers.plan import Plan, Segment
-from xhat.samplers.rows import joined, take
 
 
 def counted(pipe, slot):
