@@ -15,24 +15,26 @@ Step = Callable[[int], Mapping[str, float]]
 
 
 def train_loop(
-    run: Path, parts: Mapping[str, Any], step: Step, steps: int, *, save_every: int = 250,
+    run: Path | None, parts: Mapping[str, Any], step: Step, steps: int, *, save_every: int = 250,
     look: Callable[[int], None] | None = None, look_every: int = 1000,
 ) -> None:  # fmt: skip
     """Call ``step(i)`` for i up to ``steps``, saving the state of ``parts`` every ``save_every`` steps under ``run``.
 
     A run that was killed goes on from its last save. Because each step seeds its own generators from its index,
-    the result is that of an unbroken run. ``look(i)`` draws a sample grid now and then.
+    the result is that of an unbroken run. ``look(i)`` draws a sample grid now and then. Without ``run``, nothing is
+    kept.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    start = _resume(run / "state.pt", parts)
-    bar = tqdm(range(start, steps), initial=start, total=steps, desc=run.name, mininterval=5)
+    if run is not None:
+        run.mkdir(parents=True, exist_ok=True)
+    start = 0 if run is None else _resume(run / "state.pt", parts)
+    bar = tqdm(range(start, steps), initial=start, total=steps, desc=run.name if run else "training", mininterval=5)
     smooth: dict[str, float] = {}
     for i in bar:
         for name, value in step(i).items():
             smooth[name] = value if name not in smooth else 0.98 * smooth[name] + 0.02 * value
         if (i + 1) % 20 == 0:
             bar.set_postfix({k: f"{v:.4f}" for k, v in smooth.items()}, refresh=False)
-        if (i + 1) % save_every == 0 or i + 1 == steps:
+        if run is not None and ((i + 1) % save_every == 0 or i + 1 == steps):
             _save(run / "state.pt", parts, i + 1)
         if look is not None and ((i + 1) % look_every == 0 or i + 1 == steps):
             look(i + 1)
