@@ -6,6 +6,10 @@ from importlib import import_module
 from typing import Any
 
 _EXPORTS = {
+    "Arm": "xhat.analysis.arms",
+    "measure_arms": "xhat.analysis.arms",
+    "summarised": "xhat.analysis.arms",
+    "against": "xhat.analysis.arms",
     "similarity_map": "xhat.analysis.maps",
     "diversity_by_noise": "xhat.analysis.diversity",
     "final_diversity": "xhat.analysis.diversity",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,10 +11,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xhat.analysis.arms import Arm, against, cost, measure_finals, summarised
 from xhat.analysis.commitment import commitment
-from xhat.analysis.diversity import diversity_by_noise, final_diversity, paired_difference
-from xhat.hooks.points import denoiser_of, parts_of
-from xhat.hooks.rehearse import with_defaults
+from xhat.analysis.diversity import diversity_by_noise
 from xhat.hooks.trace import trace
 from xhat.probes.features import JudgeSpace, decode
 from xhat.samplers.hybrid import hybrid
@@ -89,24 +87,26 @@ def demo(
     """
     prompts, seeds = list(prompts), list(seeds)
     few = {"num_inference_steps": pair.student.xhat_defaults["num_inference_steps"]}
-    arms: dict[str, tuple[Any, dict[str, Any]]] = {
-        "base": (pair.base, {}),
-        "base_few": (pair.base, few),
-        "student": (pair.student, {}),
-        "hybrid": (hybrid(pair.base, pair.student), {}),
+    arms = {
+        "base": Arm(pair.base),
+        "base_few": Arm(pair.base, few),
+        "student": Arm(pair.student),
+        "hybrid": Arm(hybrid(pair.base, pair.student)),
     }
     space = JudgeSpace(pair.base.vae)
-    traces, rows, curves, committed, finals = {}, [], {}, {}, {}
-    for name, (pipe, call) in arms.items():
+    traces, curves, committed, costs = {}, {}, {}, {}
+    for name, arm in arms.items():
         print(f"{name}: {len(prompts)} prompts × {len(seeds)} seeds", flush=True)
         store = out / "traces" / f"{name}.zarr"
-        traces[name] = trace(pipe, prompts, seeds=seeds, store=store, batch_size=batch_size, **call)
+        traces[name] = trace(arm.pipe, prompts, seeds=seeds, store=store, batch_size=batch_size, **arm.call)
         curves[name] = diversity_by_noise(traces[name], features=space.features, labels=space.labels)
         committed[name] = commitment(traces[name])
-        finals[name] = final_diversity(traces[name], features=space.features, labels=space.labels)
-        rows.append(_row(name, finals[name], traces[name], space, pipe, call, prompts[0]))
+        costs[name] = cost(arm.pipe, prompts[0], **arm.call)
+    measured = measure_finals({name: tree.to_dataset()["final"] for name, tree in traces.items()}, space)
+    means = summarised(measured)
+    rows = [_row(means.sel(arm=name), *costs[name]) for name in arms]
     differences = {
-        f"{b} − {a}": {m: _triple(paired_difference(finals[a][m], finals[b][m])) for m in MEASURES}
+        f"{b} − {a}": {m: _interval(against(measured, a).sel(arm=b), m) for m in MEASURES}
         for a, b in (("base", "student"), ("student", "hybrid"), ("base", "hybrid"))
     }
     result = DemoResult(prompts, len(seeds), rows, differences, curves, committed, traces)
@@ -114,47 +114,15 @@ def demo(
     return result
 
 
-def _row(
-    name: str, final: xr.Dataset, traced: xr.DataTree, space: JudgeSpace, pipe: Any, call: dict[str, Any], prompt: str
-) -> Row:
-    latents = traced.to_dataset()["final"]
-    prompts = [str(p) for p in latents["prompt"].values]
-    fidelity = np.mean([space.fidelity(latents.sel(prompt=p).values, p).mean() for p in prompts])
-    evaluations, seconds = cost(pipe, prompt, **call)
-    vendi, entropy = (
-        (float(final[f"{m}_mean"]), float(final[f"{m}_low"]), float(final[f"{m}_high"])) for m in MEASURES
-    )
-    return Row(name, vendi, entropy, fidelity=float(fidelity), evaluations=evaluations, seconds=seconds)
+def _row(means: xr.Dataset, evaluations: float, seconds: float) -> Row:
+    vendi, entropy = (_interval(means, name) for name in MEASURES)
+    fidelity = float(means["fidelity_mean"])
+    return Row(str(means["arm"].values), vendi, entropy, fidelity, evaluations, seconds)
 
 
-def _triple(difference: xr.Dataset) -> tuple[float, float, float]:
-    low, mean, high = (float(difference[name]) for name in ("low", "mean", "high"))
+def _interval(found: xr.Dataset, name: str) -> tuple[float, float, float]:
+    mean, low, high = (float(found[f"{name}_{part}"]) for part in ("mean", "low", "high"))
     return mean, low, high
-
-
-def cost(pipe: Any, prompt: str, batch_size: int = 8, **call: Any) -> tuple[float, float]:
-    """(network evaluations, seconds) for one picture of an ordinary, untraced call; guidance counts twice.
-
-    Seconds are the best of two calls of ``batch_size`` pictures, on this machine, decoding included.
-    """
-    evaluated = 0
-
-    def count(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        nonlocal evaluated
-        evaluated += len(args[0] if args else kwargs["sample"])
-
-    handles = [m.register_forward_pre_hook(count, with_kwargs=True) for m in parts_of(denoiser_of(pipe))]
-    arguments = with_defaults(pipe, call)
-    times = []
-    try:
-        for _ in range(2):
-            started = time.perf_counter()
-            pipe(prompt, num_images_per_prompt=batch_size, output_type="np", **arguments)
-            times.append(time.perf_counter() - started)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return evaluated / 2 / batch_size, min(times) / batch_size
 
 
 def filmstrips(

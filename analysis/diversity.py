@@ -16,9 +16,11 @@ from scipy.spatial.distance import cdist, pdist
 from xhat.analysis import stats
 from xhat.analysis.grams import as_samples, raw_gram
 from xhat.analysis.kernels import rbf
+from xhat.probes.features import FeatureSpace, feature_space
 
 Features = Callable[[np.ndarray], np.ndarray]
 Labels = Callable[[np.ndarray, str], Mapping[str, tuple[np.ndarray, int]]]
+Fidelity = Callable[[np.ndarray, str], np.ndarray]
 
 KERNELS, DISTANCES = ("cosine", "rbf"), ("cosine", "euclidean")
 
@@ -129,8 +131,9 @@ def mode_coverage(labels: Any, n_modes: int, *, least: int = 1) -> float:
 def diversity_by_noise(
     trace: Any,
     *,
-    features: Features | None = None,
+    features: Features | FeatureSpace | str | None = None,
     labels: Labels | None = None,
+    pipe: Any = None,
     level: float = stats.LEVEL,
     resamples: int = stats.RESAMPLES,
     seed: int = 0,
@@ -140,26 +143,35 @@ def diversity_by_noise(
     Variables (prompt, step): ``vendi_q2``, ``vendi_q1``, ``mean_pairwise_distance`` (all by cosine), ``rms`` of the
     latents, and ``attribute_entropy`` where ``labels`` is given; of each ``<name>_mean``, ``<name>_low`` and
     ``<name>_high`` (step), a bootstrap over prompts that draws the same prompts at all steps. Coordinates of the
-    trace along ``step`` stay. ``features``: latents (n, c, h, w) float32 → (n, d); left out, the latents themselves,
+    trace along ``step`` stay. ``features``: latents (n, c, h, w) float32 → (n, d), a feature space, or its name, with
+    the ``pipe`` that made the trace (:func:`xhat.probes.features.feature_space`); left out, the latents themselves,
     whose scale the cosine does not see. ``labels``: (latents, prompt) → {attribute: ((n,) labels, n_values)} of what
-    the prompt leaves open; entropy is averaged over these. Raises ValueError without ``pred_x0`` or with one seed.
+    the prompt leaves open; entropy is averaged over these; a space that reads attributes brings its own. Raises
+    ValueError without ``pred_x0`` or with one seed.
     """
-    found = _measured(_variable(trace, "pred_x0", "step"), features, labels)
-    return _summarised(found, features, level=level, resamples=resamples, seed=seed)
+    how, labels, said = _space(features, labels, pipe)
+    found = _measured(_variable(trace, "pred_x0", "step"), how, labels)
+    return _summarised(found, said, level=level, resamples=resamples, seed=seed)
 
 
 def final_diversity(
     trace: Any,
     *,
-    features: Features | None = None,
+    features: Features | FeatureSpace | str | None = None,
     labels: Labels | None = None,
+    fidelity: Fidelity | None = None,
+    pipe: Any = None,
     level: float = stats.LEVEL,
     resamples: int = stats.RESAMPLES,
     seed: int = 0,
 ) -> xr.Dataset:
-    """:func:`diversity_by_noise` of the final latents: variables (prompt,), and scalars for means and bounds."""
-    found = _measured(_variable(trace, "final"), features, labels)
-    return _summarised(found, features, level=level, resamples=resamples, seed=seed)
+    """:func:`diversity_by_noise` of the final latents: variables (prompt,), and scalars for means and bounds.
+
+    ``fidelity(latents, prompt)`` → (n,) adds its mean over seeds under that name.
+    """
+    how, labels, said = _space(features, labels, pipe)
+    found = _measured(_variable(trace, "final"), how, labels, fidelity)
+    return _summarised(found, said, level=level, resamples=resamples, seed=seed)
 
 
 def paired_difference(a: xr.DataArray, b: xr.DataArray, **options: Any) -> xr.Dataset:
@@ -206,7 +218,9 @@ def _variable(trace: Any, name: str, *more: str) -> xr.DataArray:
     return array.transpose("prompt", *more, "seed", ...)
 
 
-def _measured(array: xr.DataArray, features: Features | None, labels: Labels | None) -> xr.Dataset:
+def _measured(
+    array: xr.DataArray, features: Features | None, labels: Labels | None, fidelity: Fidelity | None = None
+) -> xr.Dataset:
     """Every measure of every (prompt, …) cell of a (prompt, …, seed, channel, y, x) array, read a prompt at a time."""
     outer = array.dims[: array.dims.index("seed")]
     sizes = tuple(array.sizes[d] for d in outer)
@@ -215,7 +229,7 @@ def _measured(array: xr.DataArray, features: Features | None, labels: Labels | N
         latents = np.asarray(array.isel(prompt=p).values, dtype=np.float32)
         for at in np.ndindex(*sizes[1:]):
             where = ", ".join([f"prompt {str(prompt)!r}", *(f"{d} {i}" for d, i in zip(outer[1:], at, strict=True))])
-            for name, value in _cell(latents[at], str(prompt), where, features, labels).items():
+            for name, value in _cell(latents[at], str(prompt), where, features, labels, fidelity).items():
                 found.setdefault(name, np.full(sizes, np.nan))[(p, *at)] = value
     n_seeds = {"n_seeds": array.sizes["seed"]}
     coords = {name: c for name, c in array.coords.items() if set(c.dims) <= set(outer) and c.dims}
@@ -223,8 +237,9 @@ def _measured(array: xr.DataArray, features: Features | None, labels: Labels | N
 
 
 def _cell(
-    latents: np.ndarray, prompt: str, where: str, features: Features | None, labels: Labels | None
-) -> dict[str, float]:
+    latents: np.ndarray, prompt: str, where: str, features: Features | None, labels: Labels | None,
+    fidelity: Fidelity | None,
+) -> dict[str, float]:  # fmt: skip
     if not np.isfinite(latents).all():
         raise ValueError(f"the latents of {where} hold NaN or infinite values")
     x = latents.reshape(len(latents), -1) if features is None else features(latents)
@@ -239,10 +254,26 @@ def _cell(
         if not read:
             raise ValueError(f"the prompt {prompt!r} leaves no attribute open: entropy needs one that may vary")
         measured["attribute_entropy"] = float(np.mean([attribute_entropy(*pair) for pair in read.values()]))
+    if fidelity is not None:
+        measured["fidelity"] = float(np.mean(fidelity(latents, prompt)))
     return measured
 
 
-def _summarised(found: xr.Dataset, features: Features | None, **options: Any) -> xr.Dataset:
+def _space(
+    features: Features | FeatureSpace | str | None, labels: Labels | None, pipe: Any
+) -> tuple[Features | None, Labels | None, dict[str, str]]:
+    """The functions that measure, and what the attributes say of them."""
+    if features is None:
+        return None, labels, {"features": "latents"}
+    if isinstance(features, str):
+        features = feature_space(features, pipe)
+    if isinstance(features, FeatureSpace):
+        said = {"features": features.name} | dict(features.attrs)
+        return features.features, labels or getattr(features, "labels", None), said
+    return features, labels, {"features": getattr(features, "__qualname__", type(features).__qualname__)}
+
+
+def _summarised(found: xr.Dataset, said: dict[str, str], **options: Any) -> xr.Dataset:
     """``found`` with the mean over prompts of every variable and its interval."""
     result = found.copy()
     for name, array in found.data_vars.items():
@@ -251,8 +282,7 @@ def _summarised(found: xr.Dataset, features: Features | None, **options: Any) ->
         for suffix, value in (("mean", interval.estimate), ("low", interval.low), ("high", interval.high)):
             result[f"{name}_{suffix}"] = (array.dims[1:], value, attrs)
         result.attrs |= interval.attrs
-    space = "latents" if features is None else getattr(features, "__qualname__", type(features).__qualname__)
-    return result.assign_attrs(features=space, kernel="cosine", across="seed")
+    return result.assign_attrs(**said, kernel="cosine", across="seed")
 
 
 def _similarities(x: Any, kernel: str, sigma: float | None) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from xhat.hooks.describe import canonical
 from xhat.samplers.denoiser import CompositeDenoiser, model_key, takes_guidance
 from xhat.samplers.dial import dialed
 from xhat.samplers.fit import check_fit, slot_of
@@ -114,8 +115,16 @@ def _assembled(first: Any, slot: str, denoiser: CompositeDenoiser, scheduler: Co
     _rule_guidance(pipe, denoiser, top)
     _show_progress(pipe, scheduler)
     pipe.xhat_defaults = {"num_inference_steps": scheduler.num_inference_steps, "guidance_scale": top}
-    pipe.xhat_description = {"plan": plan.to_json(), "taps": [repr(tap) for tap in scheduler.taps]}
+    pipe.xhat_description = {
+        "plan": plan.to_json(),
+        "taps": [repr(tap) for tap in scheduler.taps],
+        "schedulers": {name: f"{type(s).__name__} {_settings(s)}" for name, s in scheduler.schedulers.items()},
+    }
     return pipe
+
+
+def _settings(scheduler: Any) -> str:
+    return canonical({k: v for k, v in dict(scheduler.config).items() if not k.startswith("_")})
 
 
 def _rule_guidance(pipe: Any, denoiser: CompositeDenoiser, top: float) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import xhat
-from xhat.analysis.demo import cost, demo
+from xhat.analysis.arms import cost
+from xhat.analysis.demo import demo
 from xhat.figures.report import draw_figures, findings, write_report
 
 

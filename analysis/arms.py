@@ -1,0 +1,166 @@
+"""Arms: several samplers on the same prompts and seeds, measured alike and compared prompt by prompt."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from xhat.analysis import stats
+from xhat.analysis.diversity import final_diversity
+from xhat.analysis.finals import Arm, sample_arms, to_sample
+from xhat.analysis.ledger import check_paired, noise_ledger
+from xhat.hooks.points import denoiser_of, parts_of
+from xhat.hooks.rehearse import with_defaults
+from xhat.hooks.taps import quiet
+
+__all__ = ["MEASURES", "Arm", "against", "cost", "measure_arms", "measure_finals", "summarised"]
+
+MEASURES = {
+    "vendi_q2": "Vendi (q = 2)",
+    "attribute_entropy": "attribute entropy",
+    "mean_pairwise_distance": "mean pairwise distance",
+    "fidelity": "fidelity",
+    "rms": "latent RMS",
+}
+
+
+class Space(Protocol):
+    """Where pictures are compared. ``labels`` and ``fidelity`` (:class:`~xhat.probes.features.JudgeSpace`) may lack."""
+
+    def features(self, latents: np.ndarray) -> np.ndarray: ...
+
+
+def measure_arms(
+    arms: Mapping[str, Arm],
+    prompts: Iterable[str],
+    seeds: Iterable[int],
+    *,
+    space: Space,
+    cache: Path | None = None,
+    batch_size: int = 24,
+) -> xr.Dataset:
+    """Diversity across seeds, fidelity and cost of every arm, on the same prompts and the same noise.
+
+    Variables (arm, prompt): ``vendi_q2``, ``vendi_q1``, ``mean_pairwise_distance``, ``rms``, and where the space can
+    tell, ``attribute_entropy`` and ``fidelity``; (arm): ``evaluations`` of the network and ``seconds`` for one picture
+    on this machine, decoding included; (line): the ledger of noise (:func:`~xhat.analysis.ledger.noise_ledger`).
+    Seed s gives every arm the same x_T, which is checked. ``cache``: a folder where finals are kept as they are made,
+    so that a run that was stopped goes on. Raises ValueError where arms start from other noise.
+    """
+    prompts, seeds = list(prompts), list(seeds)
+    if not arms:
+        raise ValueError("no arms to measure: expected {name: Arm(pipe, call)}")
+    costs = {
+        name: cost(arm.pipe, prompts[0], min(8, batch_size), **arm.call)
+        for name, arm in tqdm(arms.items(), desc="timing", unit="arm")
+    }
+    _announce(arms, costs, prompts, seeds, cache, batch_size)
+    evaluations = {name: found[0] for name, found in costs.items()}
+    samples = sample_arms(arms, prompts, seeds, cache=cache, batch_size=batch_size, weights=evaluations)
+    paired = check_paired(samples)
+    measured = measure_finals({name: arm["final"] for name, arm in samples.items()}, space)
+    for position, name in enumerate(("evaluations", "seconds")):
+        measured[name] = ("arm", np.array([costs[arm][position] for arm in arms]))
+    measured = measured.merge(noise_ledger(samples))
+    return measured.assign_attrs(x_T=paired, seeds=seeds, batch_size=batch_size)
+
+
+def measure_finals(finals: Mapping[str, xr.DataArray], space: Space) -> xr.Dataset:
+    """The measures of :func:`measure_arms` of final latents (prompt, seed, …), by arm."""
+    parts = []
+    for final in tqdm(finals.values(), desc="measuring", unit="arm"):
+        found = final_diversity(
+            {"final": final},
+            features=space.features,
+            labels=getattr(space, "labels", None),
+            fidelity=getattr(space, "fidelity", None),
+        )
+        parts.append(found[[name for name, v in found.data_vars.items() if v.dims == ("prompt",)]])
+    joined = xr.concat(parts, xr.DataArray(list(finals), dims="arm", name="arm"), combine_attrs="override")
+    return joined.assign_attrs(n_seeds=next(iter(finals.values())).sizes["seed"])
+
+
+def summarised(measured: xr.Dataset, **options: Any) -> xr.Dataset:
+    """Mean over prompts of every measure of every arm: ``<name>_mean``, ``_low``, ``_high`` (arm).
+
+    Options are those of :func:`~xhat.analysis.stats.bootstrap_mean`; the same prompts are drawn for every arm.
+    """
+    found = measured.drop_dims("prompt")
+    for name, array in _measures(measured).items():
+        interval = stats.bootstrap_mean(array.transpose("prompt", "arm").values, **options)
+        found = _with_interval(found, name, interval)
+    return found
+
+
+def against(measured: xr.Dataset, reference: str, **options: Any) -> xr.Dataset:
+    """Every arm less the arm ``reference``, prompt by prompt: ``<name>_mean``, ``_low``, ``_high`` (arm).
+
+    Arms are all but the reference. Options are those of :func:`~xhat.analysis.stats.bootstrap_mean`. Raises ValueError
+    for a reference that is no arm.
+    """
+    arms = [str(arm) for arm in measured["arm"].values]
+    if reference not in arms:
+        raise ValueError(f"no arm is named {reference!r}; there are {', '.join(arms)}")
+    others = [arm for arm in arms if arm != reference]
+    found = xr.Dataset(coords={"arm": others}, attrs={**measured.attrs, "reference": reference})
+    for name, array in _measures(measured).items():
+        b = array.sel(arm=others).transpose("prompt", "arm").values
+        a = np.broadcast_to(array.sel(arm=[reference]).transpose("prompt", "arm").values, b.shape)
+        found = _with_interval(found, name, stats.paired_difference(a, b, **options))
+    return found
+
+
+def cost(pipe: Any, prompt: str, batch_size: int = 8, **call: Any) -> tuple[float, float]:
+    """(network evaluations, seconds) for one picture of an ordinary, untraced call; guidance counts twice.
+
+    Seconds are the best of two calls of ``batch_size`` pictures, on this machine, decoding included.
+    """
+    evaluated = 0
+
+    def count(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal evaluated
+        evaluated += len(args[0] if args else kwargs["sample" if "sample" in kwargs else "hidden_states"])
+
+    handles = [m.register_forward_pre_hook(count, with_kwargs=True) for m in parts_of(denoiser_of(pipe))]
+    arguments = {"output_type": "np", **with_defaults(pipe, call)}
+    times = []
+    try:
+        with quiet(pipe):
+            for _ in range(2):
+                started = time.perf_counter()
+                pipe(prompt, num_images_per_prompt=batch_size, **arguments)
+                times.append(time.perf_counter() - started)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return evaluated / 2 / batch_size, min(times) / batch_size
+
+
+def _measures(measured: xr.Dataset) -> dict[str, xr.DataArray]:
+    return {str(name): v for name, v in measured.data_vars.items() if set(v.dims) == {"arm", "prompt"}}
+
+
+def _with_interval(found: xr.Dataset, name: str, interval: stats.Interval) -> xr.Dataset:
+    parts = {"mean": interval.estimate, "low": interval.low, "high": interval.high}
+    added = {f"{name}_{part}": ("arm", value, interval.attrs) for part, value in parts.items()}
+    return found.assign(added).assign_attrs(interval.attrs)
+
+
+def _announce(arms: Mapping[str, Arm], costs: Mapping[str, tuple[float, float]], prompts: list[str], seeds: list[int],
+              cache: Path | None, batch_size: int) -> None:  # fmt: skip
+    """What is left to do, before it is begun."""
+    missing = to_sample(arms, prompts, seeds, cache, batch_size)
+    seconds = sum(costs[name][1] * count for name, count in missing.items())
+    done = len(arms) * len(prompts) * len(seeds) - sum(missing.values())
+    print(
+        f"{len(arms)} arms × {len(prompts)} prompts × {len(seeds)} seeds: {sum(missing.values())} pictures to sample"
+        f"{f' ({done} are there)' if done else ''}, about {seconds:.0f} s",
+        file=sys.stderr,
+    )
