@@ -77,7 +77,7 @@ def predict(denoiser: nn.Module, given: Condition, x_t: torch.Tensor, timestep: 
     return output.chunk(2, dim=1)[0] if output.shape[1] == 2 * x_t.shape[1] else output
 
 
-def network_of(pipe: Any) -> nn.Module:
+def network_of(pipe: Any) -> Any:
     """The pipeline's one denoiser. Raises ValueError for a hybrid, which has several."""
     parts = parts_of(denoiser_of(pipe))
     if len(parts) > 1:

@@ -15,7 +15,8 @@ import torch
 
 from xhat.hooks.describe import checksum, fingerprint
 from xhat.zoo.inputs import condition, network_of, predict, states
-from xhat.zoo.lora import TRAINING, set_scales, train_lora
+from xhat.zoo.lora import set_scales
+from xhat.zoo.lora_train import TRAINING, train_lora
 
 OBJECTIVE = "concept slider"
 RANK, ETA, LAYERS, STEPS, RATE, BATCH, SEEDS = 4, 3.0, "attention", 80, 4e-3, 8, 2
@@ -56,7 +57,7 @@ def train_slider(
     if device is not None:
         pipe.to(device)
     network = network_of(pipe)
-    pools = [pool(pipe, *prompts, range(seed, seed + seeds), **(call or {})) for prompts in contexts]
+    pools = [pool(pipe, prompts, range(seed, seed + seeds), **(call or {})) for prompts in contexts]
     if run is not None:
         settings = {"contexts": contexts, "rank": rank, "eta": eta, "layers": layers, "steps": steps, "rate": rate}
         settings |= {"batch": batch_size, "seeds": seeds, "seed": seed, "weights": fingerprint(pipe)}
@@ -74,18 +75,20 @@ def _lists(*texts: Texts) -> list[list[str]]:
 
 
 @torch.no_grad()
-def pool(pipe: Any, target: str, positive: str, negative: str, seeds: Sequence[int], **call: Any) -> Pool:
-    """The states of one context, and the frozen network's predictions there."""
+def pool(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], **call: Any) -> Pool:
+    """The states of one context (target, positive, negative), and the frozen network's predictions there."""
     network = network_of(pipe)
-    seen = states(pipe, (target, positive, negative), seeds, **call)
-    given = [condition(pipe, prompt, **call) for prompt in (target, positive, negative)]
+    seen = states(pipe, prompts, seeds, **call)
+    given = [condition(pipe, prompt, **call) for prompt in prompts]
     neutral, above, below = (
         torch.cat([predict(network, g, x, t) for x, t in zip(seen.x_t.split(64), seen.timestep.split(64), strict=True)])
         for g in given
     )
     delta = above - below
     if not delta.any():
-        raise ValueError(f"the model predicts the same for {positive!r} and {negative!r}: there is nothing to slide to")
+        raise ValueError(
+            f"the model predicts the same for {prompts[1]!r} and {prompts[2]!r}: there is nothing to slide"
+        )
     return Pool(given[0], seen.x_t, seen.timestep, neutral, delta)
 
 

@@ -1,0 +1,98 @@
+"""Training a LoRA in a pipeline's denoiser, whatever the objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from xhat.zoo.inputs import network_of, slot_of
+from xhat.zoo.loop import set_rate, train_loop
+
+LAYERS = ("attention", "all")
+TRAINING = "in_training"
+"""Name of the adapter while it is trained."""
+
+_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+
+
+def train_lora(
+    pipe: Any, loss: Callable[[int], torch.Tensor], *, rank: int, layers: str, steps: int, rate: float, seed: int,
+    run: Path | None = None,
+) -> dict[str, torch.Tensor]:  # fmt: skip
+    """Minimise ``loss(i)``, i the step, over a new LoRA in the pipeline's denoiser; the pipeline is left as it was.
+
+    ΔW = B·A of the given rank in every layer of ``layers``: ``"attention"`` (the projections of attention) or
+    ``"all"`` (every linear and convolution layer). AdamW, warm-up, cosine decay. Returns the state dict that
+    ``pipe.load_lora_weights`` reads. With a folder ``run``, a killed training goes on there.
+
+    Raises ValueError for a denoiser that has adapters loaded, and for a rank, layers or steps that make no sense.
+    """
+    network, targets = network_of(pipe), None
+    targets = layers_of(network, layers)
+    if rank < 1 or steps < 1:
+        raise ValueError(f"rank={rank}, steps={steps}: expected whole numbers of 1 or more")
+    if getattr(network, "peft_config", None):
+        raise ValueError(
+            f"the pipeline has adapters loaded ({', '.join(network.peft_config)}): a LoRA is trained on plain weights. "
+            "Fuse them with pipe.fuse_lora() and pipe.unload_lora_weights(), or unload them"
+        )
+    with _adapter(network, targets, rank, seed) as weights:
+        optimizer = torch.optim.AdamW(weights.parameters(), rate, weight_decay=0.0)
+
+        def step(i: int) -> dict[str, float]:
+            set_rate(optimizer, i, steps, rate, warmup=min(20, steps // 5 + 1))
+            value = loss(i)
+            optimizer.zero_grad()
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(weights.parameters(), 1.0)
+            optimizer.step()
+            return {"loss": value.item()}
+
+        train_loop(run, {"weights": weights, "optimizer": optimizer}, step, steps, save_every=50)
+        return _state(network, slot_of(pipe))
+
+
+def layers_of(network: nn.Module, layers: str) -> list[str]:
+    """Names of the layers that a LoRA of this kind adapts. Raises ValueError where the network has none."""
+    if layers not in LAYERS:
+        raise ValueError(f"layers={layers!r}: expected {' or '.join(repr(x) for x in LAYERS)}")
+    found = [n for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    if layers == "attention":
+        found = [n for n in found if n.endswith(_PROJECTIONS)]
+    if not found:
+        raise ValueError(f"{type(network).__name__} has no {layers} layers that a LoRA could adapt")
+    return found
+
+
+@contextmanager
+def _adapter(network: Any, targets: Sequence[str], rank: int, seed: int) -> Iterator[nn.ParameterDict]:
+    """A fresh LoRA in the network, everything else frozen, for as long as the block runs: its parameters."""
+    from peft import LoraConfig
+
+    grads = {name: p.requires_grad for name, p in network.named_parameters()}
+    network.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets)), TRAINING)
+    ours = {n.replace(".", "/"): p for n, p in network.named_parameters() if p.requires_grad}
+    for parameter in ours.values():
+        parameter.data = parameter.data.float()
+    try:
+        yield nn.ParameterDict(ours)
+    finally:
+        network.unload_lora()
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(grads[name])
+
+
+def _state(network: nn.Module, slot: str) -> dict[str, torch.Tensor]:
+    """The trained LoRA under the keys of diffusers: ``unet.<layer>.lora_A.weight`` and ``….lora_B.weight``."""
+    from peft.utils import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(network, adapter_name=TRAINING)
+    return {f"{slot}.{key}": value.detach().cpu().clone().contiguous() for key, value in state.items()}
