@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +45,7 @@ def measure_arms(
     space: Space,
     cache: Path | None = None,
     batch_size: int = 24,
+    keep_x0: Collection[str] = (),
 ) -> xr.Dataset:
     """Diversity across seeds, fidelity and cost of every arm, on the same prompts and the same noise.
 
@@ -52,7 +53,8 @@ def measure_arms(
     tell, ``attribute_entropy`` and ``fidelity``; (arm): ``evaluations`` of the network and ``seconds`` for one picture
     on this machine, decoding included; (line): the ledger of noise (:func:`~xhat.analysis.ledger.noise_ledger`).
     Seed s gives every arm the same x_T, which is checked. ``cache``: a folder where finals are kept as they are made,
-    so that a run that was stopped goes on. Raises ValueError where arms start from other noise.
+    so that a run that was stopped goes on; of the arms ``keep_x0`` with x̂₀ of every step. Raises ValueError where
+    arms start from other noise.
     """
     prompts, seeds = list(prompts), list(seeds)
     if not arms:
@@ -61,9 +63,11 @@ def measure_arms(
         name: cost(arm.pipe, prompts[0], min(8, batch_size), **arm.call)
         for name, arm in tqdm(arms.items(), desc="timing", unit="arm")
     }
-    _announce(arms, costs, prompts, seeds, cache, batch_size)
+    _announce(to_sample(arms, prompts, seeds, cache, batch_size, keep_x0), costs, len(prompts) * len(seeds))
     evaluations = {name: found[0] for name, found in costs.items()}
-    samples = sample_arms(arms, prompts, seeds, cache=cache, batch_size=batch_size, weights=evaluations)
+    samples = sample_arms(
+        arms, prompts, seeds, cache=cache, batch_size=batch_size, weights=evaluations, keep_x0=keep_x0
+    )
     paired = check_paired(samples)
     measured = measure_finals({name: arm["final"] for name, arm in samples.items()}, space)
     for position, name in enumerate(("evaluations", "seconds")):
@@ -153,14 +157,8 @@ def _with_interval(found: xr.Dataset, name: str, interval: stats.Interval) -> xr
     return found.assign(added).assign_attrs(interval.attrs)
 
 
-def _announce(arms: Mapping[str, Arm], costs: Mapping[str, tuple[float, float]], prompts: list[str], seeds: list[int],
-              cache: Path | None, batch_size: int) -> None:  # fmt: skip
-    """What is left to do, before it is begun."""
-    missing = to_sample(arms, prompts, seeds, cache, batch_size)
-    seconds = sum(costs[name][1] * count for name, count in missing.items())
-    done = len(arms) * len(prompts) * len(seeds) - sum(missing.values())
-    print(
-        f"{len(arms)} arms × {len(prompts)} prompts × {len(seeds)} seeds: {sum(missing.values())} pictures to sample"
-        f"{f' ({done} are there)' if done else ''}, about {seconds:.0f} s",
-        file=sys.stderr,
-    )
+def _announce(missing: Mapping[str, int], costs: Mapping[str, tuple[float, float]], each: int) -> None:
+    """What is left to do, before it is begun. ``missing``: pictures, by arm; ``each``: pictures of an arm."""
+    seconds, left = sum(costs[name][1] * count for name, count in missing.items()), sum(missing.values())
+    there = f" ({len(missing) * each - left} are there)" if left < len(missing) * each else ""
+    print(f"{len(missing)} arms × {each} pictures: {left} to sample{there}, about {seconds:.0f} s", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,18 +40,21 @@ def sample_arms(
     cache: Path | None = None,
     batch_size: int = 24,
     weights: Mapping[str, float] | None = None,
+    keep_x0: Collection[str] = (),
 ) -> dict[str, xr.Dataset]:
     """The samples of each arm: ``final`` and ``x_T`` latents (prompt, seed, …), and the ledger of its noise.
 
     ``x_T`` is as the first step found it, in the scheduler's own space. ``drawn`` (prompt, seed, step), uint32: a
     checksum of the noise that the step drew, 0 where it drew none, or none that can be told from its generator.
-    Coordinates along ``step``: timestep, sigma, segment (which model).
+    Of the arms ``keep_x0``, ``pred_x0`` (prompt, seed, step, …) too. Coordinates along ``step``: timestep, sigma,
+    segment (which model).
 
     With ``cache``, a file for each arm and prompt, ``CACHE/ARM/<key>.safetensors``; the key is a hash of weights,
     schedulers, plan, call, prompt, seeds and versions, so that files of any other run are never read. ``weights``:
     the cost of a picture of each arm, for the progress bar.
     """
-    jobs = {name: _Job.of(name, arm, prompts, seeds, cache, batch_size) for name, arm in arms.items()}
+    where = (prompts, seeds, cache, batch_size)
+    jobs = {name: _Job.of(name, arm, *where, name in keep_x0) for name, arm in arms.items()}
     cost = {name: (weights or {}).get(name, 1.0) * len(seeds) for name in arms}
     total = sum(cost[name] * len(job.missing()) for name, job in jobs.items())
     found = {}
@@ -65,9 +68,10 @@ def sample_arms(
 
 
 def to_sample(arms: Mapping[str, Arm], prompts: Sequence[str], seeds: Sequence[int], cache: Path | None,
-              batch_size: int) -> dict[str, int]:  # fmt: skip
+              batch_size: int, keep_x0: Collection[str] = ()) -> dict[str, int]:  # fmt: skip
     """How many pictures of each arm are not in the cache."""
-    jobs = {name: _Job.of(name, arm, prompts, seeds, cache, batch_size) for name, arm in arms.items()}
+    where = (prompts, seeds, cache, batch_size)
+    jobs = {name: _Job.of(name, arm, *where, name in keep_x0) for name, arm in arms.items()}
     return {name: len(job.missing()) * len(seeds) for name, job in jobs.items()}
 
 
@@ -79,16 +83,18 @@ class _Job:
     seeds: Sequence[int]
     keys: Mapping[str, str]
     folder: Path | None
+    variables: tuple[str, ...]
     kept: dict[str, xr.Dataset]
 
     @classmethod
     def of(cls, name: str, arm: Arm, prompts: Sequence[str], seeds: Sequence[int], cache: Path | None,
-           batch_size: int) -> _Job:  # fmt: skip
+           batch_size: int, x0: bool) -> _Job:  # fmt: skip
         width = Tiling.of(1, len(seeds), batch_size).width  # some samplers let the samples of a batch see each other
         same = describe(arm.pipe) | {"call": jsonable(with_defaults(arm.pipe, arm.call)), "versions": versions()}
         same |= {"seeds": list(seeds), "batch": width}
         keys = {prompt: checksum(same | {"prompt": prompt})[:32] for prompt in prompts}
-        return cls(arm, list(seeds), keys, None if cache is None else cache / name, {})
+        variables = ("final", "x_T", "drawn", *(("pred_x0",) if x0 else ()))
+        return cls(arm, list(seeds), keys, None if cache is None else cache / name, variables, {})
 
     def path(self, prompt: str) -> Path:
         assert self.folder is not None
@@ -97,7 +103,7 @@ class _Job:
     def missing(self) -> list[str]:
         if self.folder is None:
             return [prompt for prompt in self.keys if prompt not in self.kept]
-        return [prompt for prompt in self.keys if not self.path(prompt).exists()]
+        return [prompt for prompt in self.keys if not _holds(self.path(prompt), self.variables)]
 
     def run(self, batch_size: int) -> Iterator[int]:
         """Sample what is missing, and tell after each stretch how many prompts were done."""
@@ -106,7 +112,7 @@ class _Job:
             tree = trace(self.arm.pipe, some, seeds=self.seeds, batch_size=batch_size, progress=False, **call)
             traced = tree.to_dataset()
             for prompt in some:
-                self.keep(prompt, _samples(traced.sel(prompt=prompt, drop=True)))
+                self.keep(prompt, _samples(traced.sel(prompt=prompt, drop=True))[list(self.variables)])
             yield len(some)
 
     def keep(self, prompt: str, samples: xr.Dataset) -> None:
@@ -116,7 +122,7 @@ class _Job:
             _write(samples, self.path(prompt))
 
     def load(self, prompt: str) -> xr.Dataset:
-        return self.kept[prompt] if self.folder is None else _read(self.path(prompt))
+        return self.kept[prompt] if self.folder is None else _read(self.path(prompt), self.variables)
 
 
 def _stretches(prompts: list[str]) -> Iterator[list[str]]:
@@ -131,7 +137,7 @@ def _stretches(prompts: list[str]) -> Iterator[list[str]]:
 
 def _samples(traced: xr.Dataset) -> xr.Dataset:
     """What is kept of one prompt's trace."""
-    found = traced[["final"]].assign(x_T=traced["latents"].isel(step=0, drop=True))
+    found = traced[["final", "pred_x0"]].assign(x_T=traced["latents"].isel(step=0, drop=True))
     found = found.drop_vars([name for name in found.coords if name != "seed"])
     levels = {name: ("step", traced[name].values) for name in ("timestep", "sigma")}
     levels["segment"] = ("step", traced["segment"].values if "segment" in traced else np.full(traced.sizes["step"], ""))
@@ -163,10 +169,18 @@ def _write(samples: xr.Dataset, path: Path) -> None:
     partial.replace(path)
 
 
-def _read(path: Path) -> xr.Dataset:
+def _holds(path: Path, variables: Collection[str]) -> bool:
+    if not path.exists():
+        return False
+    with safe_open(path, framework="np") as file:
+        return set(variables) <= set(file.keys())
+
+
+def _read(path: Path, variables: Collection[str]) -> xr.Dataset:
     with safe_open(path, framework="np") as file:
         notes = json.loads(file.metadata()["xhat"])
-        arrays = {name: (tuple(notes["dims"][name]), file.get_tensor(name)) for name in file.keys()}
+        names = (*variables, "seed", "timestep", "sigma")
+        arrays = {name: (tuple(notes["dims"][name]), file.get_tensor(name)) for name in names}
     coords = {name: arrays.pop(name) for name in ("seed", "timestep", "sigma")}
     coords["segment"] = (("step",), np.array(notes["segment"]))
     return xr.Dataset(arrays, coords=coords, attrs={"space": notes["space"]})

@@ -1,0 +1,145 @@
+"""How much of a seed is left: in x̂₀ at each noise level, in what x̂₀ answers to x_T, and in a student's pictures.
+
+Noise decides a diffusion model's picture. A sampler in which seeds collapse forgets its noise: x̂₀ of one seed can then
+not be told from another's, moves little when x_T moves, and is not the picture that the base makes of the same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from xhat.analysis import stats
+from xhat.analysis.arms import Arm
+from xhat.hooks.record import Record
+from xhat.hooks.recorder import Recorder
+from xhat.hooks.rehearse import rehearse, with_defaults
+from xhat.hooks.taps import quiet
+
+Features = Callable[[np.ndarray], np.ndarray]
+
+
+def identifiability(samples: xr.Dataset) -> xr.Dataset:
+    """Whether a seed's x̂₀ points to its own final picture: the share of seeds whose final is the nearest to it.
+
+    ``samples``: ``pred_x0`` (prompt, seed, step, …) and ``final``, as a trace has them. Nearest by cosine of latents,
+    less the mean over seeds of each. Variables (prompt, step): ``identified``, and ``rank``, that of the own final
+    among all, 0 for the nearest to 1 for the farthest; of each its mean and interval (step). Chance:
+    ``attrs["chance"]`` = 1/n for ``identified``, ½ for ``rank``. Raises ValueError for fewer than two seeds.
+    """
+    x0 = samples["pred_x0"].transpose("prompt", "seed", "step", ...)
+    final = samples["final"].transpose("prompt", "seed", ...)
+    prompts, steps = range(x0.sizes["prompt"]), range(x0.sizes["step"])
+    ranks = np.array([[paired_ranks(x0.values[p, :, s], final.values[p]) for s in steps] for p in prompts])
+    found = {"identified": (ranks == 0).mean(-1), "rank": ranks.mean(-1)}
+    levels = {n: c for n, c in x0.coords.items() if c.dims == ("step",) and c.dtype.kind in "fi"}
+    result = xr.Dataset({n: (("prompt", "step"), v) for n, v in found.items()}, coords=levels)
+    result = result.assign_coords(prompt=x0["prompt"].values)
+    return _with_means(result).assign_attrs(chance=1 / x0.sizes["seed"], n_seeds=x0.sizes["seed"])
+
+
+def pairing(finals: Mapping[str, xr.DataArray], reference: str, features: Features) -> xr.Dataset:
+    """Does the same seed give the same picture in two samplers? The rank of the paired picture among all seeds'.
+
+    ``finals``: latents (prompt, seed, …) by arm, ``features`` of them: pictures are compared by cosine, less the mean
+    over seeds of each arm. Variables (arm, prompt): ``rank``, of the reference's picture of the same seed among all its
+    pictures, 0 for the nearest to 1 for the farthest (chance ½), and ``matched``, the share of seeds for which it is
+    the nearest (chance 1/n); of each its mean and interval (arm). Raises ValueError for a reference that is no arm.
+    """
+    if reference not in finals:
+        raise ValueError(f"no arm is named {reference!r}; there are {', '.join(finals)}")
+    seen = {
+        name: [features(prompt.values) for prompt in final.transpose("prompt", "seed", ...)]
+        for name, final in tqdm(finals.items(), desc="pairing", unit="arm")
+    }
+    others = [name for name in finals if name != reference]
+    ranks = np.array([[paired_ranks(*two) for two in zip(seen[n], seen[reference], strict=True)] for n in others])
+    first = finals[reference]
+    result = xr.Dataset(
+        {"rank": (("arm", "prompt"), ranks.mean(-1)), "matched": (("arm", "prompt"), (ranks == 0).mean(-1))},
+        coords={"arm": others, "prompt": first["prompt"].values},
+    )
+    n = first.sizes["seed"]
+    return _with_means(result).assign_attrs(reference=reference, chance=1 / n, n_seeds=n)
+
+
+def paired_ranks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n,) of each row of x: the share of other rows of y that are nearer to it than the row of the same place.
+
+    By cosine, after the mean row of each is taken away; a tie counts half. ½ by chance.
+
+    >>> paired_ranks(np.eye(3), np.eye(3)), paired_ranks(np.eye(2), np.eye(2)[::-1])
+    (array([0., 0., 0.]), array([1., 1.]))
+    """
+    if len(x) != len(y) or len(x) < 2:
+        raise ValueError(f"two or more seeds, the same in both, are needed to tell one from others: {len(x)}, {len(y)}")
+    x, y = (_directions(part) for part in (x, y))
+    near = x @ y.T
+    own = np.diag(near)[:, None]
+    tolerance = 1e-9
+    ahead = (near > own + tolerance).sum(1) + 0.5 * ((np.abs(near - own) <= tolerance).sum(1) - 1)
+    return ahead / (len(x) - 1)
+
+
+def _directions(x: np.ndarray) -> np.ndarray:
+    x = x.reshape(len(x), -1).astype(np.float64)
+    x = x - x.mean(0)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def x0_gain(
+    arm: Arm, prompts: Sequence[str], seeds: Sequence[int], *, width: float = 0.02, batch_size: int = 24, seed: int = 0
+) -> xr.Dataset:
+    """How far x̂₀ at each step moves when x_T moves, all fresh noise held: ``gain`` ≈ ‖∂x̂₀/∂x_T‖_F/√d.
+
+    √(mean over seeds of ‖J·u‖²/d) with u standard normal, from central differences of ``width``·u: E‖J·u‖² = ‖J‖²_F
+    (Hutchinson 1989, doi:10.1080/03610918908812806). 1 where x̂₀ spreads as x_T does; below, nearby noises end in one
+    picture. Variables (prompt, step): ``gain``, and its mean and interval (step). x_T is at unit size in every
+    scheduler's space. Raises ValueError for pipelines that take no ``latents`` of four dimensions.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    rows, levels = [], {}
+    for prompt in prompts:
+        squares = []
+        for some in (seeds[i : i + batch_size] for i in range(0, len(seeds), batch_size)):
+            x_T = _start(arm, prompt, some)
+            u = torch.randn(x_T.shape, generator=rng)
+            ahead, behind = (_record(arm, prompt, some, x_T + sign * width * u) for sign in (1, -1))
+            moved = [a.pred_x0 - b.pred_x0 for a, b in zip(ahead.steps, behind.steps, strict=True)]
+            squares.append(torch.stack([(m.double() / (2 * width)).square().flatten(1).mean(1) for m in moved], 1))
+            levels = {name: ("step", ahead.schedule[name]) for name in ("timestep", "sigma")}
+        rows.append(torch.cat(squares).mean(0).sqrt().numpy())
+    result = xr.Dataset({"gain": (("prompt", "step"), np.stack(rows))}, coords={**levels, "prompt": list(prompts)})
+    return _with_means(result).assign_attrs(n_seeds=len(seeds), width=width)
+
+
+def _start(arm: Arm, prompt: str, seeds: Sequence[int]) -> torch.Tensor:
+    """The unit noise x_T of each seed, as the pipeline itself would draw it."""
+    seen = rehearse(arm.pipe, [], **{**with_defaults(arm.pipe, arm.call), "prompt": prompt, "output_type": "latent"})
+    shape = seen.latents[0] if seen.latents is not None else ()
+    if len(shape) != 4:
+        raise ValueError(f"{type(arm.pipe).__name__} has latents of shape {shape}: expected (n, channel, y, x)")
+    return torch.stack([torch.randn(shape[1:], generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+def _record(arm: Arm, prompt: str, seeds: Sequence[int], latents: torch.Tensor) -> Record:
+    """One call of the pipeline from given x_T: what its steps saw."""
+    arguments = {**with_defaults(arm.pipe, arm.call), "output_type": "latent"}
+    generators = [torch.Generator().manual_seed(s) for s in seeds]
+    with quiet(arm.pipe), Recorder(arm.pipe) as recorder:
+        arm.pipe(prompt, num_images_per_prompt=len(seeds), latents=latents, generator=generators, **arguments)
+        return recorder.take()[0]
+
+
+def _with_means(found: xr.Dataset) -> xr.Dataset:
+    for name, values in list(found.data_vars.items()):
+        interval = stats.bootstrap_mean(values.transpose("prompt", ...).values)
+        rest = tuple(d for d in values.dims if d != "prompt")
+        for part, value in (("mean", interval.estimate), ("low", interval.low), ("high", interval.high)):
+            found[f"{name}_{part}"] = (rest, value, interval.attrs)
+        found.attrs |= interval.attrs
+    return found
