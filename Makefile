@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test clean
+.PHONY: demo figures test clean
 
 demo: $(VENV)/.ready
 	$(BIN)/xhat demo --out runs/demo
+
+# every figure from its data, in under a minute, without a model
+figures: $(VENV)/.ready
+	$(BIN)/xhat figures --out runs/figures
 
 test: $(VENV)/.ready-dev
 	$(BIN)/ruff check --no-cache .

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from xhat.analysis.arms import Arm, against, cost, measure_finals, summarised
 from xhat.analysis.commitment import commitment
 from xhat.analysis.diversity import diversity_by_noise
 from xhat.hooks.trace import trace
-from xhat.probes.features import JudgeSpace, decode
+from xhat.probes.features import JudgeSpace
 from xhat.samplers.hybrid import hybrid
 from xhat.zoo.attributes import OPEN_PROMPTS
 
@@ -40,12 +39,16 @@ class Row:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What ``demo`` measured. ``differences[pair][measure]``: paired over prompts, (mean, low, high)."""
+    """What ``demo`` measured. ``differences[pair][measure]``: paired over prompts, (mean, low, high).
+
+    ``measured``: every measure (arm, prompt), and what a picture costs (arm).
+    """
 
     prompts: list[str]
     seeds: int
     rows: list[Row]
     differences: dict[str, dict[str, tuple[float, float, float]]]
+    measured: xr.Dataset = field(repr=False)
     diversity: dict[str, xr.Dataset] = field(repr=False)
     commitment: dict[str, xr.Dataset] = field(repr=False)
     traces: dict[str, xr.DataTree] = field(repr=False)
@@ -103,31 +106,25 @@ def demo(
         committed[name] = commitment(traces[name])
         costs[name] = cost(arm.pipe, prompts[0], **arm.call)
     measured = measure_finals({name: tree.to_dataset()["final"] for name, tree in traces.items()}, space)
+    for position, name in enumerate(("evaluations", "seconds")):
+        measured[name] = ("arm", [costs[arm][position] for arm in arms])
     means = summarised(measured)
-    rows = [_row(means.sel(arm=name), *costs[name]) for name in arms]
+    rows = [_row(means.sel(arm=name)) for name in arms]
     differences = {
         f"{b} − {a}": {m: _interval(against(measured, a).sel(arm=b), m) for m in MEASURES}
         for a, b in (("base", "student"), ("student", "hybrid"), ("base", "hybrid"))
     }
-    result = DemoResult(prompts, len(seeds), rows, differences, curves, committed, traces)
+    result = DemoResult(prompts, len(seeds), rows, differences, measured, curves, committed, traces)
     (out / "results.json").write_text(result.to_json())
     return result
 
 
-def _row(means: xr.Dataset, evaluations: float, seconds: float) -> Row:
+def _row(means: xr.Dataset) -> Row:
     vendi, entropy = (_interval(means, name) for name in MEASURES)
-    fidelity = float(means["fidelity_mean"])
-    return Row(str(means["arm"].values), vendi, entropy, fidelity, evaluations, seconds)
+    rest = (float(means[name]) for name in ("fidelity_mean", "evaluations", "seconds"))
+    return Row(str(means["arm"].values), vendi, entropy, *rest)
 
 
 def _interval(found: xr.Dataset, name: str) -> tuple[float, float, float]:
     mean, low, high = (float(found[f"{name}_{part}"]) for part in ("mean", "low", "high"))
     return mean, low, high
-
-
-def filmstrips(
-    result: DemoResult, vae: Any, prompt: int = 0, seed: int = 0
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """x̂₀ of one prompt and seed as pictures, for each model: (step, 3, h, w) in [0, 1], and the timesteps."""
-    chosen = {name: tree.to_dataset()["pred_x0"].isel(prompt=prompt, seed=seed) for name, tree in result.traces.items()}
-    return {name: (decode(vae, x.values), x["timestep"].values) for name, x in chosen.items()}

@@ -1,30 +1,53 @@
-"""Curves over the noise level: diversity of x̂₀ across seeds, and commitment, each with its interval."""
+"""Curves over the noise level, one a model, each with its interval."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from xhat.figures.style import COLOURS, LABELS, new_figure
+import numpy as np
+import xarray as xr
+
+from xhat.figures.style import colour, label, marker, new_figure, noise_axis
 
 if TYPE_CHECKING:
-    import xarray as xr
     from matplotlib.figure import Figure
 
+SUFFIXES = ("_mean", "_low", "_high")
 
-def draw(curves: Mapping[str, xr.Dataset], variables: Mapping[str, str]) -> Figure:
-    """``curves[model]`` holds ``<name>_mean``, ``_low`` and ``_high`` along ``step`` with coordinate ``sigma``.
 
-    ``variables``: name → axis label, one panel each. The noise level falls from left to right, as sampling runs.
+def together(curves: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """Curves of models whose steps differ, in one dataset: dimension ``point`` with ``model``, ``step``, ``sigma``.
+
+    Of every dataset only ``<name>_mean``, ``_low`` and ``_high`` along ``step`` are kept, with their attributes.
     """
-    figure = new_figure("column" if len(variables) == 1 else "text", 2.3)
+    parts = []
+    for model, curve in curves.items():
+        kept = [name for name, v in curve.data_vars.items() if v.dims == ("step",) and str(name).endswith(SUFFIXES)]
+        steps = np.arange(curve.sizes["step"])
+        coords = {"model": ("point", [model] * len(steps)), "step": ("point", steps)}
+        coords |= {name: ("point", curve[name].values) for name in ("sigma", "timestep") if name in curve.coords}
+        parts.append(xr.Dataset({name: ("point", curve[name].values, curve[name].attrs) for name in kept}, coords))
+    joined = xr.concat(parts, "point", combine_attrs="override")
+    return joined.assign_attrs(next(iter(curves.values())).attrs)
+
+
+def draw_curves(data: xr.Dataset, variables: Mapping[str, str]) -> Figure:
+    """``data`` of :func:`together`; ``variables``: name → axis label, one panel each.
+
+    The noise level falls from left to right, as sampling runs; a band is the interval.
+    """
+    figure = new_figure("column" if len(variables) == 1 else "text", 2.2)
     axes = figure.subplots(1, len(variables), squeeze=False)[0]
-    for axis, (name, label) in zip(axes, variables.items(), strict=True):
-        for model, data in curves.items():
-            sigma, colour = data["sigma"].values, COLOURS[model]
-            axis.plot(sigma, data[f"{name}_mean"], "o-", ms=2.5, lw=1.2, color=colour, label=LABELS[model])
-            axis.fill_between(sigma, data[f"{name}_low"], data[f"{name}_high"], color=colour, alpha=0.2, lw=0)
-        axis.set(xscale="log", xlabel="noise level σ", ylabel=label)
-        axis.invert_xaxis()
+    for axis, (name, text) in zip(axes, variables.items(), strict=True):
+        for model in dict.fromkeys(data["model"].values.tolist()):
+            curve = data.isel(point=np.flatnonzero(data["model"].values == model))
+            of_model = {"color": colour(model), "label": label(model), "marker": marker(model)}
+            axis.plot(curve["sigma"], curve[f"{name}_mean"], ms=3, lw=1.2, **of_model)
+            axis.fill_between(
+                curve["sigma"], curve[f"{name}_low"], curve[f"{name}_high"], color=colour(model), alpha=0.18, lw=0
+            )
+        axis.set_ylabel(text)
+        noise_axis(axis)
     axes[0].legend()
     return figure

@@ -1,110 +1,131 @@
-"""The report: one self-contained HTML file that opens offline, with the figures and an x̂₀ player."""
+"""The report of a run: one HTML file that needs nothing else, with what was found, the figures and an x̂₀ player."""
 
 from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import xarray as xr
 
-from xhat.analysis.demo import MEASURES, DemoResult, filmstrips, interval_text
-from xhat.figures import curves, filmstrip, samples
-from xhat.figures.style import LABELS, save
-from xhat.probes.features import decode
+from xhat.analysis.arms import MEASURES, against, summarised
+from xhat.figures import player
+from xhat.figures.data import SHIPPED, load_data
+from xhat.figures.registry import draw, figures
+from xhat.figures.style import label
 
-CAPTIONS = {
-    "samples": ("Samples", "The same seeds in every row: a row a model, a column a seed."),
-    "diversity": (
-        "Diversity of x̂₀ across seeds, by noise level",
-        "Mean over prompts with a 95 % bootstrap interval over prompts. Noise falls from left to right.",
-    ),
-    "commitment": (
-        "Commitment",
-        "How near x̂₀ is, at each step, to the run's own final picture: cosine similarity of latents.",
-    ),
-    "filmstrip": ("The picture in mind", "x̂₀ at each step for one prompt and seed."),
-}
+TITLE = "Diversity from noise to picture"
+SHOWN = ("vendi_q2", "attribute_entropy", "fidelity")
+"""The measures of the table, and of the sentences."""
+COMPARED = (("base", "student"), ("student", "hybrid"), ("base", "hybrid"))
+FIRST = ("samples", "diversity", "commitment", "filmstrip", "schematic")
+"""The figures that come first, in this order."""
 
 
-def draw_figures(result: DemoResult, vae: Any, folder: Path) -> dict[str, Path]:
-    """Write every figure of a demo run as PDF and PNG; returns name → PNG."""
-    shown = [0, min(2, len(result.prompts) - 1)]
-    images = {name: tree.to_dataset()["images"].values for name, tree in result.traces.items()}
-    drawn = {
-        "samples": samples.draw({n: im[shown] for n, im in images.items()}, [result.prompts[i] for i in shown]),
-        "diversity": curves.draw(result.diversity, MEASURES),
-        "commitment": curves.draw(result.commitment, {"cosine": "cosine of x̂₀ to the final picture"}),
-        "filmstrip": filmstrip.draw(filmstrips(result, vae), result.prompts[0]),
-    }
-    return {name: save(figure, folder / name)[1] for name, figure in drawn.items()}
+@dataclass(frozen=True)
+class Shown:
+    """A figure of the report."""
+
+    name: str
+    title: str
+    caption: str
+    finding: str
+    png: str
 
 
-def write_report(result: DemoResult, vae: Any, pngs: dict[str, Path], path: Path) -> None:
-    """Write ``report.html``."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
+def write_report(run: Path | None = None, out: Path | None = None) -> Path:
+    """Write ``RUN/report.html`` (or ``out``) from what is in ``RUN/data``; without ``run``, of the embedded family.
 
-    environment = Environment(loader=PackageLoader("xhat.figures"), autoescape=select_autoescape(["html", "j2"]))
-    figures = [
-        {"title": title, "caption": caption, "alt": f"{title}. {caption}", "png": _base64(pngs[name].read_bytes())}
-        for name, (title, caption) in CAPTIONS.items()
-    ]
-    text = environment.get_template("report.html.j2").render(
-        title="Where the student's seeds collapse, and how to undo it",
-        summary=f"A base model, its few-step student and their hybrid (the base makes the first step) were traced on "
-        f"{len(result.prompts)} prompts × {result.seeds} seeds each.",
-        findings=findings(result),
-        head=["model", *MEASURES.values(), "fidelity", "evaluations", "seconds an image"],
-        rows=[
-            [LABELS.get(r.model, r.model), *(interval_text(getattr(r, m)) for m in MEASURES), f"{r.fidelity:.2f}",
-             f"{r.evaluations:.0f}", f"{r.seconds:.3f}"]
-            for r in result.rows
-        ],
-        samples=[f"{p}, seed {s}" for p in result.prompts[:4] for s in range(2)],
-        player=player_data(result, vae),
-        figures=figures,
-        setting=f"Prompts: {', '.join(result.prompts)}. Measures are taken in the embedding of the family's judge, and "
-        "intervals are bootstraps over prompts.",
-    )  # fmt: skip
-    path.write_text(text)
+    Nothing is sampled. Raises ValueError where there is no figure data.
+    """
+    data = SHIPPED if run is None else run / "data"
+    there = {entry.name: entry for entry in figures(run) if entry.there}
+    if not there:
+        raise ValueError(f"no figure data in {data}: `xhat demo` writes some")
+    out = out or (Path("report.html") if run is None else run / "report.html")
+    order = [name for name in FIRST if name in there] + [name for name in there if name not in FIRST]
+    measured = load_data("measured", run) if (data / "measured.nc").exists() else None
+    frames = load_data("filmstrip", run) if "filmstrip" in there else None
+    page = _render(
+        title=TITLE,
+        setting=setting(measured) if measured is not None else "",
+        findings=findings(measured) if measured is not None else [],
+        table=table(measured) if measured is not None else None,
+        player=player.player(frames).html if frames is not None else "",
+        figures=[_shown(there[name], run) for name in order],
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    return out
 
 
-def findings(result: DemoResult) -> list[str]:
-    """The differences in sentences, each with its interval and with what it says."""
+def setting(measured: xr.Dataset) -> str:
+    """What was run, in a sentence."""
+    arms = [label(arm) for arm in measured["arm"].values]
+    prompts, seeds = measured.sizes["prompt"], measured.attrs["n_seeds"]
+    return (
+        f"{', '.join(arms[:-1])} and {arms[-1]} drew the same {prompts} prompts under the same {seeds} seeds, from the "
+        f"same noise. Diversity is measured across the seeds of a prompt and averaged over prompts. The prompts: "
+        f"{', '.join(f'“{p}”' for p in measured['prompt'].values)}."
+    )
+
+
+def findings(measured: xr.Dataset) -> list[str]:
+    """Differences between arms in sentences, each with its interval and with what that lets one say."""
     lines = []
-    for pair, measures in result.differences.items():
-        b, a = pair.split(" − ")
-        for name, (mean, low, high) in measures.items():
-            way = "above" if low > 0 else "below" if high < 0 else "not distinguishable from"
-            lines.append(
-                f"{MEASURES[name]}: the {b} is {way} the {a} ({mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f})."
-            )
+    for a, b in COMPARED:
+        if {a, b} <= set(measured["arm"].values.tolist()):
+            difference = against(measured, a).sel(arm=b)
+            lines += [_difference(difference, name, a, b) for name in SHOWN if f"{name}_mean" in difference]
     return lines
 
 
-def player_data(result: DemoResult, vae: Any) -> dict[str, Any]:
-    """Frames of the x̂₀ player: four prompts × two seeds, every step of every model, as small WebP pictures."""
-    models = []
-    for name, tree in result.traces.items():
-        x0 = tree.to_dataset()["pred_x0"]
-        frames = [
-            [_webp(im) for im in decode(vae, x0.isel(prompt=p, seed=s).values)]
-            for p in range(min(4, len(result.prompts))) for s in range(2)
-        ]  # fmt: skip
-        logs = np.log(np.maximum(x0["sigma"].values, 1e-3)).round(4).tolist()
-        models.append({"name": LABELS.get(name, name), "log_sigma": logs, "frames": frames})
-    every = [v for m in models for v in m["log_sigma"]]
-    return {"models": models, "log_sigma": [min(every), max(every)]}
+def _difference(found: xr.Dataset, name: str, a: str, b: str) -> str:
+    mean, low, high = (float(found[f"{name}_{part}"]) for part in ("mean", "low", "high"))
+    way = "above" if low > 0 else "below" if high < 0 else "not distinguishable from"
+    text = f"{mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
+    measure = MEASURES[name]
+    return f"{measure[:1].upper()}{measure[1:]}: the {label(b)} is {way} the {label(a)} ({text})."
 
 
-def _webp(image: np.ndarray) -> str:
-    from PIL import Image
+def table(measured: xr.Dataset) -> dict[str, Any]:
+    """Head, rows and caption: a row an arm, each mean with its interval, then what a picture costs."""
+    means = summarised(measured)
+    shown = [name for name in SHOWN if f"{name}_mean" in means]
+    costs = {"evaluations": "evaluations", "seconds": "seconds an image"}
+    there = {name: text for name, text in costs.items() if name in means}
+    rows = []
+    for arm in measured["arm"].values:
+        one = means.sel(arm=arm)
+        cells = [" ".join(_interval(one, name)) for name in shown]
+        rows.append([label(str(arm)), *cells, *(f"{float(one[name]):.3g}" for name in there)])
+    interval = f"mean over prompts, [95 % interval]: {means.attrs['interval']}"
+    return {"head": ["model", *(MEASURES[n] for n in shown), *there.values()], "rows": rows, "caption": interval}
 
+
+def _interval(found: xr.Dataset, name: str) -> tuple[str, str]:
+    mean, low, high = (float(found[f"{name}_{part}"]) for part in ("mean", "low", "high"))
+    return f"{mean:.3f}", f"[{low:.3f}, {high:.3f}]"
+
+
+def _shown(entry: Any, run: Path | None) -> Shown:
+    data = load_data(entry.name, run)
+    finding = str(data.attrs.get("finding", ""))
+    return Shown(entry.name, entry.title, entry.caption, finding, _png(draw(entry.name, data)))
+
+
+def _png(figure: Any) -> str:
     buffer = io.BytesIO()
-    Image.fromarray((image.transpose(1, 2, 0) * 255).round().astype("uint8")).save(buffer, "WEBP", quality=85)
-    return _base64(buffer.getvalue())
+    figure.savefig(buffer, format="png", dpi=200)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+def _render(**fields: Any) -> str:
+    from jinja2 import Environment, PackageLoader, select_autoescape
+    from markupsafe import Markup
+
+    environment = Environment(loader=PackageLoader("xhat.figures"), autoescape=select_autoescape(["html", "j2"]))
+    fields["player"] = Markup(fields["player"])  # made by the player's own template, which escapes
+    return environment.get_template("report.html.j2").render(**fields)

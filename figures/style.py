@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 VENUES: dict[str, dict[str, float]] = {
@@ -136,6 +137,18 @@ def new_figure(of_width: str, height: float) -> Figure:
 
     mpl.rcParams.update(RC)
     return Figure(figsize=(width(of_width), height), layout="constrained")
+
+
+def noise_axis(axis: Axes) -> None:
+    """Make x the noise level: logarithmic, falling from left to right as sampling runs, with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set(xscale="log", xlabel="noise level σ")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    if not axis.xaxis_inverted():
+        axis.invert_xaxis()
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

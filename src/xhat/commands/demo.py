@@ -17,7 +17,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from xhat.analysis.demo import demo
-    from xhat.figures.report import draw_figures, write_report
+    from xhat.figures.demo_data import save_demo_data
+    from xhat.figures.registry import redraw
+    from xhat.figures.report import write_report
     from xhat.zoo.attributes import OPEN_PROMPTS
     from xhat.zoo.pairs import load_pair
 
@@ -25,6 +27,7 @@ def run(args: argparse.Namespace) -> None:
     sizes: dict[str, Any] = {"prompts": OPEN_PROMPTS[:4], "seeds": range(8)} if args.quick else {}
     args.out.mkdir(parents=True, exist_ok=True)
     result = demo(pair, args.out, **sizes)
-    pngs = draw_figures(result, pair.base.vae, args.out / "figures")
-    write_report(result, pair.base.vae, pngs, args.out / "report.html")
-    print(f"\n{result.table()}\n\nreport: {args.out / 'report.html'}")
+    save_demo_data(result, pair, args.out)
+    redraw(run=args.out, out=args.out / "figures")
+    report = write_report(args.out)
+    print(f"\n{result.table()}\n\nreport: {report}")

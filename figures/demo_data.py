@@ -1,0 +1,59 @@
+"""What a demo run leaves behind for its figures, its tables and the player: small arrays, no model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xhat.analysis import stats
+from xhat.analysis.demo import DemoResult
+from xhat.figures.curves import together
+from xhat.figures.data import save_data
+from xhat.figures.player import frames_of
+from xhat.figures.schematic import schematic_data
+
+SHOWN_PROMPTS, SHOWN_SEEDS, PLAYED_PROMPTS, PLAYED_SEEDS = 2, 8, 3, 2
+
+
+def save_demo_data(result: DemoResult, pair: Any, run: Path) -> None:
+    """Write ``RUN/data/*.nc``: measures, samples, filmstrip (which the player shows too), curves, schematic."""
+    of_run = {"prompts": len(result.prompts), "seeds": result.seeds, "pair": pair.name, "student": pair.chosen}
+    every = {
+        "measured": result.measured,
+        "samples": samples_data(result),
+        "filmstrip": frames_of(result.traces, pair.base.vae, prompts=PLAYED_PROMPTS, seeds=PLAYED_SEEDS),
+        "diversity": together(result.diversity),
+        "commitment": together({name: committed(curve) for name, curve in result.commitment.items()}),
+        "schematic": schematic_data(pair),
+    }
+    for name, data in every.items():
+        save_data(data.assign_attrs(of_run), run, name)
+
+
+def samples_data(result: DemoResult) -> xr.Dataset:
+    """``images``: uint8 (model, prompt, seed, y, x, rgb) of a few prompts and seeds."""
+    few = np.unique(np.linspace(0, len(result.prompts) - 1, SHOWN_PROMPTS).astype(int))
+    first = next(iter(result.traces.values())).to_dataset()
+    pictures = [
+        tree.to_dataset()["images"].isel(prompt=few, seed=slice(SHOWN_SEEDS)).values for tree in result.traces.values()
+    ]  # fmt: skip
+    dims = ("model", "prompt", "seed", "y", "x", "rgb")
+    coords = {
+        "model": list(result.traces),
+        "prompt": [result.prompts[i] for i in few],
+        "seed": first["seed"].values[:SHOWN_SEEDS],
+    }
+    return xr.Dataset({"images": (dims, np.stack(pictures))}, coords)
+
+
+def committed(curve: xr.Dataset) -> xr.Dataset:
+    """``curve`` of :func:`xhat.analysis.commitment.commitment` with the share of runs that are committed by a step."""
+    steps = np.arange(curve.sizes["step"])
+    by = (curve["committed_at"].values[..., None] <= steps).mean(1)  # (prompt, step)
+    interval = stats.bootstrap_mean(by)
+    bounds = {"mean": interval.estimate, "low": interval.low, "high": interval.high}
+    attrs = interval.attrs | curve["committed_at"].attrs
+    return curve.assign({f"committed_{name}": ("step", values, attrs) for name, values in bounds.items()})
