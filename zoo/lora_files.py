@@ -194,10 +194,10 @@ def _factors(file: LoraFile, target: str, parts: Mapping[str, torch.Tensor], lay
             f"{file.path} does not fit {target!r}: the layer is {tuple(weight.shape)}, the factors are "
             f"{tuple(a.shape)} and {tuple(b.shape)}. {family(file)}"
         )
-    return a, b * _strength(file, target, parts, len(a))
+    return a, b * strength(file, target, parts, len(a))
 
 
-def _strength(file: LoraFile, target: str, parts: Mapping[str, torch.Tensor], rank: int) -> float:
+def strength(file: LoraFile, target: str, parts: Mapping[str, torch.Tensor], rank: int) -> float:
     """alpha/rank: of the file's ``alpha`` keys, or of the settings that newer diffusers writes beside the weights."""
     if "alpha" in parts:
         return float(parts["alpha"]) / rank
