@@ -7,6 +7,7 @@ the student's own timesteps. What was heard can be given to the denoiser again: 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from xhat.hooks.noise import NoiseLevel, noise_level
+from xhat.hooks.noise import NoiseLevel, noise_level, scales, space, x0_at
 from xhat.hooks.points import denoiser_of, parts_of
 from xhat.hooks.rehearse import with_defaults
 from xhat.hooks.rows import take
@@ -38,8 +39,8 @@ class States:
     def __len__(self) -> int:
         return len(self.x_t)
 
-    def __getitem__(self, index: Sequence[int]) -> States:
-        return States(self.x_t[index], self.timestep[index], tuple(self.level[i] for i in index))
+    def __getitem__(self, index: torch.Tensor) -> States:
+        return States(self.x_t[index], self.timestep[index], tuple(self.level[int(i)] for i in index))
 
 
 def states(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], **call: Any) -> States:
@@ -75,6 +76,18 @@ def predict(denoiser: nn.Module, given: Condition, x_t: torch.Tensor, timestep: 
     first, second = _names(denoiser)
     output = denoiser(**{first: x_t, second: timestep}, **rows, return_dict=False)[0]
     return output.chunk(2, dim=1)[0] if output.shape[1] == 2 * x_t.shape[1] else output
+
+
+def pred_x0(scheduler: Any, seen: States, output: torch.Tensor) -> torch.Tensor:
+    """x̂₀ (n, …) that the outputs on these inputs stand for.
+
+    Networks of σ-space schedulers are given x/√(1+σ²): it is scaled back before x̂₀ is taken.
+    """
+    rows = []
+    for x, level, out in zip(seen.x_t, seen.level, output, strict=True):
+        own = x if space(scheduler) == "flow" else x * math.hypot(*scales(scheduler, level))
+        rows.append(x0_at(scheduler, out[None], level, own[None]))
+    return torch.cat(rows)
 
 
 def network_of(pipe: Any) -> Any:

@@ -48,7 +48,7 @@ def train_lora(
             set_rate(optimizer, i, steps, rate, warmup=min(20, steps // 5 + 1))
             value = loss(i)
             optimizer.zero_grad()
-            value.backward()
+            value.backward(inputs=list(weights.parameters()))  # nothing else of the pipeline collects gradients
             torch.nn.utils.clip_grad_norm_(weights.parameters(), 1.0)
             optimizer.step()
             return {"loss": value.item()}

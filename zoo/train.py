@@ -1,4 +1,4 @@
-"""Train the embedded family: ``python -m xhat.zoo.train vae|base|dmd|lcm|turbo|paired|judge``.
+"""Train the embedded family: ``python -m xhat.zoo.train vae|base|dmd|lcm|turbo|paired|judge|sliders|styles``.
 
 Each run is seeded, shows a progress line, draws sample grids, and goes on where it was stopped.
 """
@@ -21,6 +21,8 @@ TRAINERS = {
         "student by regression on the base's own pairs; needs the base",
     ),
     "judge": ("xhat.zoo.judge", "train_judge", "the attribute judge; needs the vae"),
+    "sliders": ("xhat.zoo.sliders", "train_sliders", "sliders on the base, and some on dmd; needs both"),
+    "styles": ("xhat.zoo.custom", "train_styles", "LoRAs of the styles kept out; needs the base"),
 }
 
 

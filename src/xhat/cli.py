@@ -14,13 +14,16 @@ MODEL is an embedded name (demo/base, demo/dmd, …), a diffusers folder, or a h
 EXAMPLES = """examples:
   xhat demo                                  trace the embedded pair, print the table, write the report
   xhat figures --list                        what can be redrawn without a model, and `xhat report` to read it
+  xhat swaps --pair demo/dmd                 which step decides: the base, the noise, or the step left out
+  xhat similarity                            where students' representations leave the base's
+  xhat slider apply demo/base demo/dmd --slider square    one slider on both, by scale
   xhat models                                the embedded family
   xhat points demo/base                      what can be hooked
   xhat trace demo/dmd --prompts "a planet" "a critter" --seeds 0:64 --hooks h "up.*" --store runs/dmd.zarr
 """
 
 # in the order of the help; each is a file in commands/
-COMMANDS = ("demo", "figures", "report", "models", "points", "trace")
+COMMANDS = ("demo", "figures", "report", "similarity", "models", "points", "trace", "swaps", "slider")
 
 
 def main(argv: list[str] | None = None) -> int:
