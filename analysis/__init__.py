@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 _EXPORTS = {
+    "Policy": "xhat.analysis.policy",
     "Arm": "xhat.analysis.arms",
     "measure_arms": "xhat.analysis.arms",
     "summarised": "xhat.analysis.arms",

@@ -21,6 +21,7 @@ _EXPORTS = {
     "RIVALS": "xhat.samplers.rivals",
     "extract_lora": "xhat.samplers.lowrank",
     "LowRank": "xhat.samplers.lowrank",
+    "Adaptive": "xhat.samplers.adaptive",
 }
 
 __all__ = list(_EXPORTS)

@@ -23,6 +23,7 @@ _EXPORTS = {
     "gram": "xhat.hooks.reduce",
     "hybrid": "xhat.samplers.hybrid",
     "Plan": "xhat.samplers.plan",
+    "Policy": "xhat.analysis.policy",
     "load_pair": "xhat.zoo.pairs",
 }
 _PACKAGES = ("hooks", "zoo", "samplers", "probes", "analysis", "figures")
