@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from xhat.zoo.lora import remove, set_scales
+from xhat.analysis.lora import lora_of, random_like, tensors_of
+from xhat.zoo.lora import load_slider, remove, set_scales
+from xhat.zoo.slider import save_lora
 
 Score = Callable[[np.ndarray, str], np.ndarray]
 """(latents (n, c, h, w), prompt) → (n,): how much of the control's target is in each picture."""
@@ -22,37 +23,42 @@ ADAPTER = "control"
 
 @dataclass(frozen=True)
 class Control:
-    """``source``: what ``pipe.load_lora_weights`` takes. ``trained_on``: name of a model. ``score``: how its effect is
-    read, None where nothing can read it (a random LoRA). ``signed``: whether it goes both ways from 0."""
+    """``file``: its weights. ``trained_on``: name of a model. ``score``: how its effect is read, None where nothing
+    reads it (a random LoRA). ``signed``: whether its scale goes both ways from 0. ``attribute``: what it turns, as the
+    judge calls it."""
 
     name: str
-    source: Path | Mapping[str, torch.Tensor] = field(repr=False)
+    file: Path
     trained_on: str = "base"
     prompts: tuple[str, ...] = ()
-    score: Score | None = field(default=None, repr=False)
+    score: Score | None = field(default=None, repr=False, compare=False)
     attribute: str = ""
     signed: bool = True
+    what: str = ""
 
     def identity(self) -> str:
-        """sha256 of its weights."""
-        digest = hashlib.sha256()
-        if isinstance(self.source, Mapping):
-            for key, tensor in sorted(self.source.items()):
-                digest.update(key.encode() + tensor.detach().contiguous().numpy().tobytes())
-        else:
-            digest.update(Path(self.source).read_bytes())
-        return digest.hexdigest()
+        """sha256 of its file."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()
 
     @contextmanager
     def on(self, pipe: Any) -> Iterator[Callable[[float], None]]:
-        """Within the block the pipeline runs with the LoRA; what is given sets its scale, 1 at first.
-
-        Afterwards the pipeline is as it was, adapters loaded before included.
-        """
-        source = dict(self.source) if isinstance(self.source, Mapping) else self.source
-        pipe.load_lora_weights(source, adapter_name=ADAPTER)
+        """Within the block the pipeline runs with the LoRA; what is given sets its scale, 1 at first."""
+        load_slider(pipe, self.file, ADAPTER, scale=1.0)
         try:
-            set_scales(pipe, {ADAPTER: 1.0})
             yield lambda scale: set_scales(pipe, {ADAPTER: scale})
         finally:
             remove(pipe, ADAPTER)
+
+
+def random_controls(like: list[Control], count: int, folder: Path) -> list[Control]:
+    """LoRAs of random factors with the layers, ranks and norms of others, taken in turn: nulls. Files in ``folder``."""
+    made = []
+    for i in range(count):
+        one = like[i % len(like)]
+        name = f"random-{i}"
+        path = folder / f"{name}-{one.identity()[:12]}.safetensors"
+        if not path.exists():
+            notes = {"objective": "none: random factors", "like": one.name, "seed": i}
+            save_lora(path, tensors_of(random_like(lora_of(one.file), seed=i)), notes)
+        made.append(Control(name, path))
+    return made

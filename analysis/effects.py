@@ -18,7 +18,9 @@ from xhat.hooks.edit import EQUAL, Source, replace
 from xhat.hooks.noise import NoiseLevel, x0_at
 from xhat.hooks.trace import trace
 
-POINTS = ("**.res.*", "**.attn.?", "h")
+POINTS = ("**.res.*", "**.attn.?")
+"""Every residual block and every attention of a UNet."""
+
 INPUT, X0 = "in@input", "x0"
 REDUCTION = "project(256)"
 SAMPLE = ("prompt", "seed", "step")
@@ -42,9 +44,7 @@ def free_runs(
     parts = []
     for some in _chunks(prompts, max(1, 64 // len(seeds))):  # every step and branch of a chunk is in memory at once
         hooks = {point: REDUCTION for point in points} | {INPUT: "full"}
-        tree = trace(
-            pipe, some, seeds=seeds, hooks=hooks, batch_size=batch_size, progress=False, output_type="latent"
-        )
+        tree = trace(pipe, some, seeds=seeds, hooks=hooks, batch_size=batch_size, progress=False, output_type="latent")
         steps = _steps_at(tree.coords["sigma"].values, sigmas, type(pipe).__name__)
         parts.append(_readings(tree, steps, tree["pred_x0"].isel(step=steps).values))
     return xr.concat(parts, "prompt", coords="minimal", compat="override")
@@ -128,5 +128,7 @@ def _chunks(items: Sequence[str], size: int) -> list[list[str]]:
 
 
 def points_of(data: xr.Dataset) -> list[str]:
-    """Names of the readings in a dataset of this file, x̂₀ first, then in the order of the network."""
-    return [X0, *(str(name) for name in data.data_vars if name not in (X0, "input"))]
+    """Names of the readings in a dataset of this file, in the order of the network, x̂₀ last."""
+    stages = {"down": 0, "mid": 1, "h": 1, "up": 2}  # a UNet names its middle after its end
+    names = [str(name) for name in data.data_vars if name not in (X0, "input")]
+    return [*sorted(names, key=lambda name: stages.get(name.partition(".")[0], 0)), X0]

@@ -1,12 +1,10 @@
-"""The factors of a LoRA: read from a file, a mapping of tensors or a loaded adapter; random ones of the same size.
+"""The factors of a LoRA: of a file or of a loaded adapter; random ones of the same size.
 
 A LoRA changes a layer's weight by ΔW = s·B·A, with B (out, r), A (r, in·kh·kw) and s = alpha/r. Here s is already in B.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 
 from xhat.hooks.points import denoiser_of
+from xhat.zoo.lora_files import read_lora, strength
 
 
 @dataclass(frozen=True)
@@ -38,28 +37,21 @@ class Factors:
 Lora = Mapping[str, Factors]
 """layer → its factors."""
 
-_ENDS = {
-    "lora_A.weight": "down", "lora_B.weight": "up",  # PEFT
-    "lora_down.weight": "down", "lora_up.weight": "up",  # Kohya
-    "lora.down.weight": "down", "lora.up.weight": "up", "alpha": "alpha",  # older diffusers
-}  # fmt: skip
-_PREFIXES = re.compile(r"^(lora_unet_|lora_transformer_|unet\.|transformer\.|base_model\.model\.)")
-
 
 def lora_of(source: Any, adapter: str | None = None) -> Lora:
     """The factors of a LoRA, float64, alpha/rank applied.
 
-    ``source``: a safetensors file, a mapping of its tensors (PEFT's, Kohya's or diffusers' keys), what this function
-    gave before, or a pipeline or denoiser with a loaded adapter (``adapter`` names it where there are several).
-    Layers of the text encoder are left out. Raises ValueError where there are no factors, and where half a pair is
-    missing.
+    ``source``: a file (:mod:`xhat.zoo.lora_files`), a pipeline or denoiser with a loaded adapter, at its scale (``adapter``
+    names it where there are several), or what this function gave before. Raises ValueError where there are no factors.
     """
-    if isinstance(source, Mapping) and all(isinstance(v, Factors) for v in source.values()) and source:
+    if isinstance(source, Mapping):
         return source
     if isinstance(source, str | Path):
-        return _of_tensors(*_read(Path(source)))
-    if isinstance(source, Mapping):
-        return _of_tensors(source, {})
+        file = read_lora(source)
+        return {
+            name: _flat(parts["up"], parts["down"], strength(file, name, parts, len(parts["down"])))
+            for name, parts in file.layers.items()
+        }
     return _of_adapter(source if isinstance(source, torch.nn.Module) else denoiser_of(source), adapter)
 
 
@@ -81,7 +73,7 @@ def random_like(lora: Lora, seed: int) -> dict[str, Factors]:
 
 
 def tensors_of(lora: Lora) -> dict[str, torch.Tensor]:
-    """The tensors that ``pipe.load_lora_weights`` takes: PEFT's keys, float32, alpha = rank.
+    """The tensors of a LoRA file: PEFT's keys, float32, alpha = rank.
 
     >>> sorted(tensors_of({"mid.conv1": Factors(torch.ones(6, 2), torch.ones(2, 4))}))
     ['unet.mid.conv1.lora_A.weight', 'unet.mid.conv1.lora_B.weight']
@@ -112,46 +104,6 @@ def _few(lora: Lora) -> str:
     return ", ".join(list(lora)[:3]) + (", …" if len(lora) > 3 else "")
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """A file's tensors, and PEFT's settings where diffusers put them into its header."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            notes = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
-            return {key: file.get_tensor(key) for key in file.keys()}, notes
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} could not be read as safetensors: {error}") from error
-
-
-def _of_tensors(tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> dict[str, Factors]:
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
-        end = next((e for e in _ENDS if key.endswith(f".{e}")), None)
-        if end is None or key.startswith(("text_encoder", "lora_te")):
-            continue
-        layer = _PREFIXES.sub("", key.removesuffix(f".{end}")).removesuffix(".processor")
-        parts.setdefault(layer, {})[_ENDS[end]] = tensor.detach().double()
-    if not parts:
-        raise ValueError(f"no LoRA factors among the keys {sorted(tensors)[:3]}: expected lora_A/lora_B or lora_down/up")
-    settings = {k.partition(".")[2]: v for k, v in notes.items() if not k.startswith("text_encoder")}
-    made = {}
-    for layer, part in parts.items():
-        if not {"up", "down"} <= part.keys():
-            raise ValueError(f"{layer} has only {', '.join(part)}: a LoRA needs both factors of a layer")
-        rank = part["down"].shape[0]
-        alpha = float(part["alpha"]) if "alpha" in part else _alpha(settings, layer, rank)
-        made[layer] = _flat(part["up"], part["down"], alpha / (rank**0.5 if settings.get("use_rslora") else rank))
-    return made
-
-
-def _alpha(settings: Mapping[str, Any], layer: str, rank: int) -> float:
-    for pattern, value in settings.get("alpha_pattern", {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", layer):
-            return float(value)
-    return float(settings.get("lora_alpha", rank))
-
-
 def _of_adapter(denoiser: torch.nn.Module, adapter: str | None) -> dict[str, Factors]:
     layers = {n.removesuffix(".base_layer"): m for n, m in denoiser.named_modules() if hasattr(m, "lora_A")}
     names = sorted({name for m in layers.values() for name in m.lora_A})
@@ -160,13 +112,13 @@ def _of_adapter(denoiser: torch.nn.Module, adapter: str | None) -> dict[str, Fac
     if adapter is None and len(names) > 1 or adapter is not None and adapter not in names:
         raise ValueError(f"adapter={adapter!r}: expected one of the loaded {', '.join(names)}")
     chosen = adapter or names[0]
+    chosen_layers = {name: m for name, m in layers.items() if chosen in m.lora_A}
     return {
-        name: _flat(m.lora_B[chosen].weight.detach().double(), m.lora_A[chosen].weight.detach().double(), m.scaling[chosen])
-        for name, m in layers.items()
-        if chosen in m.lora_A
-    }  # fmt: skip
+        name: _flat(m.lora_B[chosen].weight, m.lora_A[chosen].weight, m.scaling[chosen])
+        for name, m in chosen_layers.items()
+    }
 
 
 def _flat(up: torch.Tensor, down: torch.Tensor, scale: float) -> Factors:
     kernel = tuple(down.shape[1:]) if down.ndim == 4 else None
-    return Factors(scale * up.flatten(1), down.flatten(1), kernel)
+    return Factors(scale * up.detach().double().flatten(1), down.detach().double().flatten(1), kernel)

@@ -9,6 +9,8 @@ from scipy.linalg import orth, subspace_angles
 
 from xhat.analysis.alignment import lora_cosine, principal_angles
 from xhat.analysis.lora import Factors, lora_of, random_like, tensors_of
+from xhat.zoo.lora import load_slider
+from xhat.zoo.slider import save_lora
 
 
 def gaussian(seed: int, rank: int = 3, kernel: tuple[int, ...] | None = None) -> dict[str, Factors]:
@@ -127,7 +129,9 @@ def test_factors_of_an_adapter_are_what_it_adds_to_the_weights(adapted):
     lora = lora_of(adapted)
     module = adapted.unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1.to_q
     delta = module.get_delta_weight("s").detach().double().numpy()
-    np.testing.assert_allclose(full(lora["down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"]), delta, atol=1e-6)
+    np.testing.assert_allclose(
+        full(lora["down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"]), delta, atol=1e-6
+    )
     conv = adapted.unet.mid_block.resnets[0].conv1
     factors = lora["mid_block.resnets.0.conv1"]
     np.testing.assert_allclose(full(factors), conv.get_delta_weight("s").detach().flatten(1).numpy(), atol=1e-6)
@@ -159,23 +163,20 @@ def test_a_file_of_any_kind_gives_the_factors_of_the_adapter(adapted, tmp_path):
         np.testing.assert_allclose(full(read[name.replace(".", "_")]), full(f), rtol=1e-5, atol=1e-6)
 
 
-def test_factors_go_back_into_a_pipeline(adapted, tiny):
-    pipe = tiny.sd(seed=1)
+def test_factors_go_back_into_a_pipeline(adapted, tiny, tmp_path):
+    pipe, file = tiny.sd(seed=1), tmp_path / "back.safetensors"
     lora = lora_of(adapted)
-    pipe.load_lora_weights(tensors_of(lora), adapter_name="back")
+    save_lora(file, tensors_of(lora), {})
+    load_slider(pipe, file, scale=1.0)
     back = lora_of(pipe)
     assert back.keys() == lora.keys()
     for name in lora:
-        np.testing.assert_allclose(full(back[name]), full(lora[name]), atol=1e-6)
+        np.testing.assert_allclose(full(back[name]), full(lora[name]), atol=1e-2)  # files are in half precision
 
 
 def test_what_is_no_lora_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="no LoRA loaded"):
         lora_of(tiny.sd())
-    with pytest.raises(ValueError, match="no LoRA factors among"):
-        lora_of({"weight": torch.ones(2)})
-    with pytest.raises(ValueError, match="only down"):
-        lora_of({"a.lora_A.weight": torch.ones(2, 3)})
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="could not be read"):
+    with pytest.raises(ValueError, match="no safetensors file"):
         lora_of(tmp_path / "x.safetensors")
