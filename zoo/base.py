@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,9 @@ def train_base(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu
     tokenizer, scheduler = make_tokenizer(), base_scheduler()
     unet = make_unet().to(device, memory_format=torch.channels_last)
     text = make_text_encoder().to(device)
+    before = 0
     if warm:
+        before = json.loads((WEIGHTS / "base" / "training.json").read_text())["steps"]
         shipped = load_pipeline(WEIGHTS / "base")
         unet.load_state_dict(shipped.unet.state_dict())
         text.load_state_dict(shipped.text_encoder.state_dict())
@@ -98,7 +101,7 @@ def train_base(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu
     parts = {"model": model, "average": average, "optimizer": optimizer}
     train_loop(runs / "base", parts, step, steps, look=look, look_every=1500)
     save(WEIGHTS / "base")
-    note_training(WEIGHTS / "base", steps, seed)
+    note_training(WEIGHTS / "base", before + steps, seed)
 
 
 def batch(data: Latents, tokenizer: Any, seed: int, i: int, size: int = BATCH) -> tuple[torch.Tensor, ...]:

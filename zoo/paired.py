@@ -16,7 +16,7 @@ from xhat.zoo.distil import TIMESTEPS, Teacher, distil, load_teacher, seeded
 from xhat.zoo.loop import set_rate
 from xhat.zoo.nets import base_scheduler
 
-STEPS, BATCH, RATE, PAIRS, GUIDANCE, FINE = 1200, 32, 4e-4, 2560, 3.0, 5
+STEPS, BATCH, RATE, PAIRS, GUIDANCE, FINE = 1200, 32, 4e-4, 1920, 3.0, 5
 
 
 def train_paired(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu", pairs: int = PAIRS) -> None:
