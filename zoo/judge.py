@@ -76,17 +76,21 @@ class Judge(nn.Module):
         return np.concatenate([self(part).numpy() for part in _images(images).split(256)])
 
     @torch.no_grad()
+    def probabilities(self, images: np.ndarray | torch.Tensor, kind: str) -> dict[str, np.ndarray]:
+        """(n, values) of the kind, and of every attribute that a picture of this kind has; rows sum to 1."""
+        parts = [self.logits(part) for part in _images(images).split(256)]
+        return {
+            name: torch.cat([part[i] for part in parts]).softmax(1).numpy()
+            for i, (owner, name, _) in enumerate(HEADS)
+            if owner in ("", kind)
+        }
+
     def read(self, images: np.ndarray | torch.Tensor, kind: str) -> Reading:
         """Read the attributes that a picture of this kind has."""
-        parts = [self.logits(part) for part in _images(images).split(256)]
-        best: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        for i, (owner, name, _) in enumerate(HEADS):
-            if owner in ("", kind):
-                confidence, label = torch.cat([part[i] for part in parts]).softmax(1).max(1)
-                best[name] = (label.numpy(), confidence.numpy())
-        kinds = best.pop("kind")
-        labels, confidence_of = ({k: v[j] for k, v in best.items()} for j in (0, 1))
-        return Reading(kind, *kinds, labels, confidence_of)
+        likely = self.probabilities(images, kind)
+        labels = {name: p.argmax(1) for name, p in likely.items()}
+        confidence = {name: p.max(1) for name, p in likely.items()}
+        return Reading(kind, labels.pop("kind"), confidence.pop("kind"), labels, confidence)
 
     def obedience(self, images: np.ndarray | torch.Tensor, prompt: str) -> np.ndarray:
         """(n,) share of what the prompt states that is read back from each picture."""
