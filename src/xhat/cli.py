@@ -23,7 +23,7 @@ EXAMPLES = """examples:
 """
 
 # in the order of the help; each is a file in commands/
-COMMANDS = ("demo", "figures", "report", "similarity", "models", "points", "trace", "swaps", "slider")
+COMMANDS = ("demo", "figures", "report", "similarity", "tables", "models", "points", "trace", "swaps", "slider")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,72 @@
+"""Similarity of base and students over layer × noise, and beside it what similarity is worth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xhat.figures.style import colour, label, marker, new_figure
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE = "Similarity of representations, layer by layer, at equal noise"
+CAPTION = (
+    "Debiased linear CKA of each layer of the base with the same layer of another network, samples matched. Maps: the "
+    "students, a dot where the similarity cannot be told from that of unrelated prompts (permutation of prompts, "
+    "corrected over the map). Below: the same numbers by depth, one panel a noise level, with 95 % jackknife intervals "
+    "over prompts, beside the base's own weights at as few steps, an untrained network, and the base under other "
+    "seeds. The last layer, x_t, is the network's input."
+)
+BASELINES = ("base_few", "untrained")
+ALPHA = 0.05
+
+
+def draw(data: xr.Dataset) -> Figure:
+    """``data`` of :func:`xhat.analysis.students.student_similarity`."""
+    students = [name for name in data["network"].values.tolist() if name not in BASELINES]
+    levels = data["level"].values
+    figure = new_figure("text", 4.6)
+    maps, profiles = figure.subfigures(2, 1, height_ratios=(1.15, 1), squeeze=False)[:, 0]
+    axes = maps.subplots(1, len(students), squeeze=False, sharey=True)[0]
+    for axis, student in zip(axes, students, strict=True):
+        image = _map(axis, data.sel(network=student), label(student))
+    axes[0].set_yticks(range(data.sizes["layer"]), data["layer"].values.tolist(), fontsize=6)
+    maps.colorbar(image, ax=axes, label="CKA with the base", pad=0.01, aspect=14)
+    shown = profiles.subplots(1, len(levels), squeeze=False, sharey=True)[0]
+    for axis, level in zip(shown, levels, strict=True):
+        _profile(axis, data.sel(level=level), [*students, *BASELINES])
+        axis.set_title(f"σ = {level:.2g}")
+    shown[0].set_ylabel("CKA with the base")
+    handles, labels = shown[0].get_legend_handles_labels()
+    profiles.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _map(axis: Axes, data: xr.Dataset, title: str) -> Any:
+    cells = data["cka"].transpose("layer", "level").values
+    image = axis.imshow(np.clip(cells, 0, 1), vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    rows, columns = np.nonzero(data["p_map"].transpose("layer", "level").values > ALPHA)
+    axis.scatter(columns, rows, s=5, color="white", edgecolors="black", linewidths=0.4)
+    axis.set_title(title)
+    axis.set_xticks(range(data.sizes["level"]), [f"{s:.2g}" for s in data["level"].values])
+    axis.set_xlabel("noise level σ")
+    axis.spines[:].set_visible(False)
+    return image
+
+
+def _profile(axis: Axes, data: xr.Dataset, networks: list[str]) -> None:
+    names = data["layer"].values.tolist()
+    depth = np.arange(len(names))
+    for name in networks:
+        one = data.sel(network=name)
+        text = label(name)
+        axis.plot(depth, one["cka"], marker=marker(name), ms=2.2, lw=1, color=colour(name), label=text)
+        axis.fill_between(depth, one["low"], one["high"], color=colour(name), alpha=0.15, lw=0)
+    if "seed_to_seed" in data:
+        axis.plot(depth, data["seed_to_seed"], ls=":", lw=1, color="#333333", label="base, other seeds")
+    axis.set_xticks(depth, names, rotation=90, fontsize=5.5)
+    axis.set_ylim(-0.1, 1.05)
