@@ -1,23 +1,45 @@
-"""Checkpoint pairs: the embedded family, its data, its training, its judge."""
+"""Checkpoint pairs: published ones by name, and the embedded family, its data, its training, its judge."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
 def list() -> None:
-    """Print the embedded family, a line a model: name, steps, guidance."""
+    """Print the embedded family and the published checkpoints, a line each: name, steps, guidance, what there is."""
+    from xhat.zoo.hub import cached
     from xhat.zoo.pairs import DEMO, defaults_of, embedded
+    from xhat.zoo.published import bases, published
 
+    print("embedded")
     for name, folder in embedded().items():
-        d = defaults_of(folder)
-        print(f"{DEMO}/{name:8} {d['num_inference_steps']:3} steps  guidance {d['guidance_scale']:g}")
+        print(_line(f"{DEMO}/{name}", defaults_of(folder)))
+    print("\npublished: base and checkpoint; * where the weights are in the local Hugging Face cache")
+    for base in bases().values():
+        print(_line(base.name, base.call, f"{'*' if cached(base.repo) else ' '} {base.repo}"))
+        for entry in published().values():
+            if entry.base is base:
+                here = "*" if cached(entry.repo, entry.file) else " "
+                print(_line(entry.name, entry.call, f"{here} {entry.repo} ({entry.kind})"))
+
+
+def _line(name: str, call: Mapping[str, Any], rest: str = "") -> str:
+    guidance = call.get("guidance_scale", call.get("true_cfg_scale", 1.0))
+    return f"  {name:21} {call['num_inference_steps']:3} steps  guidance {guidance:<4g} {rest}".rstrip()
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    homes = {"load_pair": "pairs", "load_model": "pairs", "load_judge": "judge", "parse": "attributes"}
+    homes = {
+        "load_pair": "pairs",
+        "load_model": "pairs",
+        "load_checkpoint": "checkpoints",
+        "published": "published",
+        "load_judge": "judge",
+        "parse": "attributes",
+    }
     if name in homes:
         return getattr(import_module(f"xhat.zoo.{homes[name]}"), name)
     raise AttributeError(f"module 'xhat.zoo' has no attribute {name!r}")

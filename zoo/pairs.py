@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import html
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from xhat.zoo.pipelines import BASE_DEFAULTS, STUDENT_DEFAULTS, defaults_of, load_pipeline
+from xhat.zoo.published import Published, bases, find, published
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["BASE_DEFAULTS", "STUDENT_DEFAULTS", "Pair", "defaults_of", "embedded", "load_model", "load_pair",
+           "load_pipeline"]  # fmt: skip
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEMO = "demo"
-BASE_DEFAULTS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 3.0}
-STUDENT_DEFAULTS: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 1.0}
 
 
 @dataclass
 class Pair:
     """A base and the students distilled from it. Pipelines are loaded on first use; ``student`` is the chosen one.
 
-    Each pipeline carries ``xhat_defaults``, the steps and guidance that belong to it.
+    Each pipeline carries ``xhat_defaults``, the steps and guidance that belong to it; ``defaults`` has them by name
+    without loading anything.
     """
 
     name: str
-    folders: dict[str, Path] = field(repr=False)
+    loaders: Mapping[str, Callable[[Pair], Any]] = field(repr=False)
     chosen: str
+    defaults: Mapping[str, Mapping[str, Any]] = field(repr=False, default_factory=dict)
 
     @cached_property
     def base(self) -> Any:
-        return load_pipeline(self.folders["base"])
+        return self.loaders["base"](self)
 
     @cached_property
     def students(self) -> dict[str, Any]:
         """name → pipeline, every student of the family."""
-        return {name: load_pipeline(folder) for name, folder in self.folders.items() if name != "base"}
+        return {name: load(self) for name, load in self.loaders.items() if name != "base"}
 
     @property
     def student(self) -> Any:
@@ -43,25 +51,50 @@ class Pair:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{name}</td><td>{d['num_inference_steps']}</td><td>{d['guidance_scale']}</td></tr>"
-            for name, d in ((name, defaults_of(folder)) for name, folder in self.folders.items())
+            f"<tr><td>{name}</td><td>{d.get('num_inference_steps', '')}</td><td>{d.get('guidance_scale', '')}</td></tr>"
+            for name, d in self.defaults.items()
         )
-        return f"<b>{self.name}</b><table><tr><th>model<th>steps<th>guidance</tr>{rows}</table>"
+        head = "<tr><th>model<th>steps<th>guidance</tr>"
+        return f"<b>{html.escape(self.name)}</b><table>{head}{rows}</table>"
 
 
-def load_pair(name: str = DEMO) -> Pair:
-    """The embedded pair: ``"demo"`` (student ``dmd``) or ``"demo/<student>"``.
+def load_pair(name: str = DEMO, *, dtype: torch.dtype | None = None) -> Pair:
+    """A pair by name: ``"demo"`` (student ``dmd``), ``"demo/<student>"``, or a published one, ``"sdxl/dmd2"``.
 
-    Raises ValueError for any other name, with the nearest ones.
+    Nothing is loaded yet; the weights of a published pair come from the hub's cache or the network. ``dtype`` is that
+    of the weights, float32 where it is left out. Raises ValueError for any other name, with the nearest ones.
     """
+    if name in published():
+        return _published(find(name), dtype)
     folders = embedded()
     family, _, chosen = name.partition("/")
     students = [n for n in folders if n != "base"]
     if family != DEMO or (chosen and chosen not in students):
-        known = [DEMO, *(f"{DEMO}/{n}" for n in students)]
+        known = [DEMO, *(f"{DEMO}/{n}" for n in students), *published()]
         near = difflib.get_close_matches(name, known, 1) or known
-        raise ValueError(f"unknown pair {name!r}; did you mean {near[0]!r}? Known pairs: {', '.join(known)}")
-    return Pair(name, folders, chosen or students[0])
+        raise ValueError(f"unknown pair {name!r}; did you mean {near[0]!r}? `xhat models` lists the known pairs")
+    loaders = {member: _of_folder(folder, dtype) for member, folder in folders.items()}
+    defaults = {member: defaults_of(folder) for member, folder in folders.items()}
+    return Pair(name, loaders, chosen or students[0], defaults)
+
+
+def _of_folder(folder: Path, dtype: torch.dtype | None) -> Callable[[Pair], Any]:
+    return lambda pair: load_pipeline(folder, **_typed(dtype))
+
+
+def _published(entry: Published, dtype: torch.dtype | None) -> Pair:
+    from xhat.zoo.checkpoints import load_published
+
+    student = entry.name.partition("/")[2]
+    loaders: dict[str, Callable[[Pair], Any]] = {
+        "base": lambda pair: load_model(entry.base.name, dtype=dtype),
+        student: lambda pair: load_published(entry, pair.base, **_typed(dtype)),
+    }
+    return Pair(entry.name, loaders, student, {"base": dict(entry.base.call), student: dict(entry.call)})
+
+
+def _typed(dtype: torch.dtype | None) -> dict[str, Any]:
+    return {} if dtype is None else {"dtype": dtype}
 
 
 def embedded() -> dict[str, Path]:
@@ -70,82 +103,41 @@ def embedded() -> dict[str, Path]:
     return {name: WEIGHTS / name for name in order if (WEIGHTS / name / "model_index.json").exists()}
 
 
-def load_model(name: str) -> Any:
-    """A pipeline by embedded name (``demo/base``, ``demo/dmd`` …), diffusers folder, or hub name.
+def load_model(name: str | Path, base: Any = None, *, dtype: torch.dtype | None = None, **loading: Any) -> Any:
+    """A pipeline by embedded name (``demo/base``, ``demo/dmd`` …), family (``sdxl``: its base), published name
+    (``sdxl/dmd2``), folder, file or hub name.
 
-    Raises ValueError for a name that is none of these, and for a folder that is no pipeline.
+    ``base`` and ``loading`` are those of :func:`xhat.zoo.load_checkpoint`, for a checkpoint that is no whole pipeline.
+    Raises ValueError for a name that is none of these, and for what is no checkpoint.
     """
-    folders = embedded()
-    family, _, member = name.partition("/")
-    if family == DEMO:
-        if (member or "base") not in folders:
-            known = [f"{DEMO}/{n}" for n in folders]
-            raise ValueError(f"unknown embedded model {name!r}; there are {', '.join(known)}")
-        return load_pipeline(folders[member or "base"])
-    path = Path(name)
-    if path.exists():
-        if not (path / "model_index.json").exists():
-            raise ValueError(
-                f"{name} is no diffusers pipeline: it has no model_index.json. "
-                "Expected a folder written by pipe.save_pretrained(folder)"
-            )
-        return load_pipeline(path)
-    return _from_hub(name)
+    from xhat.zoo.checkpoints import load_checkpoint, load_published
 
-
-def load_pipeline(folder: Path | str) -> Any:
-    """A diffusers pipeline from a folder, in float32, quiet, with its ``xhat_defaults``."""
-    import torch
-    from diffusers import DiffusionPipeline
-
-    with _quiet():
-        try:
-            pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{folder} could not be loaded as a diffusers pipeline: {error}") from error
-    pipe.set_progress_bar_config(disable=True)
-    pipe.xhat_defaults = defaults_of(Path(folder))
-    return pipe
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no warnings while loading: diffusers warns of the AutoencoderTiny that it then runs."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = (diffusers_logging, transformers_logging)
-    before = [library.get_verbosity() for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
+    name = str(name)
+    if name.partition("/")[0] == DEMO and not Path(name).exists():
+        return load_pipeline(_embedded_folder(name), **_typed(dtype))
+    if name in published():
+        entry = find(name)
+        return load_published(entry, base if base is not None else entry.base.name, **_typed(dtype))
+    if name in bases():
+        pipe = load_pipeline(bases()[name].repo, **_typed(dtype))
+        pipe.xhat_defaults = dict(bases()[name].call)
+        return pipe
     try:
-        yield
-    finally:
-        for library, verbosity in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)
-            library.enable_progress_bar()
-
-
-def defaults_of(folder: Path) -> dict[str, Any]:
-    """Steps and guidance that belong to a checkpoint: from its ``xhat.json`` if it has one, else by its scheduler."""
-    file = Path(folder) / "xhat.json"
-    if file.exists():
-        return json.loads(file.read_text())
-    config = Path(folder) / "scheduler" / "scheduler_config.json"
-    few = config.exists() and json.loads(config.read_text()).get("_class_name") in ("LCMScheduler", "TCDScheduler")
-    return dict(STUDENT_DEFAULTS) if few else {}
-
-
-def _from_hub(name: str) -> Any:
-    """A pipeline of the Hugging Face hub, from the local cache or the network; never remote code."""
-    try:
-        return load_pipeline(name)
+        return load_checkpoint(name, base, **_typed(dtype), **loading)
     except ValueError as error:
-        known = [f"{DEMO}/{n}" for n in embedded()]
+        known = [f"{DEMO}/{n}" for n in embedded()] + [*published(), *bases()]
+        near = [] if Path(name).exists() else difflib.get_close_matches(name, known, 1, cutoff=0.7)
+        if not near:
+            raise
+        raise ValueError(f"unknown model {name!r}; did you mean {near[0]!r}? ({error})") from error
+
+
+def _embedded_folder(name: str) -> Path:
+    folders = embedded()
+    member = name.partition("/")[2] or "base"
+    if member not in folders:
+        known = [f"{DEMO}/{n}" for n in folders]
         near = difflib.get_close_matches(name, known, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"unknown model {name!r}: no embedded model ({', '.join(known)}), no folder, and not to be had from the "
-            f"hub.{hint}"
-        ) from error
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown embedded model {name!r}{hint}; there are {', '.join(known)}")
+    return folders[member]

@@ -102,31 +102,3 @@ def find(name: str) -> Published:
         return known[name]
     near = difflib.get_close_matches(name, known, 3, cutoff=0.4) or sorted(known)
     raise ValueError(f"unknown checkpoint {name!r}; nearest: {', '.join(near)}. `xhat models` lists them all")
-
-
-def cached(repo: str, file: str | None = None) -> bool:
-    """Whether a file of a hub repository lies in the local Hugging Face cache; without ``file``, a model of any kind.
-
-    A pipeline counts where its ``model_index.json`` and every component named there has weights or files.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    if file is not None:
-        return isinstance(try_to_load_from_cache(repo, file), str)
-    if isinstance(try_to_load_from_cache(repo, "config.json"), str):
-        return any(
-            isinstance(try_to_load_from_cache(repo, f"diffusion_pytorch_model{end}.safetensors"), str)
-            for end in ("", ".fp16")
-        )
-    return _pipeline_cached(try_to_load_from_cache(repo, "model_index.json"))
-
-
-def _pipeline_cached(index: Any) -> bool:
-    import json
-    from pathlib import Path
-
-    if not isinstance(index, str):
-        return False
-    components = json.loads(Path(index).read_text())
-    names = [k for k, v in components.items() if isinstance(v, list) and v[0] is not None]
-    return all((Path(index).parent / name).is_dir() for name in names)

@@ -244,7 +244,7 @@ def _flow() -> list[Published]:
         ),
         *(
             _published(
-                f"lightning-{steps}", QWEN, "lightx2v/Qwen-Image-Lightning", "lora",
+                _of_steps("lightning", steps), QWEN, "lightx2v/Qwen-Image-Lightning", "lora",
                 {"num_inference_steps": steps, "true_cfg_scale": 1.0},
                 file=f"Qwen-Image-Lightning-{steps}steps-V1.0.safetensors",
                 scheduler="FlowMatchEulerDiscreteScheduler", scheduler_config=qwen, checked="model card",

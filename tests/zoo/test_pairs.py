@@ -40,8 +40,11 @@ def test_a_folder_that_is_no_pipeline(tmp_path):
         load_model(str(tmp_path))
 
 
-def test_list_names_the_family(capsys):
+def test_list_names_the_family_and_the_published_pairs(capsys):
     from xhat import zoo
+    from xhat.zoo.published import bases, published
 
     zoo.list()
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [f"demo/{n}" for n in embedded()]
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert lines[: len(embedded())] == [f"demo/{n}" for n in embedded()]
+    assert set(lines[len(embedded()) :]) == {*bases(), *published()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "list the embedded family"
+HELP = "list the embedded family and the published pairs"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
