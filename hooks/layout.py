@@ -64,7 +64,7 @@ def _compressor(dtype: np.dtype) -> BloscCodec:
 def write_coords(group: zarr.Group, schema: Schema, samples: Mapping[str, np.ndarray]) -> None:
     for where, attrs in schema.attrs.items():
         if where:
-            group.require_group(where).attrs.update(attrs)
+            group.require_group(where).update_attributes(dict(attrs))  # at once: attrs.update writes a file a key
     coords = dict(schema.coords)
     coords[""] = dict(coords[""]) | {name: (name, values) for name, values in samples.items()}
     for where, names in coords.items():

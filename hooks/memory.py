@@ -60,18 +60,19 @@ def tree_of(
 ) -> xr.DataTree:
     """The trace of arrays with their dimensions, by path. Those that wait for it become Gram matrices."""
     count = int(np.prod([len(v) for v in samples.values()]))
-    groups: dict[str, xr.Dataset] = {}
-    for group, attrs in schema.attrs.items():
-        coords = {k: (dim, values) for k, (dim, values) in schema.coords.get(group, {}).items()}
-        if group == "":
-            coords |= {name: (name, values) for name, values in samples.items()}
-        groups[group] = xr.Dataset(coords=coords, attrs=dict(attrs))
+    variables: dict[str, dict[str, Any]] = {group: {} for group in schema.attrs}
     for path, (array, dims) in arrays.items():
         group, _, name = path.rpartition("/")
         if group.startswith(f"{SCRATCH}/"):
             group, (array, dims) = group.replace(SCRATCH, ACTIVATIONS, 1), _gram(array, dims, count)
-        groups[group][name] = (dims, array)
-    return xr.DataTree.from_dict({f"/{group}": dataset for group, dataset in groups.items()})
+        variables[group][name] = (dims, array)
+    groups: dict[str, xr.Dataset] = {}
+    for group, attrs in schema.attrs.items():
+        coords: dict[str, Any] = {k: (dim, values) for k, (dim, values) in schema.coords.get(group, {}).items()}
+        if group == "":
+            coords |= {name: (name, values) for name, values in samples.items()}
+        groups[f"/{group}"] = xr.Dataset(variables[group], coords=coords, attrs=dict(attrs))
+    return xr.DataTree.from_dict(groups)
 
 
 def _gram(array: np.ndarray, dims: tuple[str, ...], samples: int) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -41,6 +41,7 @@ class Store:
         self.path, self.tiling, self.rank = path, tiling, rank
         self.config: Mapping[str, Any] = {}
         self.group: zarr.Group | None = None
+        self._arrays: dict[str, zarr.Array] = {}  # opening one costs as much as writing a chunk of it
         self._made = False
 
     def resume(self, config: Mapping[str, Any]) -> bool:
@@ -101,11 +102,17 @@ class Store:
         place = (slice(tile.prompts.start, tile.prompts.stop), slice(tile.seeds.start, tile.seeds.stop))
         with readable_failures(self.path):
             for name, array in arrays.items():
-                target = _node(self.group, name)
+                target = self._array(name)
                 target[place] = array.data.reshape(len(tile.prompts), len(tile.seeds), *array.data.shape[1:])
                 self._flush(target, index)
-            _node(self.group, COMPLETE)[index] = 1
+            self._array(COMPLETE)[index] = 1
         sign_of_life(self.path, self.rank)
+
+    def _array(self, name: str) -> Any:
+        if name not in self._arrays:
+            assert self.group is not None
+            self._arrays[name] = _node(self.group, name)
+        return self._arrays[name]
 
     def _flush(self, array: zarr.Array, index: tuple[int, int]) -> None:
         """Have the chunk on the disk itself, not in a cache that a power cut would empty."""

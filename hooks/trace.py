@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from xhat.hooks import noise
 from xhat.hooks.describe import describe, jsonable
 from xhat.hooks.edit import Edit
+from xhat.hooks.encode import encoded_once
 from xhat.hooks.lock import held, locked
 from xhat.hooks.memory import Memory
 from xhat.hooks.patch import Patch, places
@@ -189,6 +190,7 @@ def _fill(run: Run, sink: Store | Memory, progress: bool) -> None:
             patch = stack.enter_context(Patch(run.pipe, run.edits)) if run.edits else None
             recorder = stack.enter_context(Recorder(run.pipe, run.hooks, _size(run.arguments)))
             stack.enter_context(quiet(run.pipe))
+            stack.enter_context(encoded_once(run.pipe))
             out = stack.enter_context(Writer(sink.write))
             sampler = Sampler(run.pipe, recorder, run.prompts, run.seeds, run.arguments, patch)
             for index in tqdm(todo, desc="trace", unit="batch") if progress else todo:
