@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,7 @@ from xhat.analysis.ledger import check_paired, noise_ledger
 from xhat.hooks.points import denoiser_of, parts_of
 from xhat.hooks.rehearse import with_defaults
 from xhat.hooks.taps import quiet
+from xhat.probes.features import FeatureSpace
 
 __all__ = ["MEASURES", "Arm", "against", "cost", "measure_arms", "measure_finals", "summarised"]
 
@@ -31,18 +32,12 @@ MEASURES = {
 }
 
 
-class Space(Protocol):
-    """Where pictures are compared. ``labels`` and ``fidelity`` (:class:`~xhat.probes.features.JudgeSpace`) may lack."""
-
-    def features(self, latents: np.ndarray) -> np.ndarray: ...
-
-
 def measure_arms(
     arms: Mapping[str, Arm],
     prompts: Iterable[str],
     seeds: Iterable[int],
     *,
-    space: Space,
+    space: FeatureSpace,
     cache: Path | None = None,
     batch_size: int = 24,
     keep_x0: Collection[str] = (),
@@ -76,7 +71,7 @@ def measure_arms(
     return measured.assign_attrs(x_T=paired, seeds=seeds, batch_size=batch_size)
 
 
-def measure_finals(finals: Mapping[str, xr.DataArray], space: Space) -> xr.Dataset:
+def measure_finals(finals: Mapping[str, xr.DataArray], space: FeatureSpace) -> xr.Dataset:
     """The measures of :func:`measure_arms` of final latents (prompt, seed, …), by arm."""
     parts = []
     for final in tqdm(finals.values(), desc="measuring", unit="arm"):
@@ -88,7 +83,7 @@ def measure_finals(finals: Mapping[str, xr.DataArray], space: Space) -> xr.Datas
         )
         parts.append(found[[name for name, v in found.data_vars.items() if v.dims == ("prompt",)]])
     joined = xr.concat(parts, xr.DataArray(list(finals), dims="arm", name="arm"), combine_attrs="override")
-    return joined.assign_attrs(n_seeds=next(iter(finals.values())).sizes["seed"])
+    return joined.assign_attrs(n_seeds=next(iter(finals.values())).sizes["seed"], **space.attrs)
 
 
 def summarised(measured: xr.Dataset, **options: Any) -> xr.Dataset:

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
 from xhat.hooks.describe import checksum, describe, jsonable, versions
+from xhat.hooks.edit import Edit
 from xhat.hooks.rehearse import with_defaults
 from xhat.hooks.tiles import Tiling
 from xhat.hooks.trace import trace
@@ -26,10 +27,11 @@ PATIENCE = 5.0  # seconds of sampling that a run which is stopped may lose
 
 @dataclass(frozen=True)
 class Arm:
-    """A pipeline, and what it is called with beside prompts and seeds."""
+    """A pipeline, what it is called with beside prompts and seeds, and edits made to its denoiser on the way."""
 
     pipe: Any
     call: Mapping[str, Any] = field(default_factory=dict)
+    edits: tuple[Edit, ...] = ()
 
 
 def sample_arms(
@@ -92,6 +94,8 @@ class _Job:
         width = Tiling.of(1, len(seeds), batch_size).width  # some samplers let the samples of a batch see each other
         same = describe(arm.pipe) | {"call": jsonable(with_defaults(arm.pipe, arm.call)), "versions": versions()}
         same |= {"seeds": list(seeds), "batch": width}
+        if arm.edits:
+            same["edits"] = [jsonable(edit.describe()) for edit in arm.edits]
         keys = {prompt: checksum(same | {"prompt": prompt})[:32] for prompt in prompts}
         variables = ("final", "x_T", "drawn", *(("pred_x0",) if x0 else ()))
         return cls(arm, list(seeds), keys, None if cache is None else cache / name, variables, {})
@@ -108,7 +112,7 @@ class _Job:
     def run(self, batch_size: int) -> Iterator[int]:
         """Sample what is missing, and tell after each stretch how many prompts were done."""
         for some in _stretches(self.missing()):
-            call = {**self.arm.call, "output_type": "latent"}
+            call = {**self.arm.call, "output_type": "latent", "edits": self.arm.edits}
             tree = trace(self.arm.pipe, some, seeds=self.seeds, batch_size=batch_size, progress=False, **call)
             traced = tree.to_dataset()
             for prompt in some:

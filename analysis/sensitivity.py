@@ -7,6 +7,7 @@ not be told from another's, moves little when x_T moves, and is not the picture 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from xhat.analysis import stats
-from xhat.analysis.arms import Arm
+from xhat.analysis.finals import Arm, sample_arms
 from xhat.hooks.record import Record
 from xhat.hooks.recorder import Recorder
 from xhat.hooks.rehearse import rehearse, with_defaults
@@ -35,7 +36,7 @@ def identifiability(samples: xr.Dataset) -> xr.Dataset:
     final = samples["final"].transpose("prompt", "seed", ...)
     prompts, steps = range(x0.sizes["prompt"]), range(x0.sizes["step"])
     ranks = np.array([[paired_ranks(x0.values[p, :, s], final.values[p]) for s in steps] for p in prompts])
-    found = {"identified": (ranks == 0).mean(-1), "rank": ranks.mean(-1)}
+    found = {"rank": ranks[:, :, 0].mean(-1), "identified": ranks[:, :, 1].mean(-1)}
     levels = {n: c for n, c in x0.coords.items() if c.dims == ("step",) and c.dtype.kind in "fi"}
     result = xr.Dataset({n: (("prompt", "step"), v) for n, v in found.items()}, coords=levels)
     result = result.assign_coords(prompt=x0["prompt"].values)
@@ -46,9 +47,10 @@ def pairing(finals: Mapping[str, xr.DataArray], reference: str, features: Featur
     """Does the same seed give the same picture in two samplers? The rank of the paired picture among all seeds'.
 
     ``finals``: latents (prompt, seed, …) by arm, ``features`` of them: pictures are compared by cosine, less the mean
-    over seeds of each arm. Variables (arm, prompt): ``rank``, of the reference's picture of the same seed among all its
-    pictures, 0 for the nearest to 1 for the farthest (chance ½), and ``matched``, the share of seeds for which it is
-    the nearest (chance 1/n); of each its mean and interval (arm). Raises ValueError for a reference that is no arm.
+    over seeds of each arm. Variables (arm, prompt): ``paired_rank``, of the reference's picture of the same seed among
+    all its pictures, 0 for the nearest to 1 for the farthest (chance ½), and ``paired_first``, the share of seeds for
+    which it is the nearest (chance 1/n); of each its mean and interval (arm). Raises ValueError for a reference that is
+    no arm.
     """
     if reference not in finals:
         raise ValueError(f"no arm is named {reference!r}; there are {', '.join(finals)}")
@@ -60,29 +62,28 @@ def pairing(finals: Mapping[str, xr.DataArray], reference: str, features: Featur
     ranks = np.array([[paired_ranks(*two) for two in zip(seen[n], seen[reference], strict=True)] for n in others])
     first = finals[reference]
     result = xr.Dataset(
-        {"rank": (("arm", "prompt"), ranks.mean(-1)), "matched": (("arm", "prompt"), (ranks == 0).mean(-1))},
+        {name: (("arm", "prompt"), ranks[:, :, i].mean(-1)) for i, name in enumerate(("paired_rank", "paired_first"))},
         coords={"arm": others, "prompt": first["prompt"].values},
     )
     n = first.sizes["seed"]
     return _with_means(result).assign_attrs(reference=reference, chance=1 / n, n_seeds=n)
 
 
-def paired_ranks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(n,) of each row of x: the share of other rows of y that are nearer to it than the row of the same place.
-
-    By cosine, after the mean row of each is taken away; a tie counts half. ½ by chance.
+def paired_ranks(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row of x: the share of other rows of y that are nearer to it than the row of the same place, and whether
+    none is: (n,), ½ and 1/n by chance. By cosine, after the mean row of each is taken away; ties are drawn by lot, of
+    which the expectation is given.
 
     >>> paired_ranks(np.eye(3), np.eye(3)), paired_ranks(np.eye(2), np.eye(2)[::-1])
-    (array([0., 0., 0.]), array([1., 1.]))
+    ((array([0., 0., 0.]), array([1., 1., 1.])), (array([1., 1.]), array([0., 0.])))
     """
     if len(x) != len(y) or len(x) < 2:
         raise ValueError(f"two or more seeds, the same in both, are needed to tell one from others: {len(x)}, {len(y)}")
     x, y = (_directions(part) for part in (x, y))
     near = x @ y.T
-    own = np.diag(near)[:, None]
-    tolerance = 1e-9
-    ahead = (near > own + tolerance).sum(1) + 0.5 * ((np.abs(near - own) <= tolerance).sum(1) - 1)
-    return ahead / (len(x) - 1)
+    own, tolerance = np.diag(near)[:, None], 1e-9
+    ahead, level = (near > own + tolerance).sum(1), (np.abs(near - own) <= tolerance).sum(1)
+    return (ahead + (level - 1) / 2) / (len(x) - 1), (ahead == 0) / level
 
 
 def _directions(x: np.ndarray) -> np.ndarray:
@@ -102,18 +103,19 @@ def x0_gain(
     scheduler's space. Raises ValueError for pipelines that take no ``latents`` of four dimensions.
     """
     rng = torch.Generator().manual_seed(seed)
-    rows, levels = [], {}
-    for prompt in prompts:
-        squares = []
-        for some in (seeds[i : i + batch_size] for i in range(0, len(seeds), batch_size)):
-            x_T = _start(arm, prompt, some)
-            u = torch.randn(x_T.shape, generator=rng)
-            ahead, behind = (_record(arm, prompt, some, x_T + sign * width * u) for sign in (1, -1))
-            moved = [a.pred_x0 - b.pred_x0 for a, b in zip(ahead.steps, behind.steps, strict=True)]
-            squares.append(torch.stack([(m.double() / (2 * width)).square().flatten(1).mean(1) for m in moved], 1))
-            levels = {name: ("step", ahead.schedule[name]) for name in ("timestep", "sigma")}
-        rows.append(torch.cat(squares).mean(0).sqrt().numpy())
-    result = xr.Dataset({"gain": (("prompt", "step"), np.stack(rows))}, coords={**levels, "prompt": list(prompts)})
+    start = _start(arm, prompts[0], seeds)
+    at_once = max(1, batch_size // (2 * len(seeds)))
+    gains, levels = [], {}
+    for some in (prompts[i : i + at_once] for i in range(0, len(prompts), at_once)):
+        u = torch.randn((len(some), *start.shape), generator=rng)
+        record = _record(arm, some, seeds, torch.cat([start + width * u, start - width * u], 1).flatten(0, 1))
+        levels = {name: ("step", record.schedule[name]) for name in ("timestep", "sigma")}
+        ends = [step.pred_x0.unflatten(0, (len(some), 2, len(seeds))).double() for step in record.steps]
+        moved = torch.stack([(end[:, 0] - end[:, 1]) / (2 * width) for end in ends], 1)  # prompt, step, seed, …
+        gains.append(moved.square().flatten(2).mean(2).sqrt().numpy())
+    result = xr.Dataset(
+        {"gain": (("prompt", "step"), np.concatenate(gains))}, coords={**levels, "prompt": list(prompts)}
+    )
     return _with_means(result).assign_attrs(n_seeds=len(seeds), width=width)
 
 
@@ -126,12 +128,13 @@ def _start(arm: Arm, prompt: str, seeds: Sequence[int]) -> torch.Tensor:
     return torch.stack([torch.randn(shape[1:], generator=torch.Generator().manual_seed(s)) for s in seeds])
 
 
-def _record(arm: Arm, prompt: str, seeds: Sequence[int], latents: torch.Tensor) -> Record:
-    """One call of the pipeline from given x_T: what its steps saw."""
+def _record(arm: Arm, prompts: Sequence[str], seeds: Sequence[int], latents: torch.Tensor) -> Record:
+    """One call of the pipeline from given x_T, two of each prompt and seed that draw the same noise on the way."""
     arguments = {**with_defaults(arm.pipe, arm.call), "output_type": "latent"}
-    generators = [torch.Generator().manual_seed(s) for s in seeds]
+    generators = [torch.Generator().manual_seed(s) for _ in prompts for _ in range(2) for s in seeds]
+    images = 2 * len(seeds)
     with quiet(arm.pipe), Recorder(arm.pipe) as recorder:
-        arm.pipe(prompt, num_images_per_prompt=len(seeds), latents=latents, generator=generators, **arguments)
+        arm.pipe(list(prompts), num_images_per_prompt=images, latents=latents, generator=generators, **arguments)
         return recorder.take()[0]
 
 
@@ -143,3 +146,21 @@ def _with_means(found: xr.Dataset) -> xr.Dataset:
             found[f"{name}_{part}"] = (rest, value, interval.attrs)
         found.attrs |= interval.attrs
     return found
+
+
+def measure_sensitivity(
+    arms: Mapping[str, Arm], prompts: Sequence[str], seeds: Sequence[int], *, curves: Sequence[str], reference: str,
+    features: Features, cache: Path | None = None, batch_size: int = 24, nearby: int = 2,
+) -> tuple[dict[str, xr.Dataset], xr.Dataset]:  # fmt: skip
+    """What this module measures, of several arms: by arm of ``curves`` along its steps, and :func:`pairing` of all.
+
+    Samples come from ``cache`` where :func:`~xhat.analysis.arms.measure_arms` left them. ``nearby``: how many of the
+    seeds the spread of nearby x_T is taken at.
+    """
+    samples = sample_arms(arms, prompts, seeds, cache=cache, batch_size=batch_size, keep_x0=curves)
+    found = {}
+    for name in tqdm(curves, desc="nearby noise", unit="arm"):
+        gain = x0_gain(arms[name], prompts, seeds[:nearby], batch_size=batch_size)
+        along = [v for v in gain.data_vars if gain[v].dims == ("step",)]
+        found[name] = identifiability(samples[name]).assign({v: gain[v] for v in along})
+    return found, pairing({name: arm["final"] for name, arm in samples.items()}, reference, features)

@@ -8,14 +8,15 @@ A pattern names a swap: a letter for each step, ``s`` the student's, ``b`` the b
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.arms import Arm, Space, against, measure_arms, summarised
+from xhat.analysis.arms import Arm, against, measure_arms, summarised
+from xhat.probes.features import FeatureSpace
 from xhat.samplers.hybrid import hybrid
 from xhat.samplers.plan import Plan
 from xhat.samplers.plans import control_plans, default_guidance, default_steps, swap_plan
@@ -119,13 +120,24 @@ def _dialled_or_none(base: Any, student: Any, plan: Plan) -> Any:
         return None  # weights of different shapes have nothing between them
 
 
-def measure_swaps(
-    base: Any, student: Any, prompts: Iterable[str], seeds: Iterable[int], *, space: Space, cache: Path | None = None,
-    guided_scale: float | None = None, batch_size: int = 24,
-) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:  # fmt: skip
-    """The swap matrix, the controls, and the measures of all arms that both are read from.
+@dataclass(frozen=True)
+class Swaps:
+    """``arms``: each plan once; ``measured``: all of them (:func:`~xhat.analysis.arms.measure_arms`); and what is read
+    from these: :func:`swap_matrix` and :func:`control_table`."""
 
-    See :func:`swap_matrix` and :func:`control_table`. A batch holds all seeds of a prompt at least, so that a mean over
+    arms: dict[str, Arm]
+    measured: xr.Dataset
+    matrix: xr.Dataset
+    controls: xr.Dataset
+
+
+def measure_swaps(
+    base: Any, student: Any, prompts: Iterable[str], seeds: Iterable[int], *, space: FeatureSpace,
+    cache: Path | None = None, guided_scale: float | None = None, batch_size: int = 24,
+) -> Swaps:  # fmt: skip
+    """The swap matrix and the controls, on the same prompts, seeds and noise. ``cache``: where samples are kept.
+
+    A batch holds all seeds of a prompt at least, so that a mean over
     seeds is that over all of them.
     """
     prompts, seeds = list(prompts), list(seeds)
@@ -137,7 +149,7 @@ def measure_swaps(
     )
     scale = default_guidance(base) if guided_scale is None else guided_scale
     measured = measured.assign_attrs(guided_scale=scale)
-    return swap_matrix(measured, of_pattern), control_table(measured, of_control), measured
+    return Swaps(arms, measured, swap_matrix(measured, of_pattern), control_table(measured, of_control))
 
 
 TRACED = ("base", "base_few", "student", "hybrid")
@@ -145,13 +157,15 @@ TRACED = ("base", "base_few", "student", "hybrid")
 
 
 def swap_matrix(measured: xr.Dataset, of_pattern: Mapping[str, str]) -> xr.Dataset:
-    """One line a pattern. Variables (arm): ``kind`` (see :func:`swap_sets`); mean and interval of each measure; the
-    same with ``_less_student`` and ``_less_base_few``, paired over prompts; ``evaluations`` and ``seconds``."""
+    """One line a pattern. Variables (arm): ``kind`` (see :func:`swap_sets`), ``label``; mean and interval of each
+    measure; the same ``_less_student`` and ``_less_base_few``, paired over prompts; ``evaluations``, ``seconds``."""
     found = _table(measured, of_pattern)
     steps = len(next(iter(of_pattern)))
     kinds = {_pattern(chosen, steps, "b"): kind for chosen, kind in swap_sets(steps).items()}
-    kind = [kinds[str(p).replace("B", "b").replace("f", "b")] for p in found["arm"].values]
-    return found.assign(kind=("arm", np.array(kind)))
+    patterns = found["arm"].values.tolist()
+    kind = [kinds[pattern.replace("B", "b").replace("f", "b")] for pattern in patterns]
+    label = [f"{pattern}  {k}" for pattern, k in zip(patterns, kind, strict=True)]
+    return found.assign(kind=("arm", np.array(kind)), label=("arm", np.array(label)))
 
 
 def control_table(measured: xr.Dataset, of_control: Mapping[str, str]) -> xr.Dataset:

@@ -109,9 +109,7 @@ def _contrast(measured: xr.Dataset, more: str, less: str) -> xr.Dataset:
 
 
 def _difference(measured: xr.Dataset, more: str, less: str, measure: str) -> tuple[float, float, float]:
-    found = _contrast(measured[[measure]], more, less)
-    mean, low, high = (float(found[f"{measure}_{part}"]) for part in ("mean", "low", "high"))
-    return mean, low, high
+    return _bounds(_contrast(measured[[measure]], more, less), measure)
 
 
 def _text(value: tuple[float, float, float]) -> str:
@@ -129,3 +127,32 @@ def _verdict(value: tuple[float, float, float]) -> str:
     if value[2] < 0:
         return ": leaving the step out gives more than the base's step does"
     return ": the base's step is not shown to give more than leaving the step out"
+
+
+def table_text(table: xr.Dataset) -> str:
+    """The rows of a swap matrix or of controls as text, each under its ``label``."""
+    shown = [m for m in (*JUDGED, "fidelity") if f"{m}_mean" in table]
+    wide = max(len(str(name)) for name in table["label"].values) + 2
+    head = "".join(f"{MEASURES[m]:>24}" for m in shown) + f"{'less the student':>25}"
+    lines = [f"{'':{wide}}{head}{'RMS':>7}{'evals':>7}{'s/image':>9}"]
+    for i in range(table.sizes["arm"]):
+        row = table.isel(arm=i)
+        cells = "".join(f"{_cell(row, m):>24}" for m in shown)
+        cells += f"{_text(_bounds(row, f'{JUDGED[0]}_less_student')):>25}{float(row['rms_mean']):7.2f}"
+        lines.append(f"{row['label'].item():{wide}}{cells}{float(row['evaluations']):7.0f}{float(row['seconds']):9.3f}")
+    attrs = table.attrs
+    lines.append(
+        f"Means over {attrs['n']} prompts × {attrs['n_seeds']} seeds; {100 * attrs['level']:g} % {attrs['interval']}. "
+        f"Less the student: {MEASURES[JUDGED[0]]}, paired over prompts."
+    )
+    return "\n".join(lines)
+
+
+def _cell(row: xr.Dataset, name: str) -> str:
+    mean, low, high = _bounds(row, name)
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _bounds(found: xr.Dataset, name: str) -> tuple[float, float, float]:
+    mean, low, high = (float(found[f"{name}_{part}"]) for part in ("mean", "low", "high"))
+    return mean, low, high

@@ -11,6 +11,7 @@ import xarray as xr
 from xhat.figures.style import colour, label, marker, new_figure, noise_axis
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SUFFIXES = ("_mean", "_low", "_high")
@@ -40,14 +41,19 @@ def draw_curves(data: xr.Dataset, variables: Mapping[str, str]) -> Figure:
     figure = new_figure("column" if len(variables) == 1 else "text", 2.2)
     axes = figure.subplots(1, len(variables), squeeze=False)[0]
     for axis, (name, text) in zip(axes, variables.items(), strict=True):
-        for model in dict.fromkeys(data["model"].values.tolist()):
-            curve = data.isel(point=np.flatnonzero(data["model"].values == model))
-            of_model = {"color": colour(model), "label": label(model), "marker": marker(model)}
-            axis.plot(curve["sigma"], curve[f"{name}_mean"], ms=3, lw=1.2, **of_model)
-            axis.fill_between(
-                curve["sigma"], curve[f"{name}_low"], curve[f"{name}_high"], color=colour(model), alpha=0.18, lw=0
-            )
-        axis.set_ylabel(text)
-        noise_axis(axis)
+        draw_panel(axis, data, name, text)
     axes[0].legend()
     return figure
+
+
+def draw_panel(axis: Axes, data: xr.Dataset, name: str, text: str) -> None:
+    """One variable of ``data`` on one axis, a curve a model."""
+    for model in dict.fromkeys(data["model"].values.tolist()):
+        curve = data.isel(point=np.flatnonzero(data["model"].values == model))
+        shade, name_of, shape = colour(model), label(model), marker(model)
+        axis.plot(curve["sigma"], curve[f"{name}_mean"], ms=3, lw=1.2, color=shade, label=name_of, marker=shape)
+        axis.fill_between(
+            curve["sigma"], curve[f"{name}_low"], curve[f"{name}_high"], color=colour(model), alpha=0.18, lw=0
+        )
+    axis.set_ylabel(text)
+    noise_axis(axis)

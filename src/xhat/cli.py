@@ -15,6 +15,10 @@ EXAMPLES = """examples:
   xhat demo                                  trace the embedded pair, print the table, write the report
   xhat figures --list                        what can be redrawn without a model, and `xhat report` to read it
   xhat swaps --pair demo/dmd                 which step decides: the base, the noise, or the step left out
+  xhat patch                                 the base's activations of step one in the student, layer by layer
+  xhat readout                               when an attribute of the picture can be read, base against student
+  xhat policy fit --budget 1.2               the plan that traces of base and student recommend, and why
+  xhat pareto --pair demo/dmd                every way to more diversity against what it costs
   xhat similarity                            where students' representations leave the base's
   xhat slider apply demo/base demo/dmd --slider square    one slider on both, by scale
   xhat models                                the embedded family
@@ -23,7 +27,22 @@ EXAMPLES = """examples:
 """
 
 # in the order of the help; each is a file in commands/
-COMMANDS = ("demo", "figures", "report", "similarity", "tables", "models", "points", "trace", "swaps", "slider")
+COMMANDS = (
+    "demo",
+    "figures",
+    "report",
+    "similarity",
+    "tables",
+    "models",
+    "points",
+    "trace",
+    "swaps",
+    "patch",
+    "readout",
+    "policy",
+    "pareto",
+    "slider",
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,51 @@
+"""The controls: what each cause alone does to the student's diversity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xhat.figures.forest import forest
+from xhat.figures.style import OTHER, colour, new_figure
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+TITLE = "Controls"
+CAPTION = (
+    "Each control less the student, on the same prompts and seeds: mean difference over prompts, with its interval. "
+    "Where an interval crosses zero, no difference is shown."
+)
+PANELS = {"vendi_q2": "Vendi (q = 2)", "attribute_entropy": "attribute entropy", "fidelity": "fidelity"}
+
+
+def draw(data: xr.Dataset) -> Figure:
+    """``data``: :func:`xhat.analysis.swaps.control_table`; ``attrs["student"]`` names the student."""
+    data = data.isel(arm=np.flatnonzero(data["arm"].values != "student"))
+    varies = data["varies"].values.tolist()
+    groups = list(dict.fromkeys(varies))
+    place = np.arange(len(varies)) + 0.7 * np.array([groups.index(group) for group in varies])
+    panels = {name: text for name, text in PANELS.items() if f"{name}_less_student_mean" in data}
+    figure = new_figure("text", 0.165 * (place[-1] + 1) + 0.7)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    shades = [_shade(arm, data.attrs.get("student", "student")) for arm in data["arm"].values.tolist()]
+    for axis, (name, text) in zip(axes, panels.items(), strict=True):
+        forest(axis, data, f"{name}_less_student", place, shades)
+        axis.axvline(0, color="black", lw=0.6, zorder=1)
+        axis.set_xlabel(f"{text}, less the student")
+    axes[0].set_yticks(place, data["label"].values.tolist())
+    axes[0].set_ylim(place[-1] + 0.8, -0.8)
+    for group in groups[1:]:
+        first = place[varies.index(group)]
+        for axis in axes:
+            axis.axhline(first - 0.85, color="#bbbbbb", lw=0.4)
+    return figure
+
+
+def _shade(arm: str, student: str) -> str:
+    """The colour of whoever makes the steps that follow the control."""
+    if arm.startswith("student_"):
+        return colour(student)
+    return OTHER if arm.startswith("strength_") else colour(arm)

@@ -1,0 +1,41 @@
+"""How much of a seed is left: in x̂₀ at each noise level, in its answer to x_T, and in the pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xhat.figures.curves import draw_panel
+from xhat.figures.forest import forest
+from xhat.figures.style import colour, label, new_figure
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+TITLE = "What is left of a seed"
+CAPTION = (
+    "Left: share of seeds whose x̂₀ is nearer to their own final picture than to any other seed's (dotted: chance). "
+    "Middle: how far x̂₀ moves when x_T moves, ‖∂x̂₀/∂x_T‖/√d. Right: share of the base's pictures of other seeds that "
+    "are nearer to an arm's picture than the base's picture of the same seed (dotted: chance). Mean over prompts, with "
+    "its interval."
+)
+
+
+def draw(data: xr.Dataset) -> Figure:
+    """``data``: curves (:func:`xhat.figures.curves.together`) of ``identified`` and ``gain``; ``paired_rank`` (arm)."""
+    figure = new_figure("text", 2.5)
+    seen, moved, paired = figure.subplots(1, 3)
+    draw_panel(seen, data, "identified", "seeds told by x̂₀")
+    seen.axhline(data.attrs["chance"], color="black", lw=0.8, ls=":")
+    seen.set_ylim(0, 1.04)
+    draw_panel(moved, data, "gain", "x̂₀ moved, per x_T moved")
+    moved.set_ylim(bottom=0)
+    seen.legend()
+    arms = data["arm"].values.tolist()
+    forest(paired, data, "paired_rank", np.arange(len(arms)), [colour(arm) for arm in arms])
+    paired.axvline(0.5, color="black", lw=0.8, ls=":")
+    paired.set_yticks(np.arange(len(arms)), [label(arm) for arm in arms])
+    paired.set(xlabel="rank of the base's same seed", xlim=(0, None), ylim=(len(arms) - 0.5, -0.5))
+    return figure

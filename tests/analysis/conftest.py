@@ -1,0 +1,36 @@
+"""A small pair of base and student, for tests that sample several arms."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from diffusers import LCMScheduler
+
+STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def lcm(**extra: Any) -> LCMScheduler:
+    """A student's schedule of timesteps 999, 749, 499, 249."""
+    return LCMScheduler(**{**STABLE, "original_inference_steps": 4, **extra})
+
+
+def make_pair(tiny: Any) -> Any:
+    base, student = tiny.build("sd", 0), tiny.build("sd", 1, lcm())
+    student.register_modules(**{n: p for n, p in base.components.items() if n not in ("unet", "scheduler")})
+    base.xhat_defaults = {"num_inference_steps": 6, "guidance_scale": 3.0}
+    student.xhat_defaults = {"num_inference_steps": 4, "guidance_scale": 1.0}
+    return SimpleNamespace(base=base, student=student, chosen="dmd")
+
+
+@pytest.fixture(scope="session")
+def small_pair(tiny):
+    """A pair that no test may change."""
+    return make_pair(tiny)
+
+
+@pytest.fixture
+def own_pair(tiny):
+    """A pair of the test's own."""
+    return make_pair(tiny)
