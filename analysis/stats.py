@@ -58,8 +58,8 @@ def bootstrap_mean(
     (2.5, True)
     """
     values = _units(values, "values")
-    draws = _draws(len(values), resamples, seed) @ values.reshape(len(values), -1)
-    low, high = _expanded_quantiles(draws, len(values), level)
+    drawn = draws(len(values), resamples, seed) @ values.reshape(len(values), -1)
+    low, high = _expanded_quantiles(drawn, len(values), level)
     attrs = _attrs("expanded percentile bootstrap of the mean", level, len(values), unit, resamples, seed)
     shape = values.shape[1:]
     return Interval(values.mean(0), low.reshape(shape), high.reshape(shape), attrs)
@@ -77,9 +77,9 @@ def paired_ratio(
 ) -> Interval:
     """Mean of b over mean of a, with a bootstrap interval that draws the same units in both arms."""
     a, b = _paired(a, b)
-    weights = _draws(len(a), resamples, seed)
-    draws = (weights @ b.reshape(len(b), -1)) / (weights @ a.reshape(len(a), -1))
-    low, high = _expanded_quantiles(draws, len(a), level)
+    weights = draws(len(a), resamples, seed)
+    drawn = (weights @ b.reshape(len(b), -1)) / (weights @ a.reshape(len(a), -1))
+    low, high = _expanded_quantiles(drawn, len(a), level)
     attrs = _attrs("expanded percentile bootstrap of the ratio of means", level, len(a), unit, resamples, seed)
     shape = a.shape[1:]
     attrs["paired"] = "mean of b / mean of a, the same units drawn in both"
@@ -188,7 +188,7 @@ def _drawn_orders(g: int, count: int, seed: int) -> list[np.ndarray]:
     return orders
 
 
-def _draws(n: int, resamples: int, seed: int) -> np.ndarray:
+def draws(n: int, resamples: int, seed: int) -> np.ndarray:
     """(resamples, n) weights that sum to 1: how often each unit was drawn, over n."""
     if resamples < 100:
         raise ValueError(f"at least 100 resamples are needed for an interval, got {resamples}")

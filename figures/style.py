@@ -41,6 +41,7 @@ COLOURS = {
     "real": "#333333",
     "untrained": "#999999",
     "x_t": "#666666",
+    "policy": "#000000",
 }
 OTHER = "#777777"
 """The colour of whatever has none of its own; several of them are told apart by marker and label."""
