@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from xhat.hooks.points import denoiser_of, parts_of
+from xhat.zoo.adapters import fill, inject, lora_layers, names_in, take_out
 from xhat.zoo.lora_files import fitted, read_lora
 
 
@@ -30,7 +31,7 @@ def load_slider(pipe: Any, path: str | Path, name: str | None = None, *, scale: 
     Raises ValueError for a file that is no LoRA or does not fit (:mod:`xhat.zoo.lora_files`), and for a name in use.
     """
     name = re.sub(r"\W+", "_", Path(path).stem) if name is None else name
-    parts = [part for part in _networks(pipe) if name not in getattr(part, "peft_config", {})]
+    parts = [part for part in _networks(pipe) if name not in names_in(part)]
     if not parts:
         raise ValueError(f"a LoRA {name!r} is loaded already: give this one another name, or remove that one first")
     if "." in name or hasattr(nn.ModuleDict(), name):
@@ -39,13 +40,9 @@ def load_slider(pipe: Any, path: str | Path, name: str | None = None, *, scale: 
     if file.text:
         warnings.warn(f"{path}: {file.text} keys adapt a text encoder and are left out", stacklevel=2)
     every = [fitted(file, part) for part in parts]  # all checked before any is changed
-    before = [(layer, list(layer.active_adapters)) for layer in _layers(pipe)]
     for part, layers in zip(parts, every, strict=True):
-        state = {f"{layer}.lora_A.weight": a for layer, (a, _) in layers.items()}
-        state |= {f"{layer}.lora_B.weight": b for layer, (_, b) in layers.items()}
-        part.load_lora_adapter(state, prefix=None, adapter_name=name)
-    for layer, active in before:  # loading one must not switch off another
-        layer.set_adapter([*active, *([name] if name in layer.scaling else [])], inference_mode=True)
+        inject(part, name, {layer: len(a) for layer, (a, _) in layers.items()})
+        fill(part, name, layers)
     set_scales(pipe, {name: scale})
     return name
 
@@ -99,10 +96,8 @@ def remove(pipe: Any, name: str) -> None:
     """Take a LoRA out of every network of the pipeline; with the last one, the layers are the plain ones again."""
     check_names(pipe, [name])
     for part in _networks(pipe):
-        if name in getattr(part, "peft_config", {}):
-            part.delete_adapters(name)
-            if not getattr(part, "peft_config", None):
-                part.unload_lora()
+        if name in names_in(part):
+            take_out(part, name)
 
 
 def check_names(pipe: Any, names: Mapping[str, float] | Sequence[str]) -> None:
@@ -121,10 +116,7 @@ def _networks(pipe: Any) -> list[Any]:
 
 def _layers(pipe: Any) -> list[Any]:
     """Every layer that has a LoRA, in every network of the pipeline."""
-    from peft.tuners.lora import LoraLayer
-
-    modules: dict[int, Any] = {id(m): m for net in _networks(pipe) for m in net.modules() if isinstance(m, LoraLayer)}
-    return list(modules.values())
+    return [layer for network in _networks(pipe) for layer in lora_layers(network)]
 
 
 def _unit(layer: Any, name: str) -> float:

@@ -216,7 +216,7 @@ def family(file: LoraFile) -> str:
     """Which family of models a LoRA looks made for, in a sentence, from the names of its layers and their widths."""
     names = " ".join(name.replace(".", "_") for name in file.layers)
     guess = None
-    if "single_transformer_blocks" in names or "single_blocks" in names:
+    if any(mark in names for mark in ("single_transformer_blocks", "single_blocks", "double_blocks")):
         guess = "FLUX"
     elif "joint_blocks" in names or ("transformer_blocks" in names and "add_k_proj" in names):
         guess = "SD 3"

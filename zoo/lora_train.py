@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xhat.zoo.adapters import factors, inject, names_in, take_out
 from xhat.zoo.inputs import network_of, slot_of
 from xhat.zoo.loop import set_rate, train_loop
 
@@ -32,15 +33,15 @@ def train_lora(
 
     Raises ValueError for a denoiser that has adapters loaded, and for a rank, layers or steps that make no sense.
     """
-    network, targets = network_of(pipe), None
-    targets = layers_of(network, layers)
-    if rank < 1 or steps < 1:
-        raise ValueError(f"rank={rank}, steps={steps}: expected whole numbers of 1 or more")
-    if getattr(network, "peft_config", None):
+    network = network_of(pipe)
+    if names_in(network):
         raise ValueError(
-            f"the pipeline has adapters loaded ({', '.join(network.peft_config)}): a LoRA is trained on plain weights. "
+            f"the pipeline has adapters loaded ({', '.join(names_in(network))}): a LoRA is trained on plain weights. "
             "Fuse them with pipe.fuse_lora() and pipe.unload_lora_weights(), or unload them"
         )
+    if rank < 1 or steps < 1:
+        raise ValueError(f"rank={rank}, steps={steps}: expected whole numbers of 1 or more")
+    targets = layers_of(network, layers)
     with _adapter(network, targets, rank, seed) as weights:
         optimizer = torch.optim.AdamW(weights.parameters(), rate, weight_decay=0.0)
 
@@ -53,7 +54,7 @@ def train_lora(
             optimizer.step()
             return {"loss": value.item()}
 
-        train_loop(run, {"weights": weights, "optimizer": optimizer}, step, steps, save_every=50)
+        train_loop(run, {"weights": weights, "optimizer": optimizer}, step, steps, save_every=10)
         return _state(network, slot_of(pipe))
 
 
@@ -70,29 +71,26 @@ def layers_of(network: nn.Module, layers: str) -> list[str]:
 
 
 @contextmanager
-def _adapter(network: Any, targets: Sequence[str], rank: int, seed: int) -> Iterator[nn.ParameterDict]:
+def _adapter(network: Any, targets: Sequence[str], rank: int, seed: int) -> Iterator[nn.ParameterList]:
     """A fresh LoRA in the network, everything else frozen, for as long as the block runs: its parameters."""
-    from peft import LoraConfig
-
     grads = {name: p.requires_grad for name, p in network.named_parameters()}
     network.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets)), TRAINING)
-    ours = {n.replace(".", "/"): p for n, p in network.named_parameters() if p.requires_grad}
-    for parameter in ours.values():
-        parameter.data = parameter.data.float()
+    inject(network, TRAINING, dict.fromkeys(targets, rank), seed)
+    halves = [half for pair in factors(network, TRAINING).values() for half in pair]
+    for half in halves:
+        half.data = half.data.float()
+        half.requires_grad_(True)
     try:
-        yield nn.ParameterDict(ours)
+        yield nn.ParameterList(halves)
     finally:
-        network.unload_lora()
+        take_out(network, TRAINING)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(grads[name])
 
 
 def _state(network: nn.Module, slot: str) -> dict[str, torch.Tensor]:
     """The trained LoRA under the keys of diffusers: ``unet.<layer>.lora_A.weight`` and ``….lora_B.weight``."""
-    from peft.utils import get_peft_model_state_dict
-
-    state = get_peft_model_state_dict(network, adapter_name=TRAINING)
-    return {f"{slot}.{key}": value.detach().cpu().clone().contiguous() for key, value in state.items()}
+    found: dict[str, torch.Tensor] = {}
+    for layer, (a, b) in factors(network, TRAINING).items():
+        found |= {f"{slot}.{layer}.lora_A.weight": a, f"{slot}.{layer}.lora_B.weight": b}
+    return {key: value.detach().cpu().clone().contiguous() for key, value in found.items()}

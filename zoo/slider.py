@@ -19,7 +19,7 @@ from xhat.zoo.lora import set_scales
 from xhat.zoo.lora_train import TRAINING, train_lora
 
 OBJECTIVE = "concept slider"
-RANK, ETA, LAYERS, STEPS, RATE, BATCH, SEEDS = 4, 3.0, "attention", 50, 4e-3, 4, 2
+RANK, ETA, LAYERS, STEPS, RATE, BATCH, SEEDS = 4, 1.0, "attention", 50, 4e-3, 4, 2
 
 Texts = str | Sequence[str]
 

@@ -42,20 +42,17 @@ SLIDERS: dict[str, Attribute] = {
     "square": _critter("a square critter", "a round critter", "shape", "square", "round"),
     "red": _critter("a red critter", "a blue critter", "colour", "red", "blue"),
     "horns": _critter("a critter with horns", "a critter with no horns", "top", "horns", "nothing"),
+    "happy": _critter("a happy critter", "a sad critter", "mood", "happy", "sad"),
     "big": Attribute("a planet", "a big planet", "a small planet", "planet", "size", "big", "small"),
     "ring": Attribute("a planet", "a planet with a ring", "a planet with no ring", "planet", "ring", "a", "no"),
     "palm": Attribute("a plant", "a palm", "a cactus", "plant", "plant", "palm", "cactus"),
     "steep": Attribute(
         "a landscape", "a steep landscape", "a flat landscape", "landscape", "terrain", "steep", "flat"
     ),
-    "night": Attribute(
-        "a landscape", "a landscape under a black sky", "a landscape under a blue sky",
-        "landscape", "background", "black", "blue",
-    ),
 }  # fmt: skip
 """name → what it turns. Chosen by whether the base follows the two captions, before any student was looked at."""
 
-ON_STUDENT = ("square", "big", "red")
+ON_STUDENT = ("square", "happy", "big")
 """Sliders that are also trained on the student ``dmd``, to be carried back to the base."""
 
 
