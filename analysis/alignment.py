@@ -1,8 +1,8 @@
 """Whether two LoRAs are the same direction, by their weights.
 
 Trained factors start from random projections, so two LoRAs that do the same may share no weight direction: the cosine
-and the angles of weights say little, and stand here beside their random baselines. :mod:`xhat.analysis.effect_alignment`
-compares what sliders *do* to a network, point by point and at equal noise levels.
+and the angles of weights say little, and stand here beside their random baselines. What sliders *do* to a network is
+compared in :mod:`xhat.analysis.effect_alignment`, point by point and at equal noise levels.
 """
 
 from __future__ import annotations

@@ -11,14 +11,14 @@ import xarray as xr
 from xhat.hooks.describe import checksum, versions
 
 
-def kept(folder: Path | None, name: str, key: Mapping[str, Any], make: Callable[[], xr.Dataset]) -> xr.Dataset:
-    """What ``make()`` gives, from ``FOLDER/NAME-<hash of key and versions>.nc`` where that is there already.
+def kept_path(folder: Path, name: str, key: Mapping[str, Any]) -> Path:
+    """``FOLDER/NAME-<hash of the key and of the versions of the libraries below>.nc``."""
+    return folder / f"{name}-{checksum({'key': key, 'versions': versions()})[:16]}.nc"
 
-    Written whole or not at all, so a run that was killed makes again only what it was at. Without a folder, it is made.
-    """
-    if folder is None:
-        return make()
-    path = folder / f"{name}-{checksum({'key': key, 'versions': versions()})[:16]}.nc"
+
+def read_or_make(folder: Path, name: str, key: Mapping[str, Any], make: Callable[[], xr.Dataset]) -> xr.Dataset:
+    """What ``make()`` gives, read from its file where that is there, else made and written, whole or not at all."""
+    path = kept_path(folder, name, key)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")

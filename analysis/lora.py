@@ -41,8 +41,9 @@ Lora = Mapping[str, Factors]
 def lora_of(source: Any, adapter: str | None = None) -> Lora:
     """The factors of a LoRA, float64, alpha/rank applied.
 
-    ``source``: a file (:mod:`xhat.zoo.lora_files`), a pipeline or denoiser with a loaded adapter, at its scale (``adapter``
-    names it where there are several), or what this function gave before. Raises ValueError where there are no factors.
+    ``source``: a file (:mod:`xhat.zoo.lora_files`), a pipeline or denoiser with a loaded adapter, at its scale
+    (``adapter`` names it where there are several), or what this function gave before. Raises ValueError where there
+    are no factors.
     """
     if isinstance(source, Mapping):
         return source

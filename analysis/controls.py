@@ -1,0 +1,84 @@
+"""The controls that come with the embedded family, each with the prompts and the score that fit how it was made."""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xhat.analysis.control import Control, Score
+from xhat.analysis.scores import attribute_score, axis_score
+from xhat.zoo.attributes import KINDS, OPEN_PROMPTS, parse, sample_scene
+from xhat.zoo.custom import style_pictures
+from xhat.zoo.sliders import notes, shipped
+
+FORMS = ("{}", "{} on blue", "{} on red", "{} on green")
+"""How a style is asked for: the prompt it was trained with, and three it was not."""
+
+
+def family_controls(space: Any, names: Iterable[str] = (), folder: Path | None = None) -> list[Control]:
+    """The shipped sliders and style LoRAs, or those that are named; ``folder``: files of the same make elsewhere.
+
+    ``space``: the judge's space of the family. Raises ValueError for an unknown name and where there is none.
+    """
+    files = shipped() if folder is None else {p.stem: p for p in sorted(folder.glob("*.safetensors"))}
+    chosen = list(names) or list(files)
+    if not chosen:
+        raise ValueError(f"no sliders in {folder or 'the embedded family'}: train them with python -m xhat.zoo.train")
+    for name in chosen:
+        if name not in files:
+            near = difflib.get_close_matches(name, files, 1) or list(files)
+            raise ValueError(f"unknown slider {name!r}; did you mean {near[0]!r}? There are {', '.join(files)}")
+    return [control_of(files[name], space) for name in chosen]
+
+
+def control_of(file: Path, space: Any) -> Control:
+    """A LoRA of the family as a control, by what its file says of how it was made.
+
+    A Concept Slider is read by the judge as P(up) − P(down), a style by :func:`style_score`. Raises ValueError for a file
+    without the notes of this family's training, ImportError for a style where nothing can be rendered.
+    """
+    made = notes(file)
+    model = str(made.get("model", "")).split("/")[-1]
+    common = {"name": file.stem, "file": file, "trained_on": model or "base"}
+    if {"kind", "attribute", "up", "down"} <= made.keys():
+        kind, attribute = made["kind"], made["attribute"]
+        score = attribute_score(space, kind, attribute, made["up"], made["down"])
+        what = f"{made['down']} → {made['up']} ({attribute} of a {kind})"
+        return Control(**common, prompts=open_prompts(kind, attribute), score=score, attribute=attribute, what=what)
+    if "style" in made:
+        prompts = tuple(form.format(made["target"]) for form in FORMS)
+        score = style_score(space, made["style"])
+        return Control(**common, prompts=prompts, score=score, signed=False, what=f"style of a {made['style']}")
+    raise ValueError(
+        f"{file} says nothing of what it turns: a slider needs the notes kind, attribute, up and down, a style the note "
+        "style, as xhat.zoo.sliders and xhat.zoo.custom write them"
+    )
+
+
+def open_prompts(kind: str, attribute: str) -> tuple[str, ...]:
+    """Those of the family's open prompts that show this kind and leave the attribute open.
+
+    >>> open_prompts("planet", "ring")
+    ('a planet', 'a blue planet', 'a big planet', 'a striped planet with no moons')
+    """
+    scenes = {prompt: parse(prompt) for prompt in OPEN_PROMPTS}
+    return tuple(p for p, s in scenes.items() if s is not None and s.kind == kind and attribute not in s.values)
+
+
+def style_score(space: Any, style: str, pictures: int = 48) -> Score:
+    """How near pictures are to a style kept out of training: 0 at the mean of the family's kinds, 1 at the style's.
+
+    Both means are of rendered pictures, in the judge's embedding; rendering needs the ``zoo`` extra.
+    """
+    from xhat.zoo.render import render
+
+    rng = random.Random(0)
+    scenes = [sample_scene(KINDS[i % len(KINDS)], rng) for i in range(pictures)]
+    usual = np.stack([render(scene, i) for i, scene in enumerate(scenes)])
+    ends = [space.judge.embed(images).mean(0) for images in (usual, style_pictures(style, pictures, seed=1))]
+    return axis_score(space, *ends)
