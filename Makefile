@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo figures test clean
+.PHONY: demo figures docs test clean
 
 demo: $(VENV)/.ready
 	$(BIN)/xhat demo --out runs/demo
@@ -12,6 +12,10 @@ demo: $(VENV)/.ready
 # every figure from its data, in under a minute, without a model
 figures: $(VENV)/.ready
 	$(BIN)/xhat figures --out runs/figures
+
+# the site in site/, which opens from files; its Python is run by the tests
+docs: $(VENV)/.ready-docs
+	$(BIN)/mkdocs build --strict --quiet
 
 test: $(VENV)/.ready-dev
 	$(BIN)/ruff check --no-cache .
@@ -31,5 +35,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) -e '.[dev]'
 	touch $@
 
+$(VENV)/.ready-docs: $(VENV)/.ready
+	$(PIP) -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist runs src/*.egg-info
+	rm -rf site $(VENV) build dist runs src/*.egg-info
