@@ -14,7 +14,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils._pytree import tree_leaves, tree_map
 
 from xhat.hooks.points import Point, denoiser_of, modules_at, parts_of
@@ -55,8 +59,8 @@ class Rehearsal:
         if selection.point.path not in self.outputs or self.latents is None:
             return 0
         shape, dtype = self.outputs[selection.point.path]
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            kept = selection.reduction(torch.empty(shape, dtype=dtype))
+        # of the meta device and not fake: a reduction keeps what it made, and real tensors would be given it
+        kept = selection.reduction(torch.empty(shape, dtype=dtype, device="meta"))
         return kept.numel() * kept.element_size() // self.latents[0][0]
 
 
@@ -126,9 +130,7 @@ def _without_data(network: nn.Module, seen: Rehearsal) -> Iterator[None]:
         key = tuple(_form(x) for x in tree_leaves((args, kwargs)))
         if key not in known:
             before = Counter(seen.fired)
-            with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-                inputs = tree_map(lambda x: mode.from_tensor(x) if isinstance(x, torch.Tensor) else x, (args, kwargs))
-                known[key] = forward(*inputs[0], **inputs[1]), seen.fired - before
+            known[key] = _without_arithmetic(forward, args, kwargs), seen.fired - before
         else:
             seen.fired.update(known[key][1])
         return tree_map(_zeros, known[key][0])
@@ -141,6 +143,16 @@ def _without_data(network: nn.Module, seen: Rehearsal) -> Iterator[None]:
             network.forward = forward  # type: ignore[method-assign]
         else:
             del network.forward
+
+
+def _without_arithmetic(forward: Any, args: Any, kwargs: Any) -> Any:
+    """What ``forward`` gives on tensors without data; on those with it, where shapes depend on what is in them."""
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            inputs = tree_map(lambda x: mode.from_tensor(x) if isinstance(x, torch.Tensor) else x, (args, kwargs))
+            return forward(*inputs[0], **inputs[1])
+    except (DataDependentOutputException, DynamicOutputShapeException):
+        return forward(*args, **kwargs)
 
 
 def _form(x: Any) -> Any:

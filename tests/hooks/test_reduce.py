@@ -134,3 +134,12 @@ def test_the_sketch_is_shared_between_calls():
     reduce._sketch.cache_clear()
     project(8)(maps(1, 100)), project(8)(maps(3, 100))
     assert reduce._sketch.cache_info().misses == 1
+
+
+def test_a_rehearsal_leaves_nothing_behind_in_what_a_projection_keeps(tiny, tmp_path):
+    """The signs and places of a projection are made once and kept: never those of a run without data."""
+    call = {"num_inference_steps": 1, "guidance_scale": 1.0, **tiny.call_arguments("sd")}
+    from xhat.hooks.trace import trace
+
+    tree = trace(tiny.sd(), "a", seeds=[0], hooks={"h": "project(5, seed=11)"}, store=tmp_path / "s", **call)
+    assert torch.isfinite(torch.from_numpy(tree["activations/h/value"].values)).all()

@@ -1,0 +1,67 @@
+"""When an attribute of the final picture can be read: probe accuracy by noise level, base against student."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xhat.figures.style import colour, label, marker, new_figure, noise_axis
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE = "When an attribute is decided"
+CAPTION = (
+    "Balanced accuracy at which a linear probe reads an attribute of the final picture, on prompts it was not fitted "
+    "to. Line and band: at one layer, with a jackknife over prompts. Dashed: from x̂₀. Dotted: from the network's input "
+    "x_t. Dash-dotted: control task, a label of the seed. Grey: chance."
+)
+COLUMNS = 4
+
+
+def draw(data: xr.Dataset) -> Figure:
+    """``data``: of :func:`xhat.analysis.probe_curves.decided`. A panel an attribute, a colour a model.
+
+    Line with band: the layer. Dashed: x̂₀. Dotted: x_t, which the network is given. Dash-dotted: the control task, what
+    the noise of a seed alone gives away. Thin grey: chance. Noise falls from left to right.
+    """
+    names = [n for n in data["attribute"].values if np.isfinite(data["task"].sel(attribute=n)).any()]
+    if not names:
+        raise ValueError("no attribute could be probed: every model always draws the same, or there is one group")
+    rows = -(-len(names) // COLUMNS)
+    columns = min(COLUMNS, len(names))
+    figure = new_figure("text" if columns > 1 else "column", 1.55 * rows + 0.55)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True)
+    for axis, name in zip(axes.flat, names, strict=False):
+        for model in data["model"].values:
+            _curves(axis, data.sel(attribute=name, model=model), str(model))
+        axis.axhline(float(data["chance"].sel(attribute=name).max()), color="0.6", lw=0.6)
+        axis.set_title(str(name))
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    noise_axis(axes[0, 0])
+    axes[0, 0].set(ylim=(0, 1.04), xlabel="")
+    figure.supxlabel("noise level σ", fontsize=8)
+    figure.supylabel("balanced accuracy", fontsize=8)
+    _legend(figure, [str(m) for m in data["model"].values], str(data.attrs.get("layer", "")))
+    return figure
+
+
+def _curves(axis: Axes, own: xr.Dataset, model: str) -> None:
+    sigma, own_colour = own["sigma"].values, colour(model)
+    axis.plot(sigma, own["task"], marker=marker(model), ms=2.5, lw=1.2, color=own_colour)
+    axis.fill_between(sigma, own["task_low"], own["task_high"], color=own_colour, alpha=0.18, lw=0)
+    for key, style in (("x0", "--"), ("x_t", ":"), ("control", "-.")):
+        axis.plot(sigma, own[key], style, lw=0.8, color=own_colour)
+
+
+def _legend(figure: Figure, models: list[str], layer: str) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour(m), marker=marker(m), ms=3, lw=2, label=label(m)) for m in models]
+    kinds = (("-", f"layer {layer}"), ("--", "x̂₀"), (":", "x_t"), ("-.", "control"))
+    handles += [Line2D([], [], color="0.3", ls=style, lw=1, label=text) for style, text in kinds]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=1.8, columnspacing=1.0)

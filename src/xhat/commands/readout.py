@@ -1,0 +1,39 @@
+"""``xhat readout``"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from xhat.commands.parse import prompts, seeds
+
+HELP = "when an attribute of the final picture can be read: linear probes at every layer and noise level"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pair", default="demo", help="embedded pair: demo, or demo/<student> (default demo)")
+    parser.add_argument("--prompts", nargs="+", default=["20"], metavar="P", help="prompts, or a number: the first so "
+                        "many of the twenty open prompts of the family (default 20)")  # fmt: skip
+    parser.add_argument("--seeds", type=seeds, default=range(16), metavar="0:32", help="a range, or a list 1,2,5 "
+                        "(default 0:16)")  # fmt: skip
+    parser.add_argument("--layer", default="h", metavar="POINT", help="the layer that is drawn (default h)")
+    parser.add_argument("--batch-size", type=int, default=24, metavar="B", help="samples at a time (default 24)")
+    parser.add_argument("--out", type=Path, default=Path("runs/readout"), metavar="RUN", help="folder for traces, "
+                        "results and figure; the same command goes on there (default runs/readout)")  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> None:
+    from xhat.analysis.probe_curves import ATTRIBUTES_SHOWN, measure_readout, statement
+    from xhat.figures.data import save_data
+    from xhat.figures.registry import redraw
+    from xhat.zoo.attributes import OPEN_PROMPTS
+    from xhat.zoo.pairs import load_pair
+
+    pair, chosen = load_pair(args.pair), prompts(args.prompts, OPEN_PROMPTS)
+    found = measure_readout(
+        pair.base, pair.student, chosen, args.seeds, layer=args.layer, out=args.out, batch_size=args.batch_size
+    )
+    shown = [n for n in ATTRIBUTES_SHOWN if n in found["attribute"].values]
+    save_data(found.sel(attribute=shown).assign_attrs(student=pair.chosen), args.out, "probe_curves")
+    redraw(["probe_curves"], run=args.out, out=args.out / "figures")
+    print("\n".join([*statement(found), f"\nfigures: {args.out / 'figures'}"]))
