@@ -30,11 +30,11 @@ def load_slider(pipe: Any, path: str | Path, name: str | None = None, *, scale: 
 
     Raises ValueError for a file that is no LoRA or does not fit (:mod:`xhat.zoo.lora_files`), and for a name in use.
     """
-    name = re.sub(r"\W+", "_", Path(path).stem) if name is None else name
+    name = _name_from(Path(path)) if name is None else name
     parts = [part for part in _networks(pipe) if name not in names_in(part)]
     if not parts:
         raise ValueError(f"a LoRA {name!r} is loaded already: give this one another name, or remove that one first")
-    if "." in name or hasattr(nn.ModuleDict(), name):
+    if "." in name or _means_something(name):
         raise ValueError(f"{name!r} cannot name a LoRA: it means something to torch. Give another name")
     file = read_lora(path)
     if file.text:
@@ -45,6 +45,16 @@ def load_slider(pipe: Any, path: str | Path, name: str | None = None, *, scale: 
         fill(part, name, layers)
     set_scales(pipe, {name: scale})
     return name
+
+
+def _name_from(path: Path) -> str:
+    name = re.sub(r"\W+", "_", path.stem)
+    return f"{name}_lora" if _means_something(name) else name
+
+
+def _means_something(name: str) -> bool:
+    """Whether a module cannot be called that in torch: ``train``, ``half``, …"""
+    return hasattr(nn.ModuleDict(), name)
 
 
 def scales_of(pipe: Any) -> dict[str, float]:
