@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from xhat.samplers.policy import Option, Policy
 
 
@@ -74,3 +76,19 @@ def _verdict(policy: Policy, option: Option) -> str:
     if policy.fits(option):
         return f"{how}, less diverse"
     return f"{how}, {'over the budget' if option.evaluations > policy.allowed else 'fidelity too low'}"
+
+
+def html_table(policy: Policy) -> str:
+    """The options as an HTML table, the chosen one and those that may not be taken marked; for notebooks."""
+    head = "".join(f"<th>{escape(n)}</th>" for n in ("", "plan", "evaluations", policy.measure, "source", "fidelity"))
+    body = "".join(_html_row(policy, option) for option in policy.options)
+    caption = escape(explained(policy).partition("\n")[0])
+    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _html_row(policy: Policy, option: Option) -> str:
+    mark = "chosen" if option.name == policy.chosen else "" if policy.fits(option) else "not allowed"
+    fidelity = "" if option.fidelity is None else f"{option.fidelity:.2f}"
+    source = "measured" if option.measured else "predicted"
+    cells = (mark, option.name, f"{option.evaluations:g}", interval(option), source, fidelity)
+    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

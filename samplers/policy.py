@@ -169,6 +169,11 @@ class Policy:
     def __str__(self) -> str:
         return self.explain()
 
+    def _repr_html_(self) -> str:
+        from xhat.samplers.explain import html_table
+
+        return html_table(self)
+
 
 def spread(x0: Any) -> float:
     """How far the x̂₀ (n, …) of a prompt's samples lie from their mean: Σ‖xᵢ − x̄‖² / Σ‖xᵢ‖², n/(n−1) corrected.
