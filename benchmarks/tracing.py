@@ -32,7 +32,7 @@ GUIDANCE = 3.0
 
 
 def embedded(args: argparse.Namespace) -> Any:
-    return xhat.load_pair("demo").base.to(args.device, getattr(torch, args.dtype))
+    return placed(xhat.load_pair("demo").base, args)
 
 
 def sd15(args: argparse.Namespace) -> Any:
@@ -44,7 +44,10 @@ def sd15(args: argparse.Namespace) -> Any:
 
     base = load_pair("demo").base
     torch.manual_seed(0)
-    text = CLIPTextConfig(vocab_size=len(base.tokenizer), hidden_size=768, num_hidden_layers=1, num_attention_heads=12)
+    ids = {name: getattr(base.tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    text = CLIPTextConfig(
+        vocab_size=len(base.tokenizer), hidden_size=768, num_hidden_layers=1, num_attention_heads=12, **ids
+    )
     unet = diffusers.UNet2DConditionModel(  # the class's defaults are the first Stable Diffusion's
         sample_size=args.size,
         cross_attention_dim=768,
@@ -62,7 +65,12 @@ def sd15(args: argparse.Namespace) -> Any:
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(args.device, getattr(torch, args.dtype))
+    return placed(pipe, args)
+
+
+def placed(pipe: Any, args: argparse.Namespace) -> Any:
+    pipe = pipe.to(args.device)
+    return pipe if args.dtype == "float32" else pipe.to(getattr(torch, args.dtype))
 
 
 MODELS: dict[str, Callable[[argparse.Namespace], Any]] = {"embedded base": embedded, "sd15": sd15}

@@ -50,11 +50,11 @@ def create(group: zarr.Group, name: str, variable: Variable, tiling: Tiling) -> 
         shards=tile if apart else None,
         dimension_names=(*SAMPLES, *variable.dims),
         fill_value=np.nan if variable.dtype.kind == "f" else 0,
-        compressors=_compressor(variable.dtype),
+        compressors=compressor(variable.dtype),
     )
 
 
-def _compressor(dtype: np.dtype) -> BloscCodec:
+def compressor(dtype: np.dtype) -> BloscCodec:
     """zstd on sorted bytes: x̂₀ and latents shrink by a fifth, pictures (on sorted bits) by 2/5, at some hundred MB/s.
     Higher levels gain 2 % more at a third of the speed."""
     shuffle = "bitshuffle" if dtype.itemsize == 1 else "shuffle"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+from typing import Any
 
 from xhat.commands.parse import seeds
 
@@ -12,7 +14,8 @@ HELP = "sample prompts × seeds and keep x̂₀ and readings of every step"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="demo/base, a diffusers folder, or a hub name")
-    parser.add_argument("--prompts", nargs="+", required=True, metavar="P", help="one or more prompts")
+    parser.add_argument("--prompts", nargs="+", default=[], metavar="P", help="one or more prompts")
+    parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="more prompts, one a line")
     parser.add_argument(
         "--seeds", type=seeds, default=range(8), metavar="0:64", help="a range, or a list 1,2,5 (default 0:8)"
     )
@@ -24,20 +27,45 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "full, gram (default mean). `xhat points MODEL` lists them",
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=8, metavar="B", help="samples at a time (default 8)")
+    parser.add_argument("--device", metavar="D", help="cuda:1, cpu, … (default: this process's GPU, or the CPU)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the weights")
     parser.add_argument(
-        "--store", type=Path, required=True, metavar="PATH", help="Zarr store; a stopped run goes on there"
+        "--store", required=True, metavar="PATH", help="Zarr store, a folder or a URL; a stopped run goes on there"
     )
 
 
 def run(args: argparse.Namespace) -> None:
+    from xhat.hooks.tiles import share
     from xhat.hooks.trace import trace
     from xhat.zoo.pairs import load_model
 
     hooks = dict(part.split("=", 1) if "=" in part else (part, "mean") for part in args.hooks)
     call = {"num_inference_steps": args.steps, "guidance_scale": args.guidance}
     given = {name: value for name, value in call.items() if value is not None}
-    pipe = load_model(args.model)
+    prompts, first = _prompts(args), share()[0] == 0
     tree = trace(
-        pipe, args.prompts, seeds=args.seeds, hooks=hooks, store=args.store, batch_size=args.batch_size, **given
-    )
-    print(tree)
+        _placed(load_model(args.model), args.device, args.dtype), prompts, seeds=args.seeds, hooks=hooks,
+        store=args.store, batch_size=args.batch_size, progress=first, **given,
+    )  # fmt: skip
+    if first:
+        print(tree)
+
+
+def _prompts(args: argparse.Namespace) -> list[str]:
+    listed = list(args.prompts)
+    if args.prompts_file is not None:
+        listed += [line.strip() for line in args.prompts_file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not listed:
+        raise ValueError("no prompts: give some with --prompts, or a file of them with --prompts-file")
+    return listed
+
+
+def _placed(pipe: Any, device: str | None, dtype: str) -> Any:
+    """The pipeline where it is to run: ``LOCAL_RANK`` says which GPU is this process's."""
+    import torch
+
+    if device is None:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    if dtype != "float32":
+        pipe = pipe.to(getattr(torch, dtype))
+    return pipe.to(device)
