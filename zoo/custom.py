@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +18,11 @@ from xhat.zoo.inputs import condition, network_of, predict, states
 from xhat.zoo.latents import to_latents
 from xhat.zoo.lora_train import train_lora
 from xhat.zoo.pairs import DEMO, load_model
-from xhat.zoo.slider import save_lora
-from xhat.zoo.sliders import SHIPPED
+from xhat.zoo.sliders import SHIPPED, made
 from xhat.zoo.vae import to_tensor
 
 OBJECTIVE = "customisation"
-RANK, LAYERS, STEPS, RATE, BATCH, PICTURES = 2, "all", 150, 4e-3, 8, 48
+RANK, LAYERS, STEPS, RATE, BATCH, PICTURES = 2, "all", 100, 4e-3, 8, 48
 
 
 def train_custom(
@@ -108,12 +106,15 @@ def train_styles(runs: Path, steps: int = STEPS, seed: int = 0) -> None:
     """Train a LoRA for each held-out style on the embedded base, into the family's weights."""
     base = load_model(f"{DEMO}/base")
     for style in HELD_OUT:
-        started, prompt = time.perf_counter(), f"a {style}"
-        state = train_custom(base, style_pictures(style), prompt, steps=steps, seed=seed, run=runs / "sliders" / style)
-        notes = {
+        prompt = f"a {style}"
+        written = {
             "objective": OBJECTIVE, "model": f"{DEMO}/base", "weights": fingerprint(base), "xhat": version("xhat"),
             "style": style, "target": prompt, "pictures": PICTURES, "rank": RANK, "layers": LAYERS, "steps": steps,
             "rate": RATE, "batch_size": BATCH, "seed": seed,
         }  # fmt: skip
-        path = save_lora(SHIPPED / f"{style}.safetensors", state, notes)
-        print(f"{style}: {time.perf_counter() - started:.0f} s, {path.stat().st_size / 1024:.0f} KiB", flush=True)
+
+        def make(style: str = style, prompt: str = prompt) -> dict[str, torch.Tensor]:
+            pictures = style_pictures(style)
+            return train_custom(base, pictures, prompt, steps=steps, seed=seed, run=runs / "sliders" / style)
+
+        made(SHIPPED / f"{style}.safetensors", written, make)

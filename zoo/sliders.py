@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from xhat.hooks.describe import fingerprint
 from xhat.zoo.pairs import DEMO, WEIGHTS, load_model
@@ -119,13 +122,25 @@ def train_one(
     """Train one slider of the table and write it where the shipped ones are."""
     attribute, label = SLIDERS[name], name if model == "base" else f"{name}@{model}"
     prompts = (attribute.target, attribute.positive, attribute.negative)
-    started = time.perf_counter()
-    state = train_slider(pipe, *prompts, steps=steps, seed=seed, device=device, run=runs / "sliders" / label)
-    written = slider_notes(pipe, f"{DEMO}/{model}", *prompts, steps=steps, seed=seed) | {
+    settings: dict[str, Any] = {"steps": steps, "seed": seed}
+    written = slider_notes(pipe, f"{DEMO}/{model}", *prompts, **settings) | {
         "kind": attribute.kind, "attribute": attribute.attribute, "up": attribute.up, "down": attribute.down,
     }  # fmt: skip
-    path = save_lora(SHIPPED / f"{label}.safetensors", state, written)
-    print(f"{label}: {time.perf_counter() - started:.0f} s, {path.stat().st_size / 1024:.0f} KiB", flush=True)
+
+    def make() -> dict[str, torch.Tensor]:
+        return train_slider(pipe, *prompts, device=device, run=runs / "sliders" / label, **settings)
+
+    return made(SHIPPED / f"{label}.safetensors", written, make)
+
+
+def made(path: Path, written: dict[str, Any], make: Callable[[], dict[str, torch.Tensor]]) -> Path:
+    """The LoRA at ``path``, made and written there unless it is there already, of these weights and settings."""
+    if path.exists() and notes(path) == written:
+        print(f"{path.stem}: there already")
+        return path
+    started = time.perf_counter()
+    save_lora(path, make(), written)
+    print(f"{path.stem}: {time.perf_counter() - started:.0f} s, {path.stat().st_size / 1024:.0f} KiB", flush=True)
     return path
 
 

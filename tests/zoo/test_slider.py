@@ -84,7 +84,8 @@ def test_a_slider_moves_what_it_was_trained_for(tiny, name, tmp_path):
     before = {key: value.clone() for key, value in network.state_dict().items()}
     first = slider.pool(pipe, ("a planet", *WORDS), range(1), **call)
     eta = float(0.2 * first.neutral.norm() / first.delta.norm())  # random networks hardly hear the prompt
-    state = train_slider(pipe, "a planet", *WORDS, rank=2, eta=eta, layers="all", steps=12, rate=1e-2, call=call)
+    steps = 40 if name == "aura" else 12
+    state = train_slider(pipe, "a planet", *WORDS, rank=2, eta=eta, layers="all", steps=steps, rate=1e-2, call=call)
     after = network.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
     found = slider.pool(pipe, ("a planet", *WORDS), range(50, 52), **call)
