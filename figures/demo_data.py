@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from xhat.figures.curves import together
 from xhat.figures.data import save_data
 from xhat.figures.player import frames_of
 from xhat.figures.schematic import schematic_data
+from xhat.figures.style import label
 
 SHOWN_PROMPTS, SHOWN_SEEDS, PLAYED_PROMPTS, PLAYED_SEEDS = 2, 8, 3, 2
 
@@ -25,8 +27,10 @@ def save_demo_data(result: DemoResult, pair: Any, run: Path) -> None:
         "measured": result.measured,
         "samples": samples_data(result),
         "filmstrip": frames_of(result.traces, pair.base.vae, prompts=PLAYED_PROMPTS, seeds=PLAYED_SEEDS),
-        "diversity": together(result.diversity),
-        "commitment": together({name: committed(curve) for name, curve in result.commitment.items()}),
+        "diversity": with_finding(together(result.diversity), said_of_diversity),
+        "commitment": with_finding(
+            together({name: committed(curve) for name, curve in result.commitment.items()}), said_of_commitment
+        ),
         "schematic": schematic_data(pair),
     }
     for name, data in every.items():
@@ -57,3 +61,35 @@ def committed(curve: xr.Dataset) -> xr.Dataset:
     bounds = {"mean": interval.estimate, "low": interval.low, "high": interval.high}
     attrs = interval.attrs | curve["committed_at"].attrs
     return curve.assign({f"committed_{name}": ("step", values, attrs) for name, values in bounds.items()})
+
+
+def with_finding(data: xr.Dataset, said: Callable[[str, xr.Dataset], str]) -> xr.Dataset:
+    """Curves with what they say, a sentence a model, for the report."""
+    models = dict.fromkeys(data["model"].values.tolist())
+    parts = [said(label(model), data.isel(point=np.flatnonzero(data["model"].values == model))) for model in models]
+    return data.assign_attrs(finding=" ".join(parts))
+
+
+def said_of_diversity(name: str, curve: xr.Dataset) -> str:
+    """Vendi of x̂₀ at the first and the last step, and where it is least, with intervals."""
+    at = [0, int(curve["vendi_q2_mean"].values.argmin()), -1]
+    first, least, last = (
+        "{:.2f} [{:.2f}, {:.2f}] at σ = {:.2g}".format(
+            *(float(curve[f"vendi_q2_{part}"][i]) for part in ("mean", "low", "high")), float(curve["sigma"][i])
+        )
+        for i in at
+    )
+    between = f", is least with {least}" if at[1] not in (0, curve.sizes["point"] - 1) else ""
+    return f"{name}: Vendi of x̂₀ across seeds begins with {first}{between} and ends with {last}."
+
+
+def said_of_commitment(name: str, curve: xr.Dataset) -> str:
+    """From which step on half of the runs stay within the tolerance of their own last x̂₀."""
+    share = curve["committed_mean"]
+    at = int((share.values >= 0.5).argmax())
+    tolerance = share.attrs["tolerance"]
+    begins = float(curve["cosine_mean"][0])
+    return (
+        f"{name}: half of the runs stay within {tolerance:.0%} of their last x̂₀ from step {at + 1} of {len(share)} on, "
+        f"σ = {float(curve['sigma'][at]):.2g}; the cosine to it is {begins:.2f} at the first step."
+    )
