@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -14,8 +15,9 @@ from tqdm.auto import tqdm
 
 from xhat.analysis import stats
 from xhat.analysis.diversity import final_diversity
-from xhat.analysis.finals import Arm, sample_arms, to_sample
+from xhat.analysis.finals import Arm, described, sample_arms, to_sample
 from xhat.analysis.ledger import check_paired, noise_ledger
+from xhat.hooks.describe import checksum
 from xhat.hooks.points import denoiser_of, parts_of
 from xhat.hooks.rehearse import with_defaults
 from xhat.hooks.taps import quiet
@@ -48,14 +50,14 @@ def measure_arms(
     tell, ``attribute_entropy`` and ``fidelity``; (arm): ``evaluations`` of the network and ``seconds`` for one picture
     on this machine, decoding included; (line): the ledger of noise (:func:`~xhat.analysis.ledger.noise_ledger`).
     Seed s gives every arm the same x_T, which is checked. ``cache``: a folder where finals are kept as they are made,
-    so that a run that was stopped goes on; of the arms ``keep_x0`` with x̂₀ of every step. Raises ValueError where
-    arms start from other noise.
+    and timings, so that a run that was stopped goes on; of the arms ``keep_x0`` with x̂₀ of every step. Raises
+    ValueError where arms start from other noise.
     """
     prompts, seeds = list(prompts), list(seeds)
     if not arms:
         raise ValueError("no arms to measure: expected {name: Arm(pipe, call)}")
     costs = {
-        name: cost(arm.pipe, prompts[0], min(8, batch_size), **arm.call)
+        name: _cost_once(arm, prompts[0], min(8, batch_size), None if cache is None else cache / name)
         for name, arm in tqdm(arms.items(), desc="timing", unit="arm")
     }
     _announce(to_sample(arms, prompts, seeds, cache, batch_size, keep_x0), costs, len(prompts) * len(seeds))
@@ -114,6 +116,19 @@ def against(measured: xr.Dataset, reference: str, **options: Any) -> xr.Dataset:
         a = np.broadcast_to(array.sel(arm=[reference]).transpose("prompt", "arm").values, b.shape)
         found = _with_interval(found, name, stats.paired_difference(a, b, **options))
     return found
+
+
+def _cost_once(arm: Arm, prompt: str, batch_size: int, folder: Path | None) -> tuple[float, float]:
+    """:func:`cost`, kept in ``folder`` beside the arm's samples: a run that goes on does not time again."""
+    if folder is None:
+        return cost(arm.pipe, prompt, batch_size, **arm.call)
+    path = folder / f"cost-{checksum(described(arm) | {'prompt': prompt, 'batch': batch_size})[:32]}.json"
+    if not path.exists():
+        found = cost(arm.pipe, prompt, batch_size, **arm.call)
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
+    evaluations, seconds = json.loads(path.read_text())
+    return evaluations, seconds
 
 
 def cost(pipe: Any, prompt: str, batch_size: int = 8, **call: Any) -> tuple[float, float]:

@@ -77,6 +77,12 @@ def to_sample(arms: Mapping[str, Arm], prompts: Sequence[str], seeds: Sequence[i
     return {name: len(job.missing()) * len(seeds) for name, job in jobs.items()}
 
 
+def described(arm: Arm) -> dict[str, Any]:
+    """What makes an arm's samples what they are, prompt and seed aside: weights, schedulers, plan, call, versions."""
+    same = describe(arm.pipe) | {"call": jsonable(with_defaults(arm.pipe, arm.call)), "versions": versions()}
+    return same | ({"edits": [jsonable(edit.describe()) for edit in arm.edits]} if arm.edits else {})
+
+
 @dataclass(frozen=True)
 class _Job:
     """One arm's samples, each prompt under its key."""
@@ -92,10 +98,7 @@ class _Job:
     def of(cls, name: str, arm: Arm, prompts: Sequence[str], seeds: Sequence[int], cache: Path | None,
            batch_size: int, x0: bool) -> _Job:  # fmt: skip
         width = Tiling.of(1, len(seeds), batch_size).width  # some samplers let the samples of a batch see each other
-        same = describe(arm.pipe) | {"call": jsonable(with_defaults(arm.pipe, arm.call)), "versions": versions()}
-        same |= {"seeds": list(seeds), "batch": width}
-        if arm.edits:
-            same["edits"] = [jsonable(edit.describe()) for edit in arm.edits]
+        same = described(arm) | {"seeds": list(seeds), "batch": width}
         keys = {prompt: checksum(same | {"prompt": prompt})[:32] for prompt in prompts}
         variables = ("final", "x_T", "drawn", *(("pred_x0",) if x0 else ()))
         return cls(arm, list(seeds), keys, None if cache is None else cache / name, variables, {})

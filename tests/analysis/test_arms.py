@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 
 import xhat
+from xhat.analysis import arms as arms_module
 from xhat.analysis import finals
 from xhat.analysis.arms import Arm, against, cost, measure_arms, summarised
 from xhat.analysis.diversity import vendi
@@ -104,6 +105,13 @@ def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
     np.testing.assert_array_equal(
         again["hybrid"]["final"], sample_arms(run[0], PROMPTS, SEEDS, cache=fresh_start)["hybrid"]["final"]
     )
+
+
+def test_timings_are_kept_with_the_samples(run, monkeypatch):
+    arms, cache, measured = run
+    monkeypatch.setattr(arms_module, "cost", None)
+    again = measure_arms(arms, PROMPTS, SEEDS, space=feature_space("latent"), cache=cache, keep_x0=["base"])
+    xr.testing.assert_identical(again, measured)
 
 
 def test_without_a_cache_the_samples_are_the_same(run, samples):
