@@ -55,15 +55,22 @@ def centre(x: Array, name: str = "x", dtype: str = "float64") -> Array:
     so an offset of any size is gone before anything is summed, in float32 too. Raises ValueError for NaN or
     infinite values, and where every sample is the same.
     """
-    x = astype(x, dtype) if dtype == "float64" else x  # widened before the difference, narrowed after it
-    shifted = astype(x - x[:1], dtype)
+    shifted = _from_first(x, dtype)
     shifted -= shifted.mean(0)
-    largest = float(abs(shifted).max())
-    if not np.isfinite(largest):
+    largest, smallest = float(shifted.max()), float(shifted.min())
+    if not (np.isfinite(largest) and np.isfinite(smallest)):
         raise ValueError(f"{name} holds NaN or infinite values")
-    if largest == 0:
+    if largest == smallest == 0:
         raise ValueError(f"{name} is the same for every sample: no similarity is defined for it")
     return shifted
+
+
+def _from_first(x: Array, dtype: str) -> Array:
+    """x − x[0] in ``dtype``: widened before the difference, or narrowed after it."""
+    if isinstance(x, np.ndarray) and dtype == "float64":
+        return np.subtract(x, x[:1], dtype=np.float64)  # in one pass
+    x = astype(x, dtype) if dtype == "float64" else x
+    return astype(x - x[:1], dtype)
 
 
 def centred_gram(x: Any, name: str = "x") -> np.ndarray:
@@ -108,7 +115,8 @@ def triangle(y: Array, start: int, stop: int, debiased: bool, index: Array) -> A
     n = len(y)
     block = y[start:stop] @ y[start:].T
     if debiased:
-        d = (y * y).sum(1) / (n - 2)
+        squares = block.diagonal() if len(block) == n else (y * y).sum(1)
+        d = squares / (n - 2)
         block += d[start:stop, None]
         block += (d - d.sum() / (n - 1))[None, start:]
     else:  # each pair off the diagonal stands for two entries of the whole matrix

@@ -87,12 +87,14 @@ def cka_matrix(
     total = np.zeros(tuple(len(group) for _, group in (groups[0], groups[-1])))
     norms = [np.zeros(len(group)) for _, group in groups]
     for start, stop in _strips(n, sum(len(group) for _, group in groups) * itemsize, memory):
-        packed = []
-        for (label, group), norm in zip(groups, norms, strict=True):
-            vectors = _packed(group, label, n, (start, stop), debiased, dtype, least)
-            norm += _host((vectors * vectors).sum(1))
-            packed.append(vectors)
-        total += _host(packed[0] @ packed[-1].T)
+        packed = [_packed(group, label, n, (start, stop), debiased, dtype, least) for label, group in groups]
+        product = _host(packed[0] @ packed[-1].T)
+        total += product
+        if ys is None:
+            norms[0] += product.diagonal()
+        else:
+            for norm, vectors in zip(norms, packed, strict=True):
+                norm += _host((vectors * vectors).sum(1))
     for (label, _), norm in zip(groups, norms, strict=True):
         _refuse_flat(label, norm, dtype)
     return total / np.sqrt(np.outer(norms[0], norms[-1]))
@@ -172,15 +174,27 @@ def _packed(
         x = as_samples(group[m], name, least, host=False)
         if x.shape[0] != n:
             raise ValueError(f"{name} has {x.shape[0]} samples, xs[0] has {n}: all must represent the same ones")
-        y = centre(x, name, dtype)
-        y /= float(abs(y).max())  # first, or float32 would overflow on activations above 1e18
-        y /= float((y * y).sum()) ** 0.5
+        y = _of_moderate_size(centre(x, name, dtype))
         if packed is None:
             index = strip_index(n, *rows, not debiased, y)
             empty = y.new_empty if isinstance(y, torch.Tensor) else lambda s, d=y.dtype: np.empty(s, d)
             packed = empty((len(group), len(index)))
         packed[m] = triangle(y, *rows, debiased, index)
+        packed[m] /= float(_sum_of_squares(y))  # a Gram of unit trace
     return packed
+
+
+def _of_moderate_size(y: Array) -> Array:
+    """Features whose squares neither over- nor underflow: as they are, or over the largest."""
+    largest = max(float(y.max()), -float(y.min()))
+    if not 1e-9 < largest < 1e9:
+        y /= largest
+    return y
+
+
+def _sum_of_squares(y: Array) -> float:
+    flat = y.reshape(-1)
+    return flat @ flat
 
 
 def _refuse_flat(label: str, norm: np.ndarray, dtype: str) -> None:
