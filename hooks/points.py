@@ -33,7 +33,9 @@ _WORDS = {
     "attn": "attn",
     "attn1": "self",
     "attn2": "cross",
+    "attention": "attn",
     "ff": "ff",
+    "feed_forward": "ff",
 }
 _ENDS = {
     "conv_in": "in",

@@ -64,6 +64,7 @@ class Record:
     steps: list[Step] = field(default_factory=list)
     final: torch.Tensor | None = None
     random: bool = False  # whether any step drew noise
+    cond_first: bool = False  # whether the conditional half of a batch comes first, as in few pipelines
     lost: bool = False  # whether some noise could not be told
 
     @property
@@ -113,20 +114,21 @@ class Record:
         for i, selection in enumerate(selections):
             fired = [s.firings.get(i, []) for s in self.steps]
             if any(fired):
-                found[selection.name] = _assemble(selection, fired, self.rows)
+                found[selection.name] = _assemble(selection, fired, self.rows, self.cond_first)
         return found
 
     def unfired(self, selections: Sequence[Selection]) -> list[str]:
         return [s.name for i, s in enumerate(selections) if not any(i in step.firings for step in self.steps)]
 
 
-def _assemble(selection: Selection, fired: list[list[Firing]], rows: int) -> Reading:
-    branches = _branches(selection.name, fired, rows)
+def _assemble(selection: Selection, fired: list[list[Firing]], rows: int, cond_first: bool) -> Reading:
+    branches = _branches(selection.name, fired, rows, cond_first)
     sample = next(f for f in fired if f)[0].value
     absent = np.ones((len(fired), len(branches)), bool)
     data = np.empty((rows, *absent.shape, *sample.shape[1:]), numpy_dtype(sample))
     for step, firings in enumerate(fired):
-        at = len(branches) - _count(firings, rows)  # what runs alone is the conditional one, the last
+        count = _count(firings, rows)  # what runs alone is the conditional one
+        at = branches.index("cond") if count == 1 and "cond" in branches else len(branches) - count
         for firing in firings:
             parts = as_numpy(firing.value).reshape(-1, rows, *sample.shape[1:])
             at = branches.index(firing.branch) if firing.branch in branches else at
@@ -153,8 +155,9 @@ def _count(firings: list[Firing], rows: int) -> int:
     return sum(len(f.value) for f in firings) // rows
 
 
-def _branches(name: str, fired: list[list[Firing]], rows: int) -> tuple[str, ...]:
-    """Labels of the branch axis: diffusers stacks (unconditional, conditional), or calls once for each by name."""
+def _branches(name: str, fired: list[list[Firing]], rows: int, cond_first: bool) -> tuple[str, ...]:
+    """Labels of the branch axis: diffusers stacks both, most often the unconditional first, or calls once for each by
+    name."""
     widest = max(fired, key=lambda f: _count(f, rows))
     shapes = {tuple(f.value.shape[1:]) for firings in fired for f in firings}
     if len(shapes) > 1:
@@ -171,7 +174,7 @@ def _branches(name: str, fired: list[list[Firing]], rows: int) -> tuple[str, ...
     if len(widest) == count and len(set(labels)) == count and None not in labels:
         return tuple(str(x) for x in labels)
     if count == 2 and len(widest) == 1:
-        return ("uncond", "cond")
+        return ("cond", "uncond") if cond_first else ("uncond", "cond")
     return tuple(f"call{i}" for i in range(count))
 
 

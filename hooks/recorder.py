@@ -16,6 +16,8 @@ from xhat.hooks.record import Firing, Record, Step
 from xhat.hooks.select import Selection, select
 from xhat.hooks.taps import attach, listening
 
+_COND_FIRST = {"ZImageTransformer2DModel"}  # whose pipeline stacks (conditional, unconditional)
+
 
 class Recorder:
     """Within its block, every call of the pipeline is recorded; ``take`` gives the records so far.
@@ -120,6 +122,7 @@ class Recorder:
             self._record.steps[-1].noise = self._copies(unpacked(self.pipe, drawn, self.size))
 
     def _begin(self, scheduler: Any, timestep: Any) -> None:
+        self._record.cond_first = type(denoiser_of(self.pipe)).__name__ in _COND_FIRST
         first = noise.step_index(scheduler, timestep)
         self._levels = None if first is None else noise.noise_levels(scheduler)
         self._first = first or 0

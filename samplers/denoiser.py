@@ -61,9 +61,13 @@ class CompositeDenoiser(Facade):
     def forward(self, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
         run, inputs = self.scheduler.run, {**dict(zip(self._names, args, strict=False)), **kwargs}
         x = inputs[self._names[0]]
+        listed = isinstance(x, list)  # of pictures that could be of several sizes
+        x = torch.stack(x) if listed else x
         self.rows = len(x) // 2 if self.halves else len(x)
         condition = inputs.get("encoder_hidden_states")
         run.begin(x[-self.rows :], None if condition is None else condition[-self.rows :])
+        if run.models is None:
+            self._check_halves(x, listed)
         run.models = self
         self.inputs = self._annealed(inputs)
         segment = run.entry.segment
@@ -83,8 +87,7 @@ class CompositeDenoiser(Facade):
                 f"guidance {guidance_scale:g} of {name!r} needs the negative prompt, which the pipeline does not pass "
                 "on now: call it with guidance_scale above 1"
             )
-        if takes_guidance(model):
-            inputs = {**inputs, "timestep_cond": self._embedded(model, guidance_scale, inputs)}
+        inputs = {**inputs, **self._guidance(model, guidance_scale, inputs)}
         if not guided:
             run.evaluations += self.rows / run.samples
             return _call(model, self._cond(inputs))
@@ -109,13 +112,27 @@ class CompositeDenoiser(Facade):
         given = own if space(scheduler) == "flow" else x
         inputs = self._of_rows(range(self.rows) if rows is None else rows)
         inputs[self._names[0]] = torch.cat([given, given]) if self.halves else given
-        inputs["timestep"] = _like(self.inputs["timestep"], t, len(inputs[self._names[0]]))
+        inputs["timestep"] = _like(self.inputs["timestep"], t * self._clock(), len(inputs[self._names[0]]))
         before, self.rows = self.rows, len(x)
         try:
             output = self.evaluate(name, inputs, guidance_scale)
         finally:
             self.rows = before
         return x0_at(scheduler, output, level, own)
+
+    def _clock(self) -> float:
+        """What the pipeline multiplies a scheduler's timestep by: 1, or 1/1000 where its model counts from 0 to 1.
+
+        Raises ValueError for a pipeline whose model's time runs another way.
+        """
+        given = torch.as_tensor(self.inputs["timestep"]).flatten()[0].item()
+        t = float(self.scheduler.run.entry.timestep)
+        for unit_of_time in (1.0, 1e-3):
+            if abs(given - t * unit_of_time) <= 1e-2 * abs(t * unit_of_time):  # half precision rounds it
+                return unit_of_time
+        raise ValueError(
+            f"the model is given {given:g} for timestep {t:g}: it cannot be asked at other noise levels than its own"
+        )
 
     def _of_rows(self, rows: Sequence[int]) -> Inputs:
         """The inputs with the conditioning of the given samples, both halves of it where there are two."""
@@ -138,6 +155,23 @@ class CompositeDenoiser(Facade):
         """The conditional half of the inputs."""
         return take(inputs, 2 * self.rows, slice(self.rows, None)) if self.halves else inputs
 
+    def _check_halves(self, x: torch.Tensor, listed: bool) -> None:
+        """Raises ValueError where the pipeline guides, and does not give both branches stacked in one batch."""
+        if self.halves and (listed or len(x) % 2 or not torch.equal(x[: self.rows], x[self.rows :])):
+            raise ValueError(
+                "a plan makes guidance where a pipeline gives its denoiser both branches stacked in one batch, and "
+                "this one does not: give every segment guidance_scale 1"
+            )
+
+    def _guidance(self, model: nn.Module, scale: float, inputs: Inputs) -> Inputs:
+        """The input by which a network takes its guidance: one scale a row, or its embedding; nothing for others."""
+        if not takes_guidance(model):
+            return {"guidance": None} if inputs.get("guidance") is not None else {}
+        if not _config(model).get("guidance_embeds"):
+            return {"timestep_cond": self._embedded(model, scale, inputs)}
+        x = inputs[self._names[0]]
+        return {"guidance": torch.full([1], scale, device=x.device, dtype=torch.float32).expand(len(x))}
+
     def _embedded(self, model: nn.Module, scale: float, inputs: Inputs) -> torch.Tensor:
         """w = g − 1 for every row, embedded as the pipeline would for this model (LCM, arXiv 2310.04378, Sec. 4.2)."""
         assert self.embed is not None, "a pipeline whose models take guidance can embed it"
@@ -159,7 +193,8 @@ def model_key(segment: Segment) -> str:
 
 def takes_guidance(model: nn.Module) -> bool:
     """Whether a network takes the guidance scale as an input, in one evaluation."""
-    return _config(model).get("time_cond_proj_dim") is not None
+    config = _config(model)
+    return config.get("time_cond_proj_dim") is not None or bool(config.get("guidance_embeds"))
 
 
 def _config(model: nn.Module) -> Any:

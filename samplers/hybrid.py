@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from xhat.hooks.describe import canonical
+from xhat.samplers.adapters import reach_all
 from xhat.samplers.denoiser import CompositeDenoiser, model_key, takes_guidance
 from xhat.samplers.dial import dialed
 from xhat.samplers.fit import check_fit, slot_of
@@ -18,6 +19,7 @@ from xhat.samplers.plan import Plan
 from xhat.samplers.plans import hybrid_plan
 from xhat.samplers.schedule import CompositeScheduler
 from xhat.samplers.tap import Tap
+from xhat.samplers.timing import timing_of
 
 
 def hybrid(
@@ -90,7 +92,8 @@ def _composed(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap]) -> Any:
     if isinstance(getattr(first, slot), CompositeDenoiser):
         raise ValueError("the first pipeline is a hybrid itself: compose the pipelines it was made of")
     networks = _networks({name: getattr(pipe, slot) for name, pipe in pipes.items()}, plan)
-    scheduler = CompositeScheduler(plan, {name: pipe.scheduler for name, pipe in pipes.items()}, taps)
+    schedulers = {name: pipe.scheduler for name, pipe in pipes.items()}
+    scheduler = CompositeScheduler(plan, schedulers, taps, {name: timing_of(pipe) for name, pipe in pipes.items()})
     denoiser = CompositeDenoiser(networks, scheduler, getattr(first, "get_guidance_scale_embedding", None))
     return _assembled(first, slot, denoiser, scheduler)
 
@@ -114,6 +117,7 @@ def _assembled(first: Any, slot: str, denoiser: CompositeDenoiser, scheduler: Co
     top = max([1.0, *guidance, *(tap.guidance_scale for tap in scheduler.taps)])
     _rule_guidance(pipe, denoiser, top)
     _show_progress(pipe, scheduler)
+    reach_all(pipe, slot)
     pipe.xhat_defaults = {"num_inference_steps": scheduler.num_inference_steps, "guidance_scale": top}
     pipe.xhat_description = {
         "plan": plan.to_json(),
@@ -134,16 +138,19 @@ def _rule_guidance(pipe: Any, denoiser: CompositeDenoiser, top: float) -> None:
     settled there, and with it whether the denoiser will be given halves.
     """
     encode = pipe.encode_prompt
+    # where it is no property, the call settled it before: then the denoiser takes the halves as they come
+    ruled = isinstance(getattr(type(pipe), "do_classifier_free_guidance", None), property)
     signature = inspect.signature(encode)
 
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        if hasattr(pipe, "_guidance_scale"):
+        if ruled:
             if top > 1 and getattr(pipe, "_guidance_rescale", None):
                 raise ValueError("guidance_rescale cannot be used in a hybrid: segments make their guidance themselves")
-            pipe._guidance_scale = top
-            bound.arguments["do_classifier_free_guidance"] = top > 1
+            pipe._guidance_scale = top if top > 1 else 0.0  # some pipelines guide at any scale above 0
+            if "do_classifier_free_guidance" in signature.parameters:  # not where guidance is the network's input
+                bound.arguments["do_classifier_free_guidance"] = top > 1
         denoiser.halves = bool(bound.arguments.get("do_classifier_free_guidance", False))
         return encode(*bound.args, **bound.kwargs)
 

@@ -14,6 +14,7 @@ from typing import Any
 from xhat.hooks.noise import NoiseLevels, kind, noise_levels
 from xhat.samplers.plan import Plan, Segment
 from xhat.samplers.run import scheduled
+from xhat.samplers.timing import timing_of
 
 _FEW_STEPS = {"LCMScheduler", "TCDScheduler", "FlowMatchLCMScheduler"}
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -64,14 +65,15 @@ def hybrid_plan(
     """
     steps = default_steps(student) if student_num_inference_steps is None else student_num_inference_steps
     _check_count(base_steps, steps)
-    levels = noise_levels(scheduled(student.scheduler, Segment("student", 0, steps, steps)))
+    own = scheduled(student.scheduler, Segment("student", 0, steps, steps), timing=timing_of(student))
+    levels = noise_levels(own)
     target = float(levels.sigma[base_steps])
     if base_num_inference_steps is None:
         spacing = trailing(base.scheduler)
-        total, stop = _nearest_schedule(base.scheduler, spacing, base_steps, target), base_steps
+        total, stop = _nearest_schedule(base, spacing, base_steps, target), base_steps
     else:
         spacing, total = None, base_num_inference_steps
-        own = scheduled(base.scheduler, Segment("base", 0, total, total))
+        own = scheduled(base.scheduler, Segment("base", 0, total, total), timing=timing_of(base))
         stop = _count_above(noise_levels(own), target)
         if stop == 0:
             raise ValueError(
@@ -106,12 +108,13 @@ def _count_above(levels: NoiseLevels, sigma: float) -> int:
     return int((levels.sigma > sigma * (1 + 1e-5)).sum())
 
 
-def _nearest_schedule(scheduler: Any, spacing: str | None, steps: int, sigma: float) -> int:
+def _nearest_schedule(base: Any, spacing: str | None, steps: int, sigma: float) -> int:
     """The number of steps of a schedule with ``steps`` of them above σ, the next one as near below as can be."""
+    scheduler, timing = base.scheduler, timing_of(base)
     found = None
     for total in range(1, scheduler.config.num_train_timesteps + 1):
         try:
-            own = scheduled(scheduler, Segment("base", 0, total, total, spacing=spacing))
+            own = scheduled(scheduler, Segment("base", 0, total, total, spacing=spacing), timing=timing)
         except ValueError:  # LCM has no schedule of more steps than it was trained for
             break
         above = _count_above(noise_levels(own), sigma)

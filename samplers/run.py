@@ -18,6 +18,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from xhat.hooks.noise import NoiseLevel, kind, noise_level, noise_levels
 from xhat.samplers.handover import CLEAN, DIVISIBLE, RENOISING, check_divisible, close, landing, respace
 from xhat.samplers.plan import Plan, Segment
+from xhat.samplers.timing import Timing
 
 SHARED_NOISE_SEED = 0
 
@@ -140,18 +141,21 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(seed)
 
 
-def lay_out(plan: Plan, schedulers: Mapping[str, Any], device: Any = None, **settings: Any) -> list[Entry]:
+def lay_out(
+    plan: Plan, schedulers: Mapping[str, Any], device: Any = None, timings: Mapping[str, Timing] | None = None
+) -> list[Entry]:
     """Every step of a plan, with a scheduler of its own for each stretch, re-spaced so that hand-overs are exact.
 
-    ``settings`` go to ``set_timesteps`` (``mu`` of flow schedulers). Raises ValueError for a scheduler that cannot be
-    run in part, and where the noise does not fall from one segment to the next.
+    ``timings``: model → how its pipeline sets its timesteps. Raises ValueError for a scheduler that cannot be run in
+    part, and where the noise does not fall from one segment to the next.
     """
+    timings = timings or {}
     entries: list[Entry] = []
     for before, segment in zip((None, *plan.segments), plan.segments, strict=False):
         if before is not None and segment.continues(before):
             scheduler = entries[-1].scheduler
         else:
-            scheduler = scheduled(schedulers[segment.model], segment, device, **settings)
+            scheduler = scheduled(schedulers[segment.model], segment, device, timings.get(segment.model, Timing()))
         entries += [
             Entry(segment, scheduler, step, noise_level(scheduler, scheduler.timesteps[step], step), scheduler)
             for step in _steps(segment, scheduler, alone=len(plan.segments) == 1)
@@ -159,7 +163,7 @@ def lay_out(plan: Plan, schedulers: Mapping[str, Any], device: Any = None, **set
     return [_closed(entry, after) for entry, after in itertools.zip_longest(entries, entries[1:])]
 
 
-def scheduled(scheduler: Any, segment: Segment, device: Any = None, **settings: Any) -> Any:
+def scheduled(scheduler: Any, segment: Segment, device: Any = None, timing: Timing = Timing()) -> Any:  # noqa: B008
     """A scheduler of its own for a segment: the same, with the segment's spacing and number of steps set."""
     if segment.spacing is None or scheduler.config.get("timestep_spacing") == segment.spacing:
         own = copy.deepcopy(scheduler)
@@ -170,7 +174,8 @@ def scheduled(scheduler: Any, segment: Segment, device: Any = None, **settings: 
             f"spacing {segment.spacing!r} of the segment of {segment.model!r}: {type(scheduler).__name__} has no "
             "timestep_spacing; leave it None"
         )
-    own.set_timesteps(segment.num_inference_steps, device=device, **settings)
+    steps = segment.num_inference_steps
+    own.set_timesteps(steps, device=device, **timing.settings(own, steps))
     return own
 
 

@@ -14,6 +14,7 @@ from xhat.samplers.handover import CLEAN, carry, output_of_x0, place, unit
 from xhat.samplers.plan import Plan
 from xhat.samplers.run import Entry, Run, lay_out, shared_noise
 from xhat.samplers.tap import Tap
+from xhat.samplers.timing import Timing, check_even
 
 
 class CompositeScheduler:
@@ -26,17 +27,32 @@ class CompositeScheduler:
 
     order = 1
 
-    def __init__(self, plan: Plan, schedulers: Mapping[str, Any], taps: Sequence[Tap] = ()) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        schedulers: Mapping[str, Any],
+        taps: Sequence[Tap] = (),
+        timings: Mapping[str, Timing] | None = None,
+    ) -> None:
         self.plan, self.schedulers, self.taps = plan, dict(schedulers), tuple(taps)
+        self.timings = dict(timings or {})
         self.begin_index: int | None = None
         self.set_timesteps()
 
     def set_timesteps(
-        self, num_inference_steps: int | None = None, device: Any = None, mu: float | None = None
+        self,
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        mu: float | None = None,
+        sigmas: Any = None,
     ) -> None:
-        """Begin a run. The plan has the number of steps: ``num_inference_steps`` is not looked at."""
-        settings = {} if mu is None else {"mu": mu}
-        self.run = Run(lay_out(self.plan, self.schedulers, device, **settings))
+        """Begin a run. The plan has the number of steps: ``num_inference_steps`` is not looked at. Of ``sigmas`` and
+        ``mu`` only the size of the picture is learnt: each model has the noise levels of its own pipeline.
+        """
+        if sigmas is not None:
+            check_even(sigmas, any(timing.even for timing in self.timings.values()))
+        timings = {name: timing.heard(self.config, mu) for name, timing in self.timings.items()}
+        self.run = Run(lay_out(self.plan, self.schedulers, device, timings))
         timesteps = [entry.timestep for entry in self.run.entries]
         kinds = {t.dtype for t in timesteps}
         self.timesteps = torch.stack([t if len(kinds) == 1 else t.float() for t in timesteps])

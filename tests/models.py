@@ -15,13 +15,17 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
 )
 
 WORDS = "a the of red green blue quiet loud small large planet plant face robot critter landscape".split()
-NAMES = ("sd", "sdxl", "sd3", "pixart", "flux", "aura")
+NAMES = ("sd", "sdxl", "sd3", "pixart", "flux", "aura", "lumina", "zimage")
 
 
 @contextmanager
@@ -246,9 +250,87 @@ def aura(seed: int = 0, scheduler: Any = None) -> Any:
     return _quiet(pipe)
 
 
+def lumina(seed: int = 0, scheduler: Any = None) -> Any:
+    with _seeded(seed):
+        transformer = diffusers.Lumina2Transformer2DModel(
+            sample_size=8,
+            in_channels=4,
+            hidden_size=24,
+            num_layers=2,
+            num_refiner_layers=1,
+            num_attention_heads=2,
+            num_kv_heads=1,
+            multiple_of=8,
+            cap_feat_dim=16,
+            axes_dim_rope=(4, 4, 4),
+            axes_lens=(64, 16, 16),
+        ).eval()
+        pipe = diffusers.Lumina2Pipeline(
+            transformer=transformer,
+            scheduler=scheduler or diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0),
+            vae=_vae(4, shift=0.1),
+            text_encoder=Gemma2Model(Gemma2Config(**_decoder(), query_pre_attn_scalar=8)).eval(),
+            tokenizer=tokenizer(),
+        )
+    return _quiet(pipe)
+
+
+def zimage(seed: int = 0, scheduler: Any = None) -> Any:
+    with _seeded(seed):
+        transformer = diffusers.ZImageTransformer2DModel(
+            in_channels=4,
+            dim=24,
+            n_layers=2,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=16,
+            axes_dims=[4, 4, 4],
+            axes_lens=[64, 16, 16],
+        ).eval()
+        for pad in (transformer.x_pad_token, transformer.cap_pad_token):
+            torch.nn.init.normal_(pad)
+        words = tokenizer()
+        words.chat_template = "{{ messages[0]['content'] }}"
+        pipe = diffusers.ZImagePipeline(
+            transformer=transformer,
+            scheduler=scheduler or diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+            vae=_vae(4, shift=0.1),
+            text_encoder=Qwen3Model(Qwen3Config(**_decoder())).eval(),
+            tokenizer=words,
+        )
+    return _quiet(pipe)
+
+
+def _decoder() -> dict[str, Any]:
+    """Sizes of a language model that reads prompts."""
+    return {
+        "vocab_size": 4 + len(WORDS),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+
+
 def build(name: str, seed: int = 0, scheduler: Any = None) -> Any:
     """A pipeline by name: one of ``NAMES``."""
-    builders = {"sd": sd, "sdxl": sdxl, "sd3": sd3, "pixart": pixart, "flux": flux, "aura": aura}
+    builders = {
+        "sd": sd,
+        "sdxl": sdxl,
+        "sd3": sd3,
+        "pixart": pixart,
+        "flux": flux,
+        "aura": aura,
+        "lumina": lumina,
+        "zimage": zimage,
+    }
     return builders[name](seed, scheduler)
 
 
@@ -257,8 +339,10 @@ def call_arguments(name: str) -> dict[str, Any]:
     small: dict[str, Any] = {"height": 16, "width": 16}
     if name == "pixart":
         small |= {"use_resolution_binning": False, "clean_caption": False, "max_sequence_length": 16}
-    if name in ("sd3", "flux", "aura"):
+    if name in ("sd3", "flux", "aura", "lumina", "zimage"):
         small |= {"max_sequence_length": 16}
+    if name == "lumina":  # its pipeline is for a VAE that halves the picture three times
+        small |= {"height": 64, "width": 64, "system_prompt": "a"}
     return small
 
 

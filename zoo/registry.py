@@ -62,7 +62,8 @@ FLUX = Base(
 )  # fmt: skip
 ZIMAGE = Base(
     "zimage", "Tongyi-MAI/Z-Image", "ZImagePipeline", "flow", _call(50, 4.0), _HUB + "Tongyi-MAI/Z-Image",
-    "card read in part: 50 steps with guidance; the scale of 4 from third parties",
+    "card read in part: 50 steps with guidance; the scale of 4 from third parties. Its pipeline adds g·(c − u) to c: "
+    "guidance 4 there is 5 elsewhere, and 0 is none",
 )  # fmt: skip
 QWEN = Base(
     "qwen", "Qwen/Qwen-Image", "QwenImagePipeline", "flow",
