@@ -80,7 +80,7 @@ def said_of_diversity(name: str, curve: xr.Dataset) -> str:
         for i in at
     )
     between = f", is least with {least}" if at[1] not in (0, curve.sizes["point"] - 1) else ""
-    return f"{name}: Vendi of x̂₀ across seeds begins with {first}{between} and ends with {last}."
+    return f"{name.capitalize()}: Vendi of x̂₀ across seeds begins with {first}{between} and ends with {last}."
 
 
 def said_of_commitment(name: str, curve: xr.Dataset) -> str:
@@ -90,6 +90,6 @@ def said_of_commitment(name: str, curve: xr.Dataset) -> str:
     tolerance = share.attrs["tolerance"]
     begins = float(curve["cosine_mean"][0])
     return (
-        f"{name}: half of the runs stay within {tolerance:.0%} of their last x̂₀ from step {at + 1} of {len(share)} on, "
+        f"{name.capitalize()}: half of the runs stay within {tolerance:.0%} of their last x̂₀ from step {at + 1} of {len(share)} on, "
         f"σ = {float(curve['sigma'][at]):.2g}; the cosine to it is {begins:.2f} at the first step."
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
+LAYOUTS = 2  # around pictures of fixed shape a constrained layout settles at the second pass, not at the first
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ def draw(name: str, data: xr.Dataset | None = None, *, run: Path | None = None, 
     _check([name])
     data = load_data(name, run) if data is None else data
     with mpl.rc_context(), venue(at) if at else nullcontext():
-        return import_module(f"xhat.figures.{name}").draw(data)
+        figure = import_module(f"xhat.figures.{name}").draw(data)
+        for _ in range(LAYOUTS):
+            figure.draw_without_rendering()
+    return figure
 
 
 def redraw(

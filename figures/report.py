@@ -14,7 +14,7 @@ from xhat.analysis.arms import MEASURES, against, summarised
 from xhat.figures import player
 from xhat.figures.data import SHIPPED, load_data
 from xhat.figures.registry import draw, figures
-from xhat.figures.style import label
+from xhat.figures.style import RC, label
 
 TITLE = "Diversity from noise to picture"
 SHOWN = ("vendi_q2", "attribute_entropy", "fidelity")
@@ -22,17 +22,20 @@ SHOWN = ("vendi_q2", "attribute_entropy", "fidelity")
 COMPARED = (("base", "student"), ("student", "hybrid"), ("base", "hybrid"))
 FIRST = ("samples", "diversity", "commitment", "filmstrip", "schematic")
 """The figures that come first, in this order."""
+PIXELS = 115
+"""CSS pixels of an inch of a figure: the text width of a venue fills the page."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure of the report."""
+    """A figure of the report; ``width`` in CSS pixels."""
 
     name: str
     title: str
     caption: str
     finding: str
     png: str
+    width: int
 
 
 def write_report(run: Path | None = None, out: Path | None = None) -> Path:
@@ -62,36 +65,35 @@ def write_report(run: Path | None = None, out: Path | None = None) -> Path:
 
 
 def setting(measured: xr.Dataset) -> str:
-    """What was run, in a sentence."""
+    """What was run, in words."""
     arms = [label(arm) for arm in measured["arm"].values]
     prompts, seeds = measured.sizes["prompt"], measured.attrs["n_seeds"]
     return (
-        f"{', '.join(arms[:-1])} and {arms[-1]} drew the same {prompts} prompts under the same {seeds} seeds, from the "
-        f"same noise. Diversity is measured across the seeds of a prompt and averaged over prompts. The prompts: "
-        f"{', '.join(f'“{p}”' for p in measured['prompt'].values)}."
+        f"The {', the '.join(arms[:-1])} and the {arms[-1]} drew the same {prompts} prompts under the same {seeds} "
+        "seeds, from the same noise. Diversity is measured across the seeds of a prompt and averaged over prompts. The "
+        f"prompts: {', '.join(f'“{p}”' for p in measured['prompt'].values)}."
     )
 
 
 def findings(measured: xr.Dataset) -> list[str]:
-    """Differences between arms in sentences, each with its interval and with what that lets one say."""
+    """A sentence a comparison: each measure's difference with its interval, and what that lets one say."""
     lines = []
     for a, b in COMPARED:
         if {a, b} <= set(measured["arm"].values.tolist()):
             difference = against(measured, a).sel(arm=b)
-            lines += [_difference(difference, name, a, b) for name in SHOWN if f"{name}_mean" in difference]
+            parts = [_difference(difference, name) for name in SHOWN if f"{name}_mean" in difference]
+            lines.append(f"The {label(b)} beside the {label(a)}: {'; '.join(parts)}.")
     return lines
 
 
-def _difference(found: xr.Dataset, name: str, a: str, b: str) -> str:
+def _difference(found: xr.Dataset, name: str) -> str:
     mean, low, high = (float(found[f"{name}_{part}"]) for part in ("mean", "low", "high"))
-    way = "above" if low > 0 else "below" if high < 0 else "not distinguishable from"
-    text = f"{mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
-    measure = MEASURES[name]
-    return f"{measure[:1].upper()}{measure[1:]}: the {label(b)} is {way} the {label(a)} ({text})."
+    way = "higher" if low > 0 else "lower" if high < 0 else "not distinguishable"
+    return f"{MEASURES[name]} {way} ({mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f})".replace("-0.", "−0.")
 
 
 def table(measured: xr.Dataset) -> dict[str, Any]:
-    """Head, rows and caption: a row an arm, each mean with its interval, then what a picture costs."""
+    """``head``, ``rows`` of (text, interval) cells, a row an arm with what a picture costs last, and ``caption``."""
     means = summarised(measured)
     shown = [name for name in SHOWN if f"{name}_mean" in means]
     costs = {"evaluations": "evaluations", "seconds": "seconds an image"}
@@ -99,26 +101,30 @@ def table(measured: xr.Dataset) -> dict[str, Any]:
     rows = []
     for arm in measured["arm"].values:
         one = means.sel(arm=arm)
-        cells = [" ".join(_interval(one, name)) for name in shown]
-        rows.append([label(str(arm)), *cells, *(f"{float(one[name]):.3g}" for name in there)])
-    interval = f"mean over prompts, [95 % interval]: {means.attrs['interval']}"
-    return {"head": ["model", *(MEASURES[n] for n in shown), *there.values()], "rows": rows, "caption": interval}
+        cells = [_interval(one, name) for name in shown]
+        rows.append([(label(str(arm)), ""), *cells, *((f"{float(one[name]):.3g}", "") for name in there)])
+    caption = f"Means over prompts, with 95 % intervals ({means.attrs['interval']}). Seconds on this machine."
+    return {"head": ["model", *(MEASURES[n] for n in shown), *there.values()], "rows": rows, "caption": caption}
 
 
 def _interval(found: xr.Dataset, name: str) -> tuple[str, str]:
     mean, low, high = (float(found[f"{name}_{part}"]) for part in ("mean", "low", "high"))
-    return f"{mean:.3f}", f"[{low:.3f}, {high:.3f}]"
+    return f"{mean:.3f}", f"{low:.3f} to {high:.3f}"
 
 
 def _shown(entry: Any, run: Path | None) -> Shown:
     data = load_data(entry.name, run)
     finding = str(data.attrs.get("finding", ""))
-    return Shown(entry.name, entry.title, entry.caption, finding, _png(draw(entry.name, data)))
+    figure = draw(entry.name, data)
+    return Shown(entry.name, entry.title, entry.caption, finding, _png(figure), round(PIXELS * figure.get_figwidth()))
 
 
 def _png(figure: Any) -> str:
+    import matplotlib as mpl
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200)
+    with mpl.rc_context(RC):
+        figure.savefig(buffer, format="png")
     return base64.b64encode(buffer.getvalue()).decode()
 
 

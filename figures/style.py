@@ -48,7 +48,7 @@ OTHER = "#777777"
 
 LABELS = {
     "base": "base",
-    "base_few": "base, few steps",
+    "base_few": "few-step base",
     "student": "student",
     "dmd": "DMD",
     "hybrid": "hybrid",

@@ -177,20 +177,25 @@ def _others(folders: list[Path]) -> list[Part]:
 
 
 def _transfer(folders: list[Path]) -> list[Part]:
-    """Table 1: what controls that were trained on the base do on each model."""
+    """Table 1: what controls that were trained on the base do there, and on every student."""
     parts = []
     for found in _find(folders, "retention"):
-        effect = found["effect"].transpose("control", "model", ...)
-        columns = [label(m) for m in found["model"].values.tolist()]
-        rows = {
-            str(control): [
-                tuple(float(found[n].sel(control=control, model=model)) for n in ("effect", "low", "high"))
-                for model in effect["model"].values
-            ]
-            for control in effect["control"].values
-        }
-        parts.append(_part(str(found.attrs.get("unit", "effect on the attribute")), columns, rows))
+        found = found.isel(control=found["trained_on"].values == "base")
+        students = [str(m) for m in found["model"].values if m != "base"]
+        rows = {}
+        for control in found["control"].values:
+            one = found.sel(control=control, model=students)
+            at_home = one.isel(model=int(np.isfinite(one["home"].values).argmax()))
+            away = [_bounded(one.sel(model=model), "away") for model in students]
+            rows[str(control)] = [_bounded(at_home, "home"), *away]
+        unit = "travel of the judge's score of the attribute from scale −1 to 1, 95 % interval"
+        parts.append(_part(unit, ["base", *(label(m) for m in students)], rows))
     return parts
+
+
+def _bounded(found: xr.Dataset, name: str) -> tuple[float, float, float]:
+    value, low, high = (float(found[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    return value, low, high
 
 
 _MAKERS: dict[str, tuple[Callable[[list[Path]], list[Part]], str]] = {
@@ -245,7 +250,7 @@ def _cell(value: float, low: float, high: float, places: int) -> str:
 
 _TEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
         "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "α": r"$\alpha$", "δ": r"$\delta$", "σ": r"$\sigma$",
-        "→": r"$\to$", "“": "``", "”": "''"}  # fmt: skip
+        "→": r"$\to$", "−": "$-$", "“": "``", "”": "''"}  # fmt: skip
 
 
 def _tex(text: str) -> str:

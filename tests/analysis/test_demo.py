@@ -54,7 +54,7 @@ def test_report_is_one_file_that_needs_nothing(run):
     out, _, result = run
     html = (out / "report.html").read_text()
     assert "http://" not in html and "https://" not in html and 'src="data:image/png;base64,' in html
-    assert len(findings(result.measured)) == 9  # three comparisons of three measures
+    assert len(findings(result.measured)) == 3
     for line in findings(result.measured):
         assert line in html
 
