@@ -113,7 +113,7 @@ def statement(found: xr.Dataset, measure: str = "vendi_q2") -> list[str]:
     gain = found[f"{measure}_gain_mean"].sel(variant="own")
     hybrid_gain = float(found[f"{measure}_ref_gain_mean"].sel(reference="hybrid"))
     low = float(found[f"{measure}_ref_gain_low"].sel(reference="hybrid"))
-    best = str(gain["layer"].values[int(gain.argmax())])
+    best = str(gain["layer"].values[int(np.argmax(gain.values))])
     cell = found.sel(layer=best)
     own, mean = (
         {p: float(cell[f"{measure}_gain_{p}"].sel(variant=v)) for p in ("mean", "low", "high")} for v in VARIANTS

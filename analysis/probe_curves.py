@@ -42,7 +42,7 @@ def final_labels(trace: Any, space: Any) -> dict[str, xr.DataArray]:
         for name, (labels, _) in read.items():
             common = all(name in ATTRIBUTES[kind] for kind in KINDS)
             values = np.array(ATTRIBUTES[scene.kind][name], dtype="U24")
-            key = name if common else f"{scene.kind} {name}"
+            key = name if common or name == scene.kind else f"{scene.kind} {name}"
             found.setdefault(key, np.full(final.shape[:2], "", dtype="U24"))[p] = values[labels]
     coords = {dim: final[dim].values for dim in ("prompt", "seed")}
     return {name: xr.DataArray(values, coords, ("prompt", "seed")) for name, values in found.items()}
@@ -260,7 +260,7 @@ class _Task:
         return p, p_map
 
 
-ATTRIBUTES_SHOWN = ("colour", "background", "critter shape", "critter eyes", "plant plant", "planet ring",
+ATTRIBUTES_SHOWN = ("colour", "background", "critter shape", "critter eyes", "plant", "planet ring",
                     "landscape terrain", "landscape orb")  # fmt: skip
 READ_AT = ("h", "down.*.res.*", "up.*.res.*")
 

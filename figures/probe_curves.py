@@ -31,6 +31,8 @@ def draw(data: xr.Dataset) -> Figure:
     names = [n for n in data["attribute"].values if np.isfinite(data["task"].sel(attribute=n)).any()]
     if not names:
         raise ValueError("no attribute could be probed: every model always draws the same, or there is one group")
+    from matplotlib.ticker import LogLocator
+
     rows = -(-len(names) // COLUMNS)
     columns = min(COLUMNS, len(names))
     figure = new_figure("text" if columns > 1 else "column", 1.55 * rows + 0.55)
@@ -43,6 +45,7 @@ def draw(data: xr.Dataset) -> Figure:
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
     noise_axis(axes[0, 0])
+    axes[0, 0].xaxis.set_major_locator(LogLocator(subs=(1,)))  # panels are narrow
     axes[0, 0].set(ylim=(0, 1.04), xlabel="")
     figure.supxlabel("noise level σ", fontsize=8)
     figure.supylabel("balanced accuracy", fontsize=8)

@@ -14,6 +14,7 @@ MODEL is an embedded name (demo/base, demo/dmd, …), a diffusers folder, or a h
 EXAMPLES = """examples:
   xhat demo                                  trace the embedded pair, print the table, write the report
   xhat figures --list                        what can be redrawn without a model, and `xhat report` to read it
+  xhat probe demo/dmd --base demo/base --out runs/probe     does a checkpoint collapse, and which plan samples it best
   xhat swaps --pair demo/dmd                 which step decides: the base, the noise, or the step left out
   xhat patch                                 the base's activations of step one in the student, layer by layer
   xhat readout                               when an attribute of the picture can be read, base against student
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   xhat pareto --pair demo/dmd                every way to more diversity against what it costs
   xhat similarity                            where students' representations leave the base's
   xhat slider apply demo/base demo/dmd --slider square    one slider on both, by scale
+  xhat transfer                              do sliders work in the models they were not trained on
   xhat models                                the embedded family
   xhat points demo/base                      what can be hooked
   xhat trace demo/dmd --prompts "a planet" "a critter" --seeds 0:64 --hooks h "up.*" --store runs/dmd.zarr
@@ -36,12 +38,14 @@ COMMANDS = (
     "models",
     "points",
     "trace",
+    "probe",
     "swaps",
     "patch",
     "readout",
     "policy",
     "pareto",
     "slider",
+    "transfer",
 )
 
 

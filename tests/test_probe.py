@@ -1,0 +1,251 @@
+"""``xhat probe``, end to end and small: pairs of the family and of random weights, in the layouts they come in."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from diffusers import LCMScheduler
+from safetensors.torch import save_file
+
+import xhat
+from xhat.analysis import budget as budgets
+from xhat.analysis.budget import duration, fitted
+from xhat.analysis.pairing import compared, divisible
+from xhat.analysis.probe import probe, probe_arms, read_points, space_of
+from xhat.analysis.probe_verdict import recommended
+from xhat.analysis.structure import denoising_gain, has_learned, neighbour_correlation, structure
+from xhat.cli import main
+
+ROOM = {"disk": 1000, "memory": 1000, "weights": 0}
+
+
+def run(*argv, out, seeds="0:4", budget="1h"):
+    return main(["probe", *map(str, argv), "--seeds", seeds, "--budget", budget, "--out", str(out)])
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    path.write_text("a planet\n\na critter\na planet\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """The embedded student's UNet as one bare file."""
+    path = tmp_path_factory.mktemp("bare") / "unet.safetensors"
+    save_file({k: v.contiguous() for k, v in xhat.load_pair("demo").student.unet.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def probed(bare, prompts, tmp_path_factory):
+    out = tmp_path_factory.mktemp("probe")
+    argv = (bare, "--base", "demo/base", "--prompts", prompts, "--base-steps", 8)
+    assert run(*argv, out=out) == 0
+    return out, argv
+
+
+def test_a_bare_unet_with_its_base(probed):
+    out, _ = probed
+    results = json.loads((out / "results.json").read_text())
+    assert results["verdict"]["show"] and results["run"]["prompts"] == ["a planet", "a critter"]
+    assert set(results["measured"]["arm"]) == {"student", "base", "hybrid", "base_few", "later", "skip"}
+    html = (out / "report.html").read_text()
+    assert results["verdict"]["headline"].split(":")[0] in html and "http://" not in html
+    assert "does not say how it is to be run" in html and "of the checkpoint&#39;s 4 are in the base" in html
+    assert {p.stem for p in (out / "data").iterdir()} == {
+        "samples", "filmstrip", "diversity", "commitment", "measured"
+    }  # fmt: skip
+    for name, found in results["structure"].items():
+        assert found["gain_mean"] > 0.2, name
+
+
+def test_a_run_that_was_stopped_goes_on(probed, capsys):
+    out, argv = probed
+    before = {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}
+    (out / "report.html").unlink()
+    assert run(*argv, out=out) == 0
+    assert (out / "report.html").exists()
+    assert before == {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.safetensors")}
+    assert run(*argv, out=out, seeds="0:3") == 2
+    assert "give another --out" in capsys.readouterr().err
+
+
+def test_one_model_alone_says_what_cannot_be_said(prompts, tmp_path, capsys):
+    assert run("demo/dmd", "--prompts", prompts, out=tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "cannot be told without the model it was distilled from" in said
+    assert json.loads((tmp_path / "results.json").read_text())["verdict"]["plan"] is None
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd3"])
+def test_random_weights_have_nothing_to_show(name, tiny, tmp_path, capsys):
+    """Small random pairs, saved as such models are published: a pipeline each, and for SDXL a student's bare UNet."""
+    base, student = tiny.build(name, 0), tiny.build(name, 1)
+    base.save_pretrained(tmp_path / "base")
+    if name == "sdxl":
+        checkpoint = tmp_path / "unet.safetensors"
+        save_file({k: v.contiguous() for k, v in student.unet.state_dict().items()}, checkpoint)
+    else:
+        checkpoint = tmp_path / "student"
+        student.save_pretrained(checkpoint)
+    (tmp_path / "p.txt").write_text("a red planet\nthe quiet face\n")
+    given = ("--steps", 3, "--guidance", 1, "--base-steps", 5, "--prompts", tmp_path / "p.txt")
+    assert run(checkpoint, "--base", tmp_path / "base", *given, out=tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "there is nothing to show" in said and "No plan is recommended" in said
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert not results["verdict"]["show"] and results["measured"] is None
+    assert all(found["gain_mean"] < 0.05 for found in results["structure"].values()), results["structure"]
+    assert "nothing to show" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_families_that_do_not_fit_are_refused_in_one_line(tiny, tmp_path, capsys):
+    tiny.sd().save_pretrained(tmp_path / "sd")
+    assert run("demo/dmd", "--base", tmp_path / "sd", out=tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "do not fit together" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_that_are_not_finite_are_named_by_step_and_point(tiny, tmp_path):
+    pipe = tiny.sd()
+    pipe.xhat_defaults = {"num_inference_steps": 2, "guidance_scale": 1.0}
+
+    def overflow(module, args, output):
+        overflow.calls += 1
+        return output * torch.inf if overflow.calls == 5 else output  # two of timing, one of step 0, then step 1
+
+    overflow.calls = 1
+    pipe.unet.mid_block.register_forward_hook(overflow)
+    with pytest.raises(ValueError, match=r"'h' is not finite at step \d.*float32"):
+        probe(pipe, out=tmp_path, prompts=["a red planet", "the face"], seeds=range(4), budget=3600)
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ([], "give a CHECKPOINT, or a --pair"),
+        (["demo/dmd", "--base", "demo/base", "--pair", "demo"], "give one of them"),
+        (["demo/dmd", "--prompts", "nowhere.txt"], "no prompts at nowhere.txt"),
+        (["demo/dmd", "--sliders", "nowhere.safetensors"], "no slider at nowhere"),
+    ],
+)
+def test_mistakes_are_one_line(argv, says, tmp_path, capsys):
+    assert run(*argv, out=tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def test_times_are_read_and_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("demo/dmd", out=tmp_path, budget="10 minutes")
+    assert "expected 90s, 10m or 2h" in capsys.readouterr().err
+
+
+# the parts
+
+
+def test_work_is_cut_to_the_budget(tmp_path, monkeypatch):
+    def shape(budget, each=1.0):
+        found = fitted(["p"] * 8, range(32), evaluations=1, each=each / budgets.MARGIN, budget=budget, room=ROOM,
+                       out=tmp_path, batch_size=8)  # fmt: skip
+        assert found.seconds <= budget + 1e-9
+        return len(found.prompts), len(found.seeds)
+
+    assert [shape(b) for b in (1000, 256, 128, 64, 32, 8)] == [(8, 32), (8, 32), (8, 16), (8, 8), (4, 8), (2, 4)]
+    with pytest.raises(ValueError, match="more than the budget of 7 s: give --budget"):
+        shape(7)
+    monkeypatch.setattr(budgets.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(ValueError, match="10 B are free"):
+        shape(1000)
+    assert [duration(s) for s in (59, 61, 3600)] == ["59 s", "1 min", "1 h"]
+
+
+def test_the_gain_is_one_for_the_truth_and_not_above_zero_for_any_line():
+    rng = np.random.default_rng(0)
+    z, eps = rng.normal(size=(2, 6, 3, 5, 5))
+    x_t = 0.7 * z + 0.7 * eps
+    assert denoising_gain(z, x_t, z) == 1
+    for line in (x_t, 0.5 * x_t, x_t / 0.7, 0 * x_t + z.mean(), 0.49 / 0.98 * x_t):
+        assert denoising_gain(z, x_t, line) <= 1e-12
+    smooth = np.cumsum(np.cumsum(rng.normal(size=(2, 1, 40, 40)), 2), 3)
+    assert neighbour_correlation(smooth) > 0.8 and abs(neighbour_correlation(rng.normal(size=(8, 4, 32, 32)))) < 0.02
+    assert neighbour_correlation(smooth + 100) == pytest.approx(neighbour_correlation(smooth))
+
+
+def test_a_trained_model_has_learned_and_a_random_one_has_not(tiny):
+    base = xhat.load_pair("demo").base
+    call = {"num_inference_steps": 4, "guidance_scale": 1.0}
+    final = xhat.trace(base, ["a planet", "a critter"], seeds=range(3), progress=False, **call)["final"]
+    found = structure(base, final)
+    assert has_learned(found) and float(found["neighbours_mean"]) > 0.3
+    pipe = tiny.sd()
+    pipe.xhat_defaults = {"num_inference_steps": 4, "guidance_scale": 1.0}
+    noise = xhat.trace(pipe, ["a planet", "a face"], seeds=range(3), progress=False)["final"]
+    assert not has_learned(structure(pipe, noise))
+
+
+def test_what_fits_is_said_line_by_line(tiny):
+    base, student = tiny.sd(0), tiny.sd(1)
+    student.scheduler = LCMScheduler.from_config(student.scheduler.config, original_inference_steps=4)
+    student.xhat_defaults = {"num_inference_steps": 4, "guidance_scale": 1.0}
+    base.xhat_defaults = {"num_inference_steps": 20, "guidance_scale": 3.0}
+    lines = {line.what: line for line in compared(student, base)}
+    assert lines["latents"].verdict == "the same" and lines["schedule"].verdict == "each runs its own"
+    assert "text_encoder" in lines["prompt encoders' weights"].verdict  # random ones: not the same weights
+    assert lines["noise levels"].verdict == "3 of the checkpoint's 4 are in the base's schedule"  # 249 is not
+    assert all(line.base is None for line in compared(student))
+
+
+def test_a_scheduler_that_cannot_be_entered_is_replaced_and_said(tiny):
+    from diffusers import PNDMScheduler
+
+    pipe = tiny.sd()
+    assert divisible(pipe) is None
+    pipe.scheduler = PNDMScheduler.from_config(pipe.scheduler.config)
+    assert "DDIMScheduler stands in" in divisible(pipe) and divisible(pipe) is None
+
+
+def test_space_and_points_are_chosen_for_the_model(tiny):
+    pair = xhat.load_pair("demo")
+    assert space_of(None, pair.base, None).name == "judge"
+    assert space_of(None, pair.base, ["a photograph"]).name == "latent"
+    assert space_of(None, tiny.sd(), None).name == "latent" and space_of("pixel", tiny.sd(), None).name == "pixel"
+    assert "h" in read_points(pair.base.unet) and read_points(tiny.sd3().transformer) == ["block.0", "block.1"]
+    assert set(probe_arms(pair.base, pair.student)) == {"hybrid", "base_few", "later", "skip"}
+
+
+def made(gain, fidelity, loss=2.0):
+    """Arms on six prompts: the student ``loss`` below the base, the hybrid ``gain`` above the student."""
+    rng = np.random.default_rng(0)
+    prompt = 10 + rng.normal(size=6)
+    levels = {"base": 0, "student": -loss, "hybrid": gain - loss, "later": -loss, "skip": -loss, "base_few": -loss}
+    noise = {arm: 0.05 * rng.normal(size=6) for arm in levels}
+    vendi = np.stack([prompt + level + noise[arm] for arm, level in levels.items()])
+    faith = np.stack([0.9 + (fidelity if arm == "hybrid" else 0) + 0.005 * noise[arm] for arm in levels])
+    names = {"vendi_q2": vendi, "fidelity": faith, "rms": np.ones_like(vendi)}
+    coords = {"arm": list(levels), "prompt": [f"p{i}" for i in range(6)]}
+    return xr.Dataset({k: (("arm", "prompt"), v) for k, v in names.items()}, coords, {"n_seeds": 8})
+
+
+@pytest.mark.parametrize(
+    ("gain", "fidelity", "loss", "says"),
+    [
+        (1.5, 0.0, 2.0, "the base for the first step"),
+        (0.0, 0.0, 2.0, "No plan that was tried"),
+        (1.5, -0.2, 2.0, "No plan that was tried"),
+        (0.0, 0.0, 0.0, "Sample it as it is"),
+    ],
+)
+def test_recommendations_follow_the_numbers(gain, fidelity, loss, says):
+    pair = xhat.load_pair("demo")
+    plans = {name: arm.pipe.scheduler.plan for name, arm in probe_arms(pair.base, pair.student).items()}
+    verdict = recommended(made(gain, fidelity, loss), plans, None, [], diversity={}, commitment={})
+    assert says in verdict.recommendation
+    assert verdict.headline.startswith("It collapses" if loss else "No collapse")
+    assert (verdict.plan is not None) == (says == "the base for the first step")
