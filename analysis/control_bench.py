@@ -39,7 +39,7 @@ class Settings:
     states: int = 3
     randoms: int = 6
     points: tuple[str, ...] = POINTS
-    batch_size: int = 24
+    batch_size: int = 32
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class Bench:
             )
         if not self.controls:
             raise ValueError(f"no control was trained on one of {list(models)}")
+        if settings.seeds > settings.free or settings.states > settings.free:
+            raise ValueError(
+                f"seeds={settings.seeds} and states={settings.states} are some of the free={settings.free} seeds of "
+                "free sampling: there must be as many of these at least"
+            )
         self.randoms = random_controls(self.controls, settings.randoms, cache / "nulls")
         self.identities = {c.name: c.identity() for c in (*self.controls, *self.randoms)}
         self.prompts = list(dict.fromkeys(p for c in self.controls for p in c.prompts))
@@ -142,13 +147,16 @@ class Bench:
         """Free samples of a model at the noise levels of a student. Students of one schedule share the base's."""
         s = self.settings
         key = self._states_key(student) | {"model": self.described[model], "own": self._call(model)}
-        name = self._states_name(student) if model == BASE else model
+        name = self._free_name(model, student)
 
         def make() -> xr.Dataset:
             pipe, sigmas = self.models[model], self.levels[student]
             return free_runs(pipe, self.prompts, range(s.free), sigmas, points=s.points, batch_size=s.batch_size)
 
         return Job("free", name, key, len(self.prompts) * s.free * self._evaluations(model), make)
+
+    def _free_name(self, model: str, student: str | None = None) -> str:
+        return self._states_name(student or self.students[0]) if model == BASE else model
 
     def _states_name(self, student: str) -> str:
         return f"{BASE}.{checksum({'sigmas': self.levels[student]})[:8]}"
@@ -222,10 +230,12 @@ class Bench:
         scales = [x for x in s.scales if control.signed or x >= 0]
 
         def make() -> xr.Dataset:
-            pipe = self.models[model]
-            return doses(pipe, control, range(s.seeds), self.space, scales=scales, batch_size=s.batch_size)
+            pipe, plain = self.models[model], self.found["free", self._free_name(model)]["final"]
+            given = {"scales": scales, "batch_size": s.batch_size, "plain": plain}
+            return doses(pipe, control, range(s.seeds), self.space, **given)
 
         key = {"model": self.described[model], "control": self.identities[control.name], "prompts": control.prompts}
-        key |= {"seeds": s.seeds, "scales": scales, "space": dict(self.space.attrs), "call": self._call(model)}
-        pictures = len({0.0, *scales}) * len(control.prompts) * s.seeds
+        key |= {"seeds": s.seeds, "scales": scales, "batch": s.batch_size, "call": self._call(model)}
+        key |= {"space": dict(self.space.attrs)}
+        pictures = len({*scales} - {0.0}) * len(control.prompts) * s.seeds
         return Job("doses", f"{control.name}.{model}", key, pictures * self._evaluations(model), make)

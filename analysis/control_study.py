@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from xhat.analysis.control import Control
-from xhat.analysis.control_bench import BASE, Bench, Settings
+from xhat.analysis.control_bench import Bench, Settings
 from xhat.analysis.transfer import dose_response, retention
 
 
@@ -30,7 +30,7 @@ class Study:
 
 
 def study(
-    models: Mapping[str, Any], controls: Sequence[Control], space: Any, out: Path, settings: Settings = Settings()
+    models: Mapping[str, Any], controls: Sequence[Control], space: Any, out: Path, settings: Settings | None = None
 ) -> Study:
     """Measure every control in ``models`` (name → pipeline, among them ``base``), with caches in ``OUT/cache``.
 
@@ -38,6 +38,7 @@ def study(
     finished one is read in seconds. Raises ValueError without a base, a student or controls, and where the base has no
     step at a student's noise levels.
     """
+    settings = settings or Settings()
     bench = Bench(models, controls, space, out / "cache", settings)
     found = bench.run()
     read = {(c.name, m): found["doses", f"{c.name}.{m}"] for c in bench.controls for m in bench.goes_to(c)}

@@ -39,8 +39,8 @@ def family_controls(space: Any, names: Iterable[str] = (), folder: Path | None =
 def control_of(file: Path, space: Any) -> Control:
     """A LoRA of the family as a control, by what its file says of how it was made.
 
-    A Concept Slider is read by the judge as P(up) − P(down), a style by :func:`style_score`. Raises ValueError for a file
-    without the notes of this family's training, ImportError for a style where nothing can be rendered.
+    A Concept Slider is read by the judge as P(up) − P(down), a style by :func:`style_score`. Raises ValueError for
+    a file without the notes of this family's training, ImportError for a style where nothing can be rendered.
     """
     made = notes(file)
     model = str(made.get("model", "")).split("/")[-1]
@@ -55,8 +55,8 @@ def control_of(file: Path, space: Any) -> Control:
         score = style_score(space, made["style"])
         return Control(**common, prompts=prompts, score=score, signed=False, what=f"style of a {made['style']}")
     raise ValueError(
-        f"{file} says nothing of what it turns: a slider needs the notes kind, attribute, up and down, a style the note "
-        "style, as xhat.zoo.sliders and xhat.zoo.custom write them"
+        f"{file} says nothing of what it turns: a slider needs the notes kind, attribute, up and down, a style the "
+        "note style, as xhat.zoo.sliders and xhat.zoo.custom write them"
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis import stats
-from xhat.analysis.effects import points_of
+from xhat.analysis.effects import X0, points_of
 
 COMPONENTS = 3
 
@@ -36,7 +36,8 @@ def alignment_map(
     with ``_low`` and ``_high`` (least and most), the cosine of a *random* LoRA to itself in the other network: what
     shared weights alone give; ``same_random_overlap``; ``p_map``, of the mean cosine when the controls of one network
     are exchanged, corrected over the map. ``chance``: components/dimensions, the overlap of random subspaces. A point
-    that a control does not reach is NaN. Raises ValueError for effects of other states.
+    that a control does not reach is NaN. (control, control_b, step): ``within``, the cosine of two controls' changes of
+    x̂₀ in the first network, ``within_there`` in the second. Raises ValueError for effects of other states.
     """
     names, randoms = [n for n in ours if n in prompts], [n for n in ours if n not in prompts]
     _check_states(ours, theirs, names)
@@ -53,11 +54,18 @@ def alignment_map(
     found |= {k: (dims, v) for k, v in _nulls(means, len(names)).items()}
     found |= {k: (dims[1:], v) for k, v in _shared(means, overlaps, len(names)).items()}
     found["p_map"] = (dims[1:], _exchanged(means[: len(names), : len(names)], orders, seed))
+    for key, effects in (("within", ours), ("within_there", theirs)):
+        between = _row_means(
+            _cosines(effects, effects, X0, order)[0][:, :, None], order, prompts, first["prompt"].values
+        )
+        found[key] = (("control", "control_b", "step"), between[: len(names), : len(names), 0])
     widths = [first[p].shape[-1] for p in points]
     found["chance"] = ("point", components / np.array(widths))
-    coords = {"control": names, "point": points} | {k: first[k] for k in ("timestep", "sigma", "alpha_bar")}
-    interval = stats.bootstrap_mean(np.zeros((2, 1))).attrs["interval"]
-    attrs = {"randoms": len(randoms), "components": components, "interval": f"95 % {interval} over prompts"}
+    coords = {"control": names, "control_b": names, "point": points} | {
+        k: first[k] for k in ("timestep", "sigma", "alpha_bar")
+    }
+    interval = "95 % over prompts, xhat.analysis.stats.bootstrap_mean"
+    attrs = {"randoms": len(randoms), "components": components, "interval": interval}
     return xr.Dataset(found, coords=coords, attrs=attrs)
 
 
@@ -79,10 +87,8 @@ def _cells(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Of one point: mean over seeds of the cosine (ours, theirs, step, prompt); overlap and gain (name, step)."""
     order = [*(n for n in ours if n in prompts), *(n for n in ours if n not in prompts)]
-    a, b = (np.stack([e[n][point].values for n in order]).astype(np.float64) for e in (ours, theirs))
+    cosine, a, b = _cosines(ours, theirs, point, order)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ua, ub = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (a, b))
-        cosine = np.einsum("ipetd,jpetd->ijtp", ua, ub, optimize=True) / a.shape[2]
         gain = np.sqrt((b**2).mean((1, 2, 4)) / (a**2).mean((1, 2, 4)))
     overlap = np.full(gain.shape, np.nan)
     for i, name in enumerate(order):
@@ -90,6 +96,16 @@ def _cells(
         for t in range(a.shape[3]):
             overlap[i, t] = _overlap(*(x[i, rows, :, t].reshape(-1, x.shape[-1]) for x in (a, b)), components)
     return cosine, overlap, gain
+
+
+def _cosines(
+    ours: Mapping[str, xr.Dataset], theirs: Mapping[str, xr.Dataset], point: str, order: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over seeds of the cosine (ours, theirs, step, prompt), and both sets of changes (name, prompt, seed, …)."""
+    a, b = (np.stack([e[n][point].values for n in order]).astype(np.float64) for e in (ours, theirs))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ua, ub = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (a, b))
+    return np.einsum("ipetd,jpetd->ijtp", ua, ub, optimize=True) / a.shape[2], a, b
 
 
 def _rows(have: np.ndarray, wanted: Sequence[str] | None) -> np.ndarray:

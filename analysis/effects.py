@@ -23,7 +23,7 @@ POINTS = ("**.res.*", "**.attn.?")
 
 INPUT, X0 = "in@input", "x0"
 REDUCTION = "project(256)"
-SAMPLE = ("prompt", "seed", "step")
+SAMPLE, LATENT = ("prompt", "seed", "step"), ("channel", "y", "x")
 
 
 def free_runs(
@@ -38,7 +38,8 @@ def free_runs(
     """x̂₀, readings and inputs of a pipeline that samples as it always does, at the noise levels ``sigmas``.
 
     Variables (prompt, seed, step, …): ``x0`` (flattened x̂₀ after guidance), each point under its name (projected as
-    ``project(256)``; the conditional branch), ``input`` (what the denoiser is given). ``sigmas=None``: all the steps.
+    ``project(256)``; the conditional branch), ``input`` (what the denoiser is given); ``final`` latents (prompt, seed,
+    …). ``sigmas=None``: all the steps.
     Raises ValueError where the pipeline has no step at one of the levels.
     """
     parts = []
@@ -46,7 +47,8 @@ def free_runs(
         hooks = {point: REDUCTION for point in points} | {INPUT: "full"}
         tree = trace(pipe, some, seeds=seeds, hooks=hooks, batch_size=batch_size, progress=False, output_type="latent")
         steps = _steps_at(tree.coords["sigma"].values, sigmas, type(pipe).__name__)
-        parts.append(_readings(tree, steps, tree["pred_x0"].isel(step=steps).values))
+        read = _readings(tree, steps, tree["pred_x0"].isel(step=steps).values)
+        parts.append(read.assign(final=(("prompt", "seed", *LATENT), tree["final"].values)))
     return xr.concat(parts, "prompt", coords="minimal", compat="override")
 
 
@@ -99,7 +101,7 @@ def _readings(tree: xr.DataTree, steps: list[int], x0: np.ndarray) -> xr.Dataset
         if "branch" in value.dims:
             value = value.sel(branch="cond")
         if name == INPUT:
-            found["input"] = ((*SAMPLE, "channel", "y", "x"), value.values)
+            found["input"] = ((*SAMPLE, *LATENT), value.values)
         else:
             found[name] = ((*SAMPLE, "component"), value.values.reshape(*value.shape[:3], -1))
     coords = {name: tree.coords[name].values for name in ("prompt", "seed")}
@@ -129,6 +131,15 @@ def _chunks(items: Sequence[str], size: int) -> list[list[str]]:
 
 def points_of(data: xr.Dataset) -> list[str]:
     """Names of the readings in a dataset of this file, in the order of the network, x̂₀ last."""
-    stages = {"down": 0, "mid": 1, "h": 1, "up": 2}  # a UNet names its middle after its end
-    names = [str(name) for name in data.data_vars if name not in (X0, "input")]
-    return [*sorted(names, key=lambda name: stages.get(name.partition(".")[0], 0)), X0]
+    names = [str(name) for name in data.data_vars if name not in (X0, "input", "final")]
+    return [*sorted(names, key=_place), X0]
+
+
+def _place(name: str) -> tuple[int, ...]:
+    """Where a point of a UNet comes: diffusers lists the middle after the end, and attentions before the residual
+    blocks that they follow. Other networks are in order."""
+    stage, *rest = name.split(".")
+    if stage not in ("down", "mid", "up") or len(rest) < 2:
+        return (0,)
+    block = 0 if stage == "mid" else int(rest[0])
+    return ("down", "mid", "up").index(stage), block, int(rest[-1]), int(rest[-2] == "attn")

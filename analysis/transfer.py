@@ -13,19 +13,17 @@ import xarray as xr
 
 from xhat.analysis import stats
 from xhat.analysis.control import Control
+from xhat.analysis.slider_grid import CLIPPED, UNSURE
 from xhat.hooks.trace import trace
 from xhat.zoo.attributes import ATTRIBUTES, KINDS, parse
 
 SCALES = (-2.0, -1.0, 0.0, 1.0, 2.0)
-LOST_KIND, CLIPPED = 0.2, 0.1
-"""A scale saturates where this share of the pictures more than at scale 0 is no longer read as what the prompt names,
-or where this share of the picture's values more is clipped to black or full."""
 UNIT = "prompt × seed"
 
 
 def doses(
     pipe: Any, control: Control, seeds: Sequence[int], space: Any, *, scales: Sequence[float] = SCALES,
-    batch_size: int = 24,
+    batch_size: int = 32, plain: xr.DataArray | None = None,
 ) -> xr.Dataset:  # fmt: skip
     """Pictures of a model under a control at every scale, read: the dose–response curve's data.
 
@@ -33,16 +31,20 @@ def doses(
     features to those of the unedited picture of the same seed; ``clipped``, share of values at 0 or 1. Where the space
     is the judge's and it knows the prompt: ``other``, total variation between what it reads now and before, mean over
     the attributes that the control does not turn and the prompt leaves open; ``kind_kept``, whether the picture is read
-    as what the prompt names; ``confidence``, mean probability of the values read. Scale 0 is always there. Negative
-    scales are left out for a control that is not signed. Raises ValueError for a control without prompts or score.
+    as what the prompt names; ``confidence``, mean probability of what is read, kind and attributes.
+
+    Scale 0 is always there; ``plain``: its final latents (prompt, seed, …), where they are known: nothing is changed at
+    0. Negative scales are left out for a control that is not signed. Raises ValueError for a control without prompts or score.
     """
     if control.score is None or not control.prompts:
         raise ValueError(f"{control.name}: a control is measured on its prompts, by its score; it has not both")
     wanted = sorted({0.0, *(float(s) for s in scales if control.signed or s >= 0)})
     prompts = list(control.prompts)
     latents = {}
+    if plain is not None:
+        latents[0.0] = plain.sel(prompt=prompts, seed=list(seeds)).transpose("prompt", "seed", ...).values
     with control.on(pipe) as set_scale:
-        for scale in wanted:
+        for scale in (s for s in wanted if s not in latents):
             set_scale(scale)
             run = trace(pipe, prompts, seeds=seeds, batch_size=batch_size, progress=False, output_type="latent")
             latents[scale] = run["final"].values
@@ -86,7 +88,7 @@ def _judged(space: Any, before: np.ndarray, now: np.ndarray, scene: Any, attribu
     return {
         "other": np.mean(moved, axis=0),
         "kind_kept": (new["kind"].argmax(1) == KINDS.index(scene.kind)).astype(float),
-        "confidence": np.mean([new[a].max(1) for a in ATTRIBUTES[scene.kind]], axis=0),
+        "confidence": np.mean([p.max(1) for p in new.values()], axis=0),
     }
 
 
@@ -94,7 +96,8 @@ def dose_response(read: xr.Dataset, **options: Any) -> xr.Dataset:
     """Mean change from scale 0 of every reading: ``<name>_mean``, ``_low``, ``_high`` (scale), and ``saturated``.
 
     ``read``: of :func:`doses`. ``effect`` is the change of the score. Intervals are paired bootstraps over prompts ×
-    seeds; options of :func:`~xhat.analysis.stats.bootstrap_mean`. ``saturated`` (scale): see :data:`LOST_KIND`.
+    seeds; options of :func:`~xhat.analysis.stats.bootstrap_mean`. ``saturated`` (scale): where more values
+    are clipped, or the judge is less sure, by more than :mod:`xhat.analysis.slider_grid` allows.
     """
     flat = read.stack(sample=("prompt", "seed")).transpose("sample", "scale")
     result = xr.Dataset(coords={"scale": read["scale"]}, attrs=dict(read.attrs))
@@ -106,11 +109,11 @@ def dose_response(read: xr.Dataset, **options: Any) -> xr.Dataset:
             result[f"{label}_{part}"] = ("scale", value, interval.attrs)
         result.attrs |= interval.attrs
     worn = np.zeros(read.sizes["scale"], dtype=bool)
-    if "kind_kept" in read:
-        worn |= result["kind_kept_mean"].values < -LOST_KIND
+    if "confidence" in read:
+        worn |= result["confidence_mean"].values < -UNSURE
     if "clipped" in read:
         worn |= result["clipped_mean"].values > CLIPPED
-    result["saturated"] = ("scale", worn, {"lost_kind": LOST_KIND, "clipped": CLIPPED})
+    result["saturated"] = ("scale", worn, {"unsure": UNSURE, "clipped": CLIPPED})
     return result
 
 

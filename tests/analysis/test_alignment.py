@@ -1,4 +1,4 @@
-"""Weights of LoRAs against the full product; what they do, against closed forms and nulls."""
+"""Weights of LoRAs against the full product; a null of their size."""
 
 from __future__ import annotations
 

@@ -1,0 +1,84 @@
+"""Alignment map: does a control change base and student alike, layer by layer and noise level by noise level?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xhat.figures.style import label, new_figure
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+TITLE = "Alignment of what controls do"
+CAPTION = (
+    "Angle (arc cosine of the mean cosine) between what a control changes in the base and in the student on the same input, mean over controls of "
+    "the base, by layer and noise level; beside it the nulls: a random LoRA to itself (what shared weights alone give) "
+    "and unlike pairs (other controls and random LoRAs). A dot marks a mean above that of every random LoRA to itself. "
+    "Grey: no control reaches that layer."
+)
+PANELS = {"cosine": "the same control", "same_random": "the same random LoRA", "unlike": "unlike pairs"}
+
+
+def draw(data: xr.Dataset) -> Figure:
+    """``cosine``, ``other``, ``random`` (model, control, point, step), ``same_random``, ``_high`` (model, point, step);
+    ``sigma`` (model, step). A row a student."""
+    students = [str(m) for m in data["model"].values]
+    points = [str(p) for p in data["point"].values]
+    figure = new_figure("text", (0.13 * len(points) + 0.15) * len(students) + 0.75)
+    axes = figure.subplots(len(students), len(PANELS), squeeze=False, sharey=True)
+    image = None
+    for row, student in zip(axes, students, strict=True):
+        for axis, values in zip(row, _maps(data.sel(model=student)).values(), strict=True):
+            image = _heat(axis, values)
+        _dots(row[0], data.sel(model=student))
+        sigma = data["sigma"].sel(model=student).values if "model" in data["sigma"].dims else data["sigma"].values
+        for axis in row:
+            axis.set(xticks=range(len(sigma)), xticklabels=[f"{s:.2g}" for s in sigma])
+        row[0].set(yticks=range(len(points)), yticklabels=["x̂₀" if p == "x0" else p for p in points])
+        row[0].tick_params(axis="y", labelsize=6)
+        row[0].set_ylabel(f"base and {label(student)}")
+    for axis, title in zip(axes[0], PANELS.values(), strict=True):
+        axis.set_title(title)
+    for axis in axes[-1]:
+        axis.set_xlabel("noise level σ")
+    bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 0.6 + 0.4 / len(students)), aspect=30, pad=0.02)
+    bar.set_ticks(range(0, 91, 15))
+    bar.set_label("angle between changes (degrees)")
+    return figure
+
+
+def _maps(data: xr.Dataset) -> dict[str, np.ndarray]:
+    """(point, step) of each panel."""
+    ours = data.isel(control=np.flatnonzero(data["trained_on"].values == "base"))
+    unlike = np.stack([ours[n].transpose("control", "point", "step").values for n in ("other", "random")])
+    return {
+        "cosine": _mean(ours["cosine"].transpose("control", "point", "step").values),
+        "same_random": data["same_random"].transpose("point", "step").values,
+        "unlike": _mean(unlike.reshape(-1, *unlike.shape[2:])),
+    }
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Over the first axis, of what is there; NaN of nothing."""
+    there = np.isfinite(values)
+    count = there.sum(0)
+    return np.divide(np.where(there, values, 0).sum(0), count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
+def _heat(axis: Any, values: np.ndarray) -> Any:
+    axis.set_facecolor("0.85")
+    angle = np.degrees(np.arccos(np.clip(values, -1, 1)))  # small differences between cosines near 1 show
+    image = axis.imshow(angle, vmin=0, vmax=90, cmap="YlGnBu_r", aspect="auto", interpolation="nearest")
+    axis.tick_params(length=0)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    return image
+
+
+def _dots(axis: Any, data: xr.Dataset) -> None:
+    above = _maps(data)["cosine"] > data["same_random_high"].transpose("point", "step").values
+    y, x = np.nonzero(above)
+    axis.plot(x, y, "o", ms=2, color="white", mec="black", mew=0.4)

@@ -1,0 +1,70 @@
+"""Energy: how much of the variance across seeds lies along the directions of controls, by noise level."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xhat.figures.style import colour, label, marker, new_figure, noise_axis
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+TITLE = "Variance across seeds along the directions of controls"
+CAPTION = (
+    "Free sampling, no control: variance of x̂₀ across seeds along the direction in which each control of the base "
+    "moves x̂₀. Above: its share of all variance, mean over controls; grey: along directions of random LoRAs, least to "
+    "most. Below: that variance in the student over that in the base, a thin line a control with a 95 % bootstrap "
+    "interval over prompts, thick the mean. Below 1: the direction is there but less used."
+)
+
+
+def draw(data: xr.Dataset) -> Figure:
+    """``base``, ``student``, ``random``, ``absolute`` with ``_low`` and ``_high`` (model, control, point, step)."""
+    data = data.isel(control=np.flatnonzero(data["trained_on"].values == "base"), point=-1)
+    students = [str(m) for m in data["model"].values]
+    figure = new_figure("text" if len(students) > 1 else "column", 3.4)
+    axes = figure.subplots(2, len(students), squeeze=False, sharex="col", sharey="row")
+    for (top, bottom), student in zip(axes.T, students, strict=True):
+        one = data.sel(model=student)
+        sigma = one["sigma"].values
+        _shares(top, one, sigma, student)
+        _ratios(bottom, one, sigma, student)
+        top.set_title(label(student))
+        for axis in (top, bottom):
+            noise_axis(axis)
+        top.set_xlabel("")
+    axes[0, 0].set_ylabel("share of variance")
+    axes[1, 0].set_ylabel("variance,\nstudent / base")
+    axes[0, 0].legend()
+    return figure
+
+
+def _mean(data: xr.Dataset, name: str) -> np.ndarray:
+    return data[name].mean("control").values
+
+
+def _shares(axis: Any, data: xr.Dataset, sigma: np.ndarray, student: str) -> None:
+    axis.fill_between(sigma, _mean(data, "random_low"), _mean(data, "random_high"), color="0.8", lw=0)
+    axis.plot(sigma, _mean(data, "random"), color="0.5", lw=1, label="random directions")
+    for name, model in (("base", "base"), ("student", student)):
+        axis.plot(sigma, _mean(data, name), marker=marker(model), ms=3, lw=1.2, color=colour(model),
+                  label="base" if name == "base" else "student")  # fmt: skip
+    axis.set_yscale("log")
+
+
+def _ratios(axis: Any, data: xr.Dataset, sigma: np.ndarray, student: str) -> None:
+    tint = colour(student)
+    axis.axhline(1, lw=0.6, color="0.5", zorder=0)
+    count = data.sizes["control"]
+    for i in range(count):
+        one = data.isel(control=i)
+        shift = 1 + 0.04 * (i - (count - 1) / 2)  # bars of several controls stand side by side
+        value = one["absolute"].values
+        spread = np.abs(np.stack([value - one["absolute_low"].values, one["absolute_high"].values - value]))
+        axis.errorbar(sigma * shift, value, spread, lw=0.5, elinewidth=0.5, color=tint, alpha=0.45)
+    axis.plot(sigma, np.exp(np.log(data["absolute"]).mean("control")).values, marker=marker(student), ms=3.5, lw=1.8,
+              color=tint)  # fmt: skip
+    axis.set_yscale("log")

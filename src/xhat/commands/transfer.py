@@ -1,0 +1,67 @@
+"""``xhat transfer``"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "do sliders work in the models they were not trained on: effect, retention, alignment, energy"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pair", default="demo", help="demo (every student), or demo/STUDENT for one (default demo)")
+    parser.add_argument(
+        "--sliders", nargs="+", default=[], metavar="NAME",
+        help="names of shipped sliders (default: all); `xhat slider list` shows them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--from", dest="folder", type=Path, metavar="FOLDER",
+        help="take the LoRA files of this folder, written by xhat, in place of the shipped ones",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=8, metavar="N", help="seeds a prompt and scale (default 8)")
+    parser.add_argument("--scales", type=float, nargs="+", metavar="S", help="scales (default -2 -1 0 1 2)")
+    parser.add_argument("--quick", action="store_true", help="two seeds, scales -1 0 1: a look, not a measurement")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/transfer"),
+        help="folder for results, figures and caches; a stopped run goes on there (default runs/transfer)",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> None:
+    import json
+
+    from xhat.analysis.control_data import figure_data
+    from xhat.analysis.control_study import study
+    from xhat.analysis.control_text import as_json, findings, table
+    from xhat.analysis.controls import family_controls
+    from xhat.figures.data import save_data
+    from xhat.figures.registry import redraw
+    from xhat.probes.features import JudgeSpace
+    from xhat.zoo.pairs import load_pair
+
+    pair = load_pair(args.pair)
+    students = {pair.chosen: pair.student} if "/" in args.pair else pair.students
+    space = JudgeSpace(pair.base.vae)
+    controls = family_controls(space, args.sliders, args.folder)
+    found = study({"base": pair.base, **students}, controls, space, args.out, _settings(args))
+    data = figure_data(found)
+    lines = findings(found, data)
+    for name, dataset in data.items():
+        save_data(dataset, args.out, name)
+    redraw(list(data), run=args.out, out=args.out / "figures")
+    (args.out / "results.json").write_text(json.dumps(as_json(found, data, lines), indent=2, ensure_ascii=False) + "\n")
+    print("\n".join(["", table(data["retention"]), "", *lines, "", f"figures and data: {args.out}"]))
+
+
+def _settings(args: argparse.Namespace):  # type: ignore[no-untyped-def]
+    """How much is measured."""
+    from xhat.analysis.control_bench import Settings
+
+    if args.seeds < 2:
+        raise ValueError(f"--seeds {args.seeds}: at least 2 are needed to say anything of seeds")
+    if args.quick:
+        return Settings(seeds=2, scales=(-1.0, 0.0, 1.0), free=4, states=2, randoms=3)
+    given = {"scales": tuple(args.scales)} if args.scales else {}
+    if args.scales and not {-1.0, 1.0} <= set(args.scales):
+        raise ValueError(f"--scales {' '.join(f'{s:g}' for s in args.scales)}: -1 and 1 must be among them")
+    return Settings(seeds=args.seeds, free=max(Settings.free, args.seeds), **given)
