@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from xhat.hooks.points import denoiser_of
+from xhat.hooks.sharing import sharing
 from xhat.zoo.files import check_whole, family_of, kind_of, read
 from xhat.zoo.hub import fetch_model
 from xhat.zoo.pipelines import quietly
@@ -138,12 +139,6 @@ def _with_lora(base: Any, state: dict[str, torch.Tensor], scale: float, shown: s
 
 def _networks(pipe: Any, encoders: list[str]) -> list[nn.Module]:
     return [denoiser_of(pipe), *(getattr(pipe, name) for name in encoders)]
-
-
-def sharing(network: nn.Module) -> nn.Module:
-    """A copy of a network's modules over the very same weights."""
-    tensors = [*network.parameters(), *network.buffers()]
-    return copy.deepcopy(network, {id(t): t for t in tensors})
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -123,7 +123,8 @@ def _turbo() -> list[Published]:
     return [
         _published(
             "turbo", SDXL, "stabilityai/sdxl-turbo", "pipeline", _call(4, height=512, width=512),
-            timesteps=_TRAILING_4, checked="scheduler configuration of the repository; card not read", note=card,
+            timesteps=_TRAILING_4, note=card,
+            checked="scheduler configuration of the repository; the card as quoted by others",
         ),
         _published(
             "turbo", SD21, "stabilityai/sd-turbo", "pipeline", _call(4, height=512, width=512),
@@ -157,7 +158,7 @@ def _consistency() -> list[Published]:
         ),
         _published(
             "lcm-lora", SDXL, "latent-consistency/lcm-lora-sdxl", "lora", _call(4), **lcm, **lora,
-            checked="files listed; card not read: no guidance, or 1 to 2, as lcm-sdxl's card says",
+            checked="files listed; the card's example as copied by others",
         ),
         _published(
             "lcm-lora", SD15, "latent-consistency/lcm-lora-sdv1-5", "lora", _call(4), **lcm, **lora,

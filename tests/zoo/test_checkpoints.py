@@ -14,10 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import xhat
 from xhat.hooks.points import denoiser_of
+from xhat.hooks.sharing import sharing
 from xhat.zoo.checkpoints import load_checkpoint
 from xhat.zoo.files import check_whole, kind_of
-from xhat.zoo.graft import sharing
 from xhat.zoo.pairs import load_model, load_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -230,6 +231,24 @@ def test_a_lora_shares_the_weights_of_its_base_and_is_switched(tiny, pairs, tmp_
     assert same(tiny, "sdxl", loaded, base)
     loaded.enable_lora()
     assert not same(tiny, "sdxl", loaded, base)
+
+
+def test_a_hybrid_with_a_lora(tiny, pairs, tmp_path):
+    """One copy of the weights, with the adapter on for the student's steps alone; its strength is the adapter's."""
+    from xhat.samplers.plan import Plan, Segment
+
+    base = pairs["sdxl"][0]
+    path = write_lora("peft", "unet", lora_of(base.unet), tmp_path)
+    student = load_checkpoint(path, base)
+    for strength in (1.0, 0.5, 0.0):
+        plan = Plan([Segment("student", 0, 2, 2, strength=strength)])
+        hybrid = xhat.hybrid(base, student, plan=plan)
+        alone = load_checkpoint(path, base, lora_scale=strength)
+        assert same(tiny, "sdxl", hybrid, alone if strength else base)
+    mixed = xhat.hybrid(base, student, plan=Plan([Segment("base", 0, 1, 2), Segment("student", 1, 2, 2)]))
+    out = latents(tiny, "sdxl", mixed)
+    assert not torch.equal(out, latents(tiny, "sdxl", base)) and not torch.equal(out, latents(tiny, "sdxl", student))
+    assert same(tiny, "sdxl", load_checkpoint(path, base), student)
 
 
 def test_shared_weights_are_one(pairs):

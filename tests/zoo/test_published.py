@@ -10,6 +10,8 @@ import torch
 
 from xhat.zoo.published import Published, bases, find, published
 
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 # scheduler/scheduler_config.json of stabilityai/stable-diffusion-xl-base-1.0, in what matters here
 SDXL_SCHEDULER = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
