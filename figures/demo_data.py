@@ -90,6 +90,6 @@ def said_of_commitment(name: str, curve: xr.Dataset) -> str:
     tolerance = share.attrs["tolerance"]
     begins = float(curve["cosine_mean"][0])
     return (
-        f"{name.capitalize()}: half of the runs stay within {tolerance:.0%} of their last x̂₀ from step {at + 1} of {len(share)} on, "
-        f"σ = {float(curve['sigma'][at]):.2g}; the cosine to it is {begins:.2f} at the first step."
+        f"{name.capitalize()}: half of the runs stay within {tolerance:.0%} of their last x̂₀ from step {at + 1} of "
+        f"{len(share)} on, σ = {float(curve['sigma'][at]):.2g}; the cosine to it is {begins:.2f} at the first step."
     )
