@@ -39,6 +39,10 @@ def __getattr__(name: str) -> Any:
         "published": "published",
         "load_judge": "judge",
         "parse": "attributes",
+        "train_slider": "slider",
+        "load_slider": "lora",
+        "set_scales": "lora",
+        "sliding": "lora",
     }
     if name in homes:
         return getattr(import_module(f"xhat.zoo.{homes[name]}"), name)
