@@ -74,7 +74,7 @@ def untrained(pipe: Any, seed: int = 0) -> Any:
         torch.manual_seed(seed)
         fresh = type(denoiser).from_config(denoiser.config).eval()
     place = next(name for name, part in pipe.components.items() if part is denoiser)
-    other = type(pipe).from_pipe(pipe, **{place: fresh.to(denoiser.dtype)}, torch_dtype=denoiser.dtype)
+    other = type(pipe).from_pipe(pipe, **{place: fresh.to(denoiser.dtype)}, dtype=denoiser.dtype)
     other.set_progress_bar_config(disable=True)
     other.xhat_defaults = dict(pipe.xhat_defaults)
     return other
