@@ -27,6 +27,7 @@ from xhat.samplers.plans import default_guidance, default_steps
 from xhat.samplers.rivals import rival
 
 RANK = 32
+COSTS = ("evaluations", "seconds")
 SINGLE = {
     "base": "base",
     "base_few": "base, student's steps",
@@ -99,7 +100,7 @@ def measure_pareto(
     twin = "student" if policy.chosen == "student" else _twin(arms)
     sampled = {name: arm for name, arm in arms.items() if name != "policy" or twin is None}
     measured = measure_arms(sampled, prompts, seeds, space=space, cache=cache, batch_size=batch_size)
-    measured = measured.drop_dims("line", errors="ignore")
+    measured = measured[[n for n, v in measured.data_vars.items() if {"arm", "prompt"} <= set(v.dims)] + list(COSTS)]
     if twin is not None:
         measured = _with_arm(measured, "policy", measured.sel(arm=twin, drop=True))
     bytes_of = {name: memory(arm.pipe) for name, arm in arms.items()}
@@ -159,9 +160,9 @@ def _adaptive(pair: Any, policy: Policy, measured: xr.Dataset, prompts: list[str
         needing.append(policy.needs_base(x0))
     chosen, own = (measured.sel(arm=name, drop=True) for name in ("policy", "student"))
     mask = xr.DataArray(needing, dims="prompt", coords={"prompt": measured["prompt"]})
-    picked = xr.where(mask, chosen, own, keep_attrs=True)
+    picked = xr.where(mask, chosen.drop_vars(COSTS), own.drop_vars(COSTS), keep_attrs=True)
     share = float(np.mean(needing))
-    for name in ("evaluations", "seconds"):  # the look is the student's first step, lost where the base makes it
+    for name in COSTS:  # the look is the student's first step, lost where the base makes it
         look = float(own[name]) / policy.option("student").evaluations
         picked[name] = share * (float(chosen[name]) + look) + (1 - share) * float(own[name])
     return picked.assign_attrs(share=share)

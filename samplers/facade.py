@@ -17,9 +17,8 @@ class Facade(nn.Module):
     """Attributes that it lacks are those of the network in front; calls that change a network reach all of them.
 
     So a pipeline finds ``config``, ``dtype``, ``add_embedding`` or the attention processors as if the network itself
-    were there, and an adapter is loaded into every network at once. Set its weight with ``pipe.unet.set_adapters``:
-    the pipeline's own ``set_adapters`` looks for networks of diffusers' classes alone. Nothing is saved through it:
-    what is behind it is more than one network.
+    were there, and an adapter is loaded into every network at once. Nothing is saved through it: what is behind it is
+    more than one network.
     """
 
     def front(self) -> nn.Module:
