@@ -39,5 +39,9 @@ $(VENV)/.ready-docs: $(VENV)/.ready
 	$(PIP) -e '.[docs]'
 	touch $@
 
+# known vulnerabilities of the pinned versions, where a registry answers
+audit: $(VENV)/.ready-dev
+	PYTHON=$(BIN)/python sh tests/audit.sh constraints.txt
+
 clean:
 	rm -rf site $(VENV) build dist runs src/*.egg-info

@@ -7,15 +7,13 @@
 
 Numbers are compared before times are. Peers that are not installed are reported as missing: pytorch-cka, torch_cka
 and rsatoolbox, whose linear CKA is the biased one and is checked against that. What goes one cell at a time
-is timed on some cells and scaled to all, and said so. Every line is printed as JSON.
+is timed on some cells and scaled to all, and said so. Every line is printed as JSON as it comes, and the table is
+written at the end.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from table import Row, arguments, publish
 
 from xhat.analysis.similarity import cka, cka_matrix
 
@@ -106,24 +105,19 @@ def one_by_one() -> dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], float
     return found
 
 
-def compare(layers: int, steps: int, n: int, p: int, device: str, repeats: int, sample: int) -> None:
+def compare(layers: int, steps: int, n: int, p: int, device: str, repeats: int, sample: int) -> list[Row]:
     """Agreement, then times, of everything that is installed."""
     count = layers * steps
     xs = representations(count, n, p, device)
     subset = np.random.default_rng(0).integers(0, count, size=(sample, 2))
     exact = cka_matrix(list(xs[:20].double()))
-    say(
-        machine=platform.machine(),
-        processor=_processor(device),
-        threads=torch.get_num_threads(),
-        torch=torch.__version__,
-    )
+    rows: list[Row] = []
     for name, call in all_pairs().items():
         worst = error(name, call(xs[:20]), exact)
         if worst > 1e-3:
             raise SystemExit(f"{name} gives other numbers, off by {worst}: times are not compared")
         _, seconds = timed(lambda call=call: call(xs), repeats, device)  # type: ignore[misc]
-        say(what=name, cells=count**2, seconds=seconds, largest_error=worst)
+        rows.append(say(what=name, cells=count**2, seconds=seconds, largest_error=worst))
     for name, (cell, debiased) in one_by_one().items():
         exact = cka_matrix(list(xs[:6].double()), debiased=debiased)
         worst = max(abs(cell(xs[i], xs[j]) - exact[i, j]) for i in range(3) for j in range(3, 6))
@@ -131,7 +125,15 @@ def compare(layers: int, steps: int, n: int, p: int, device: str, repeats: int, 
             raise SystemExit(f"{name} gives other numbers, off by {worst}: times are not compared")
         _, seconds = timed(lambda cell=cell: [cell(xs[i], xs[j]) for i, j in subset], 1, device)  # type: ignore[misc]
         scaled = seconds / sample * count**2
-        say(what=name, cells=count**2, seconds=scaled, scaled_from_cells=sample, largest_error=float(worst))
+        line = {"cells": count**2, "seconds": scaled, "largest_error": float(worst), "scaled_from_cells": sample}
+        rows.append(say(what=name, **line))
+    return with_ratio(rows)
+
+
+def with_ratio(rows: list[Row]) -> list[Row]:
+    """How many times the default call's seconds each takes."""
+    ours = next(float(row["seconds"]) for row in rows if row["what"] == "xhat float64")
+    return [dict(row) | {"times xhat's default": f"{row['seconds'] / ours:.3g}"} for row in rows]
 
 
 def error(name: str, cells: np.ndarray, exact: np.ndarray) -> float:
@@ -139,17 +141,19 @@ def error(name: str, cells: np.ndarray, exact: np.ndarray) -> float:
     return float(np.abs(cells - (exact.clip(0, 1) if name == "pytorch-cka" else exact)).max())
 
 
-def offset(n: int, p: int, device: str) -> None:
+def offset(n: int, p: int, device: str) -> list[Row]:
     """Error of everything that makes float32 maps where all features share an offset of 100."""
     xs = representations(4, n, p, device, offset=100.0)
     exact = cka_matrix(list(xs.double()))
-    for name, call in all_pairs().items():
+    return [
         say(what=name, common_offset=100, largest_error=error(name, call(xs), exact))
+        for name, call in all_pairs().items()
+    ]
 
 
-def growth(p: int, repeats: int, first: tuple[int, int, int] = (10, 10, 64)) -> None:
+def growth(p: int, repeats: int, first: tuple[int, int, int] = (10, 10, 64)) -> list[Row]:
     """Time and peak memory of the whole map, one size doubled at a time."""
-    l, s, k = first
+    (l, s, k), rows = first, []
     for layers, steps, n in [first, (2 * l, s, k), (l, 2 * s, k), (l, s, 2 * k), (l, s, 4 * k)]:
         xs = representations(layers * steps, n, p, "cpu").numpy()
         _, seconds = timed(lambda xs=xs: cka_matrix(list(xs), dtype="float32"), repeats, "cpu")  # type: ignore[misc]
@@ -157,36 +161,39 @@ def growth(p: int, repeats: int, first: tuple[int, int, int] = (10, 10, 64)) -> 
         cka_matrix(list(xs), dtype="float32")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        say(what="xhat float32", layers=layers, steps=steps, n=n, p=p, seconds=seconds, peak_bytes=peak)
+        rows.append(say(what="xhat float32", layers=layers, steps=steps, n=n, p=p, seconds=seconds, peak_bytes=peak))
+    return rows
 
 
-def say(**line: Any) -> None:
-    print(json.dumps({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in line.items()}), flush=True)
-
-
-def _processor(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{platform.processor() or 'CPU'}, {os.cpu_count()} cores"
+def say(**line: Any) -> Row:
+    rounded = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in line.items()}
+    print(json.dumps(rounded), flush=True)
+    return rounded
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     for name, value in [("layers", 40), ("steps", 20), ("n", 256), ("p", 1280), ("repeats", 3), ("sample", 200)]:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--growth", action="store_true", help="only how time and memory grow, on the CPU")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that all of it runs")
     args = parser.parse_args()
     if args.quick:
-        compare(5, 4, 64, 128, args.device, 1, 10)
-        offset(64, 128, args.device)
-        growth(128, 1, (3, 2, 32))
-    elif args.growth:
-        growth(args.p, args.repeats)
-    else:
-        compare(args.layers, args.steps, args.n, args.p, args.device, args.repeats, args.sample)
-        offset(args.n, args.p, args.device)
+        args.layers, args.steps, args.n, args.p, args.repeats, args.sample = 5, 4, 64, 128, 1, 10
+    tables: dict[str, list[Row]] = {}
+    if not args.growth:
+        sizes = f"{args.layers} layers × {args.steps} steps, n = {args.n}, p = {args.p}"
+        found = compare(args.layers, args.steps, args.n, args.p, args.device, args.repeats, args.sample)
+        tables[f"Every cell of {sizes}, float32 inputs"] = found
+        tables["Where all features share an offset"] = offset(args.n, args.p, args.device)
+    if args.device == "cpu":
+        first = (3, 2, 32) if args.quick else (10, 10, 64)
+        tables["How it grows"] = growth(args.p, args.repeats, first)
+    bound = (
+        "one symmetric product a representation for its Gram, and one over all of them: the arithmetic itself. What "
+        "float64, the default, costs over float32 is twice the time."
+    )
+    publish(args, "similarity", "Similarity of all layers at all steps", tables, bound, args.device)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def check_room(path: str, schema: Schema, tiling: Tiling) -> None:
     """Raises OSError where the run cannot fit, even if half of it is compressed away; warns where it may not."""
     if is_remote(path):
         return
-    folder = Path(path.removeprefix("file://")).absolute()
+    folder = Path(path).absolute()
     while not folder.exists():
         folder = folder.parent
     free, needed = shutil.disk_usage(folder).free, schema.nbytes * tiling.prompts * tiling.seeds

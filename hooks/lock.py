@@ -14,8 +14,17 @@ from typing import Any
 STALE = 600.0  # seconds without a sign of life after which a lock on a remote store may be taken over
 
 
+def located(store: str | os.PathLike[str]) -> str:
+    """A store's folder, or its URL if that is not of this machine's files.
+
+    >>> located("file:///data/a.zarr"), located("s3://bucket/a.zarr")
+    ('/data/a.zarr', 's3://bucket/a.zarr')
+    """
+    return os.fspath(store).removeprefix("file://")
+
+
 def is_remote(store: str) -> bool:
-    return "://" in store and not store.startswith("file://")
+    return "://" in store
 
 
 @contextmanager
@@ -39,7 +48,7 @@ def held(store: str, rank: int) -> bool:
 
 
 def lock_path(store: str, rank: int) -> Path:
-    path = Path(store.removeprefix("file://"))
+    path = Path(store)
     return path.with_name(f".{path.name}.lock{rank or ''}")
 
 

@@ -24,7 +24,7 @@ import zarr
 from xhat.hooks.describe import checksum
 from xhat.hooks.gram import centred_gram
 from xhat.hooks.layout import check_room, create, write_coords
-from xhat.hooks.lock import is_remote, sign_of_life
+from xhat.hooks.lock import is_remote, located, sign_of_life
 from xhat.hooks.record import Array
 from xhat.hooks.schema import ACTIVATIONS, SCRATCH, Schema
 from xhat.hooks.tiles import Tile, Tiling
@@ -119,7 +119,7 @@ class Store:
         if is_remote(self.path):
             return
         key = array.metadata.encode_chunk_key((*index, *(0,) * (array.ndim - 2)))
-        path = Path(self.path.removeprefix("file://"), array.path, key)
+        path = Path(self.path, array.path, key)
         if path.exists():  # a chunk of nothing but the fill value has no file
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -136,7 +136,7 @@ class Store:
                 self.group.attrs["grams"] = True
             remove(f"{self.path.rstrip('/')}/{SCRATCH}")
             if not is_remote(self.path):
-                for left in Path(self.path.removeprefix("file://")).rglob("*.partial"):  # of writes that were killed
+                for left in Path(self.path).rglob("*.partial"):  # of writes that were killed
                     left.unlink(missing_ok=True)
             self.group.attrs["finished"] = True
 
@@ -155,7 +155,7 @@ def open_trace(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.DataTr
     A run that is not finished opens too, with NaN where samples are missing, and a warning that says how many.
     Raises ValueError where there is no trace, or one of another format.
     """
-    path = os.fspath(path)
+    path = located(path)
     group = _open(path, mode="r")
     if group is None:
         raise ValueError(f"no trace at {path}: expected a store made by xhat.trace(…, store=…)")
@@ -211,7 +211,7 @@ def remove(path: str) -> None:
         if fs.exists(root):
             fs.rm(root, recursive=True)
     else:
-        local = Path(path.removeprefix("file://"))
+        local = Path(path)
         for _ in range(50):  # after a failure, zarr's other threads may still be putting files there
             shutil.rmtree(local, ignore_errors=True)
             if not local.exists():
@@ -235,7 +235,7 @@ class readable_failures:
 
 def _open(path: str, mode: Any = "r+") -> zarr.Group | None:
     """The group at ``path``, None where there is nothing. Raises ValueError for what is no trace."""
-    local = Path(path.removeprefix("file://"))
+    local = Path(path)
     try:
         group = zarr.open_group(path, mode=mode)
     except FileNotFoundError:

@@ -18,7 +18,7 @@ from xhat.hooks import noise
 from xhat.hooks.describe import describe, jsonable
 from xhat.hooks.edit import Edit
 from xhat.hooks.encode import encoded_once
-from xhat.hooks.lock import held, locked
+from xhat.hooks.lock import held, located, locked
 from xhat.hooks.memory import Memory
 from xhat.hooks.patch import Patch, places
 from xhat.hooks.points import bytes_text, denoiser_of
@@ -75,7 +75,7 @@ def trace(
                 raise ValueError("several processes need a store to write to: pass store=…")
             sink = Memory(Tiling.of(len(run.prompts), len(run.seeds), batch_size))
         else:
-            path, tiling = os.fspath(store), Tiling.of(len(run.prompts), len(run.seeds), batch_size)
+            path, tiling = located(store), Tiling.of(len(run.prompts), len(run.seeds), batch_size)
             stack.enter_context(locked(path, run.rank))
             sink = Store(path, tiling, run.rank)
         sink.resume(run.config)

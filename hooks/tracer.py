@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.hooks.describe import canonical, checksum, describe, versions
+from xhat.hooks.lock import located
 from xhat.hooks.memory import tree_of
 from xhat.hooks.record import Array, Record, warn_unfired
 from xhat.hooks.recorder import Recorder
@@ -50,7 +51,7 @@ class Tracer:
             return
         warn_unfired(self._records[-1].unfired(self._recorder.selections))
         if self.store is not None:
-            write_tree(os.fspath(self.store), self.trace)
+            write_tree(located(self.store), self.trace)
 
     @property
     def trace(self) -> xr.DataTree:
