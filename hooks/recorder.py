@@ -159,7 +159,12 @@ class _Branches:
 
 
 class Copies:
-    """Tensors on their way to the host. From a GPU they travel on a stream of their own, beside the next step."""
+    """Tensors on their way to the host. From a GPU they travel on a stream of their own, beside the next step.
+
+    What travels is a snapshot made on the device, in the order of its work: the network may change the tensor in place
+    before the copy has left. Host memory is pinned, or the copy would not be asynchronous, and is read after
+    :meth:`wait`.
+    """
 
     def __init__(self) -> None:
         self._streams: dict[torch.device, Any] = {}
@@ -168,12 +173,15 @@ class Copies:
         x = x.detach()
         if x.device.type != "cuda":
             return x.to("cpu", copy=True)
-        stream = self._streams.setdefault(x.device, torch.cuda.Stream(x.device))
+        x = x.clone()
+        if x.device not in self._streams:
+            self._streams[x.device] = torch.cuda.Stream(x.device)
+        stream = self._streams[x.device]
         stream.wait_stream(torch.cuda.current_stream(x.device))
         host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
         with torch.cuda.stream(stream):
             host.copy_(x, non_blocking=True)
-        x.record_stream(stream)
+        x.record_stream(stream)  # its memory is not given to another tensor before it was copied
         return host
 
     def wait(self) -> None:
