@@ -218,9 +218,12 @@ def _name_the_first(record: Record, selections: Sequence[Selection]) -> None:
         for name, tensor in (*heard, ("model_output", step.model_output), ("pred_x0", step.pred_x0)):
             if not _finite(tensor):
                 bad = int((~torch.isfinite(tensor.reshape(-1, record.rows, tensor[0].numel()))).any(2).any(0).sum())
+                where = "" if step.firings else '. With hooks=["**"] the first module that is not is named'
                 raise ValueError(
                     f"{name!r} is not finite at step {number} (timestep {step.level.timestep:g}) in {bad} of "
-                    f"{record.rows} samples: a denoiser in float32, or less guidance, may help; for a reading alone, "
-                    "keep it with dtype=float32"
+                    f"{record.rows} samples: a denoiser in bfloat16 or float32, or less guidance, may help; for a "
+                    f"reading alone, keep it with dtype=float32{where}"
                 )
-    raise ValueError("the last step gave latents that are not finite: try a denoiser in float32, or less guidance")
+    raise ValueError(
+        "the last step gave latents that are not finite: try a denoiser in bfloat16 or float32, or less guidance"
+    )

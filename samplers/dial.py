@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,6 +47,7 @@ def _is_adapted(base: nn.Module, student: nn.Module) -> bool:
 def _scaled(student: nn.Module, strength: float) -> nn.Module:
     """The student with every adapter at ``strength`` times its weight."""
     between = sharing(student)
+    layer: Any
     for layer in between.modules():
         if hasattr(layer, "lora_A") and isinstance(getattr(layer, "scaling", None), dict):
             layer.scaling = {name: scale * strength for name, scale in layer.scaling.items()}

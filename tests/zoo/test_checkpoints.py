@@ -472,6 +472,20 @@ def test_a_truncated_pickle(pairs, tmp_path):
     refused("holds no weights", tmp_path / "list.bin", pairs["sd"][0])
 
 
+def test_a_checkpoint_that_overflows_in_half_precision(tiny, pairs, tmp_path):
+    """The step and the first point that is not finite are named, and what to try."""
+    base, student = tiny.sd(0).to(torch.float16), pairs["sd"][1]
+    state = {k: v * 1e6 if k == "mid_block.resnets.0.conv2.weight" else v for k, v in state_of(student).items()}
+    save_file(state, tmp_path / "hot.safetensors")
+    pipe = load_checkpoint(tmp_path / "hot.safetensors", base)
+    call = {"num_inference_steps": 2, "guidance_scale": 1.0, "progress": False, **tiny.call_arguments("sd")}
+    with pytest.raises(ValueError, match=r"'mid.res.0' is not finite at step 0 .*bfloat16 or float32") as named:
+        xhat.trace(pipe, "a planet", seeds=[0], hooks=["**"], **call)
+    assert "\n" not in str(named.value)
+    with pytest.raises(ValueError, match=r"'model_output' is not finite at step 0 .*hooks"):
+        xhat.trace(pipe, "a planet", seeds=[0], **call)
+
+
 def test_missing_components(tiny, tmp_path):
     import shutil
 
