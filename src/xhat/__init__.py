@@ -25,6 +25,8 @@ _EXPORTS = {
     "Plan": "xhat.samplers.plan",
     "Policy": "xhat.analysis.policy",
     "load_pair": "xhat.zoo.pairs",
+    "load_model": "xhat.zoo.pairs",
+    "load_checkpoint": "xhat.zoo.checkpoints",
 }
 _PACKAGES = ("hooks", "zoo", "samplers", "probes", "analysis", "figures")
 

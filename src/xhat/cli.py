@@ -9,7 +9,8 @@ from importlib import import_module
 
 DESCRIPTION = """Where a distilled diffusion model loses the diversity of its base, and how to give it back.
 
-MODEL is an embedded name (demo/base, demo/dmd, …), a diffusers folder, or a hub name."""
+MODEL is an embedded name (demo/base, demo/dmd, …), a published one (sdxl, sdxl/dmd2, …: `xhat models` lists them), a
+diffusers folder, or a hub name."""
 
 EXAMPLES = """examples:
   xhat demo                                  trace the embedded pair, print the table, write the report
@@ -23,7 +24,7 @@ EXAMPLES = """examples:
   xhat similarity                            where students' representations leave the base's
   xhat slider apply demo/base demo/dmd --slider square    one slider on both, by scale
   xhat transfer                              do sliders work in the models they were not trained on
-  xhat models                                the embedded family
+  xhat models                                the embedded family, and published pairs with what they need
   xhat points demo/base                      what can be hooked
   xhat trace demo/dmd --prompts "a planet" "a critter" --seeds 0:64 --hooks h "up.*" --store runs/dmd.zarr
 """
