@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
+from xhat.hooks.points import denoiser_of, parts_of
 from xhat.hooks.rehearse import with_defaults
 from xhat.hooks.taps import quiet
+from xhat.zoo.adapters import names_in
 from xhat.zoo.attributes import parse
 from xhat.zoo.judge import Judge
 from xhat.zoo.lora import load_slider, remove, scales_of, sliding
@@ -73,25 +76,17 @@ def _with_slider(pipes: Any, path: Path) -> Iterator[str]:
     loaded, name = [], "grid"
     try:
         for pipe in pipes:
-            if name not in scales_of(pipe) or _lacks(pipe, name):
+            if any(name not in names_in(network) for network in parts_of(denoiser_of(pipe))):
                 load_slider(pipe, path, name)
                 loaded.append(pipe)
         yield name
     finally:
         for pipe in loaded:
-            if name in scales_of(pipe):
+            if name in scales_of(pipe):  # a hybrid shares its networks with the models it is made of
                 remove(pipe, name)
 
 
-def _lacks(pipe: Any, name: str) -> bool:
-    from xhat.hooks.points import denoiser_of, parts_of
-
-    return any(name not in getattr(part, "peft_config", {}) for part in parts_of(denoiser_of(pipe)))
-
-
 def _sample(pipe: Any, prompt: str, seeds: Sequence[int], call: Mapping[str, Any]) -> np.ndarray:
-    import torch
-
     generators = [torch.Generator("cpu").manual_seed(int(s)) for s in seeds]
     with quiet(pipe):
         made = pipe(

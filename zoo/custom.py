@@ -22,7 +22,7 @@ from xhat.zoo.sliders import SHIPPED, made
 from xhat.zoo.vae import to_tensor
 
 OBJECTIVE = "customisation"
-RANK, LAYERS, STEPS, RATE, BATCH, PICTURES = 2, "all", 100, 4e-3, 8, 48
+RANK, LAYERS, STEPS, RATE, BATCH, PICTURES = 2, "all", 80, 4e-3, 4, 48
 
 
 def train_custom(
