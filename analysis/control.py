@@ -25,7 +25,7 @@ ADAPTER = "control"
 class Control:
     """``file``: its weights. ``trained_on``: name of a model. ``score``: how its effect is read, None where nothing
     reads it (a random LoRA). ``signed``: whether its scale goes both ways from 0. ``attribute``: what it turns, as the
-    judge calls it."""
+    judge calls it. ``what`` and ``reading``: what it turns and how that is read, in words."""
 
     name: str
     file: Path
@@ -35,6 +35,7 @@ class Control:
     attribute: str = ""
     signed: bool = True
     what: str = ""
+    reading: str = ""
 
     def identity(self) -> str:
         """sha256 of its file."""

@@ -236,6 +236,6 @@ class Bench:
 
         key = {"model": self.described[model], "control": self.identities[control.name], "prompts": control.prompts}
         key |= {"seeds": s.seeds, "scales": scales, "batch": s.batch_size, "call": self._call(model)}
-        key |= {"space": dict(self.space.attrs)}
+        key |= {"space": dict(self.space.attrs), "score": control.reading}
         pictures = len({*scales} - {0.0}) * len(control.prompts) * s.seeds
         return Job("doses", f"{control.name}.{model}", key, pictures * self._evaluations(model), make)

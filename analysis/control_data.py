@@ -139,7 +139,9 @@ def _described(data: xr.Dataset, study: Study) -> xr.Dataset:
     chosen: list[Control] = [by_name[str(n)] for n in data["control"].values]
     s = study.settings
     data = data.assign_coords(
-        what=("control", [c.what or c.name for c in chosen]), trained_on=("control", [c.trained_on for c in chosen])
+        what=("control", [c.what or c.name for c in chosen]),
+        trained_on=("control", [c.trained_on for c in chosen]),
+        reading=("control", [c.reading for c in chosen]),
     )
     return data.assign_attrs(seeds=s.seeds, free_seeds=s.free, state_seeds=s.states, randoms=s.randoms)
 

@@ -124,7 +124,7 @@ def _twins(study: Study) -> list[str]:
     weights, left, chance, effects = (finite_mean(found[n].values) for n in names)
     text = (
         f"Trained on base and student apart, sliders of one attribute have a weight cosine of {weights:.2f} and share "
-        f"{left:.2f} of the space they write to (random: {chance:.2f}), but change x̂₀ with a cosine of {effects:.2f}"
+        f"{left:.2f} of the space they write to (random: {chance:.2f}); what they do to x̂₀ has cosine {effects:.2f}"
     )
     return [f"{text}: weights alone do not show that they do the same." if weights < effects / 2 else f"{text}."]
 

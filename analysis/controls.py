@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import random
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xhat.analysis.control import Control, Score
-from xhat.analysis.scores import attribute_score, axis_score
+from xhat.analysis.scores import attribute_score, axis_score, text_score
 from xhat.zoo.attributes import KINDS, OPEN_PROMPTS, parse, sample_scene
 from xhat.zoo.custom import style_pictures
 from xhat.zoo.sliders import notes, shipped
@@ -20,10 +21,14 @@ FORMS = ("{}", "{} on blue", "{} on red", "{} on green")
 """How a style is asked for: the prompt it was trained with, and three it was not."""
 
 
-def family_controls(space: Any, names: Iterable[str] = (), folder: Path | None = None) -> list[Control]:
+def family_controls(
+    space: Any, names: Iterable[str] = (), folder: Path | None = None, clip: Any = None
+) -> list[Control]:
     """The shipped sliders and style LoRAs, or those that are named; ``folder``: files of the same make elsewhere.
 
-    ``space``: the judge's space of the family. Raises ValueError for an unknown name and where there is none.
+    ``space``: the judge's space of the family; ``clip``: the space ``clip``, if effects are to be read as CLIP scores.
+    Without a renderer the styles are left out, and that is said. Raises ValueError for an unknown name and where there
+    is none.
     """
     files = shipped() if folder is None else {p.stem: p for p in sorted(folder.glob("*.safetensors"))}
     chosen = list(names) or list(files)
@@ -33,31 +38,50 @@ def family_controls(space: Any, names: Iterable[str] = (), folder: Path | None =
         if name not in files:
             near = difflib.get_close_matches(name, files, 1) or list(files)
             raise ValueError(f"unknown slider {name!r}; did you mean {near[0]!r}? There are {', '.join(files)}")
-    return [control_of(files[name], space) for name in chosen]
+    found = []
+    for name in chosen:
+        try:
+            found.append(control_of(files[name], space, clip))
+        except ImportError as error:
+            print(f"{name} is left out: its style is rendered by the extra xhat[zoo] ({error})", file=sys.stderr)
+    return found
 
 
-def control_of(file: Path, space: Any) -> Control:
+def control_of(file: Path, space: Any, clip: Any = None) -> Control:
     """A LoRA of the family as a control, by what its file says of how it was made.
 
-    A Concept Slider is read by the judge as P(up) − P(down), a style by :func:`style_score`. Raises ValueError for
+    A Concept Slider is read by the judge as P(up) − P(down), a style by :func:`style_score`; with ``clip``, both by the
+    CLIP score of the positive prompt, the paper's reading. Raises ValueError for
     a file without the notes of this family's training, ImportError for a style where nothing can be rendered.
     """
     made = notes(file)
     model = str(made.get("model", "")).split("/")[-1]
-    common = {"name": file.stem, "file": file, "trained_on": model or "base"}
+    common: dict[str, Any] = {"name": file.stem, "file": file, "trained_on": model or "base"}
     if {"kind", "attribute", "up", "down"} <= made.keys():
         kind, attribute = made["kind"], made["attribute"]
         score = attribute_score(space, kind, attribute, made["up"], made["down"])
+        reading = f"judge: P({made['up']}) − P({made['down']})"
+        if clip is not None:
+            score, reading = text_score(clip, made["positive"]), clip_reading(clip, made["positive"])
         what = f"{made['down']} → {made['up']} ({attribute} of a {kind})"
-        return Control(**common, prompts=open_prompts(kind, attribute), score=score, attribute=attribute, what=what)
+        common |= {"score": score, "reading": reading, "what": what}
+        return Control(**common, prompts=open_prompts(kind, attribute), attribute=attribute)
     if "style" in made:
         prompts = tuple(form.format(made["target"]) for form in FORMS)
-        score = style_score(space, made["style"])
-        return Control(**common, prompts=prompts, score=score, signed=False, what=f"style of a {made['style']}")
+        score, reading = style_score(space, made["style"]), "judge's embedding: usual kinds 0, the style 1"
+        if clip is not None:
+            score, reading = text_score(clip, made["target"]), clip_reading(clip, made["target"])
+        common |= {"score": score, "reading": reading, "what": f"style of a {made['style']}"}
+        return Control(**common, prompts=prompts, signed=False)
     raise ValueError(
         f"{file} says nothing of what it turns: a slider needs the notes kind, attribute, up and down, a style the "
         "note style, as xhat.zoo.sliders and xhat.zoo.custom write them"
     )
+
+
+def clip_reading(clip: Any, text: str) -> str:
+    """A CLIP score in words, weights included."""
+    return f"CLIP score of “{text}” ({clip.attrs['encoder']}, {clip.attrs['weights'][:12]})"
 
 
 def open_prompts(kind: str, attribute: str) -> tuple[str, ...]:

@@ -34,7 +34,8 @@ def doses(
     as what the prompt names; ``confidence``, mean probability of what is read, kind and attributes.
 
     Scale 0 is always there; ``plain``: its final latents (prompt, seed, …), where they are known: nothing is changed at
-    0. Negative scales are left out for a control that is not signed. Raises ValueError for a control without prompts or score.
+    0. Negative scales are left out for a control that is not signed. Raises ValueError for a control without prompts or
+    score.
     """
     if control.score is None or not control.prompts:
         raise ValueError(f"{control.name}: a control is measured on its prompts, by its score; it has not both")

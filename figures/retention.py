@@ -51,7 +51,8 @@ def _ours(axis: Any, data: xr.Dataset) -> None:
         axis.plot(shown[there], y[there], marker(model), ms=3.5, color=tint, label=label(model))
         for edge, sign in ((LIMIT[1], ">"), (LIMIT[0], "<")):
             beyond = there & ((high > edge) if sign == ">" else (low < edge))
-            axis.plot(np.full(beyond.sum(), edge), y[beyond], sign, ms=3, color=tint, clip_on=False)
+            if beyond.any():  # an empty line would be laid out at the corner of the page
+                axis.plot(np.full(beyond.sum(), edge), y[beyond], sign, ms=3, color=tint, clip_on=False)
     axis.set(yticks=range(len(names)), yticklabels=names, xlim=LIMIT, ylim=(len(names) - 0.5, -0.5))
     axis.set_xlabel("retention (effect here / effect where trained)")
     axis.set_title("embedded family")

@@ -16,7 +16,7 @@ from xhat.analysis.control_study import study
 from xhat.analysis.control_text import as_json, findings, table
 from xhat.analysis.controls import control_of, family_controls, open_prompts
 from xhat.analysis.lora import Factors, tensors_of
-from xhat.analysis.scores import attribute_score, axis_score
+from xhat.analysis.scores import attribute_score, axis_score, text_score
 from xhat.analysis.transfer import dose_response, doses, retention, travel
 from xhat.probes.features import LatentSpace
 from xhat.zoo.slider import save_lora
@@ -107,6 +107,54 @@ def test_an_axis_is_read_from_its_start_to_its_end():
     np.testing.assert_allclose(score(np.array([[1.0, 5], [3, 1], [2, 0]]), ""), [0, 1, 0.5])
     with pytest.raises(ValueError, match="one point"):
         axis_score(Space(), np.ones(2), np.ones(2))
+
+
+def test_clip_scores_are_cosines_of_pictures_and_texts(tiny, tmp_path):
+    from transformers import CLIPConfig, CLIPModel
+
+    from xhat.probes.encoders import load_encoder
+    from xhat.probes.features import EncoderSpace
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = small | {
+        "vocab_size": 64,
+        "max_position_embeddings": 16,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+    vision = small | {"image_size": 32, "patch_size": 16}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).eval()
+    model.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+
+    class Space(EncoderSpace):
+        def images(self, latents):
+            return latents
+
+    space = Space(None, load_encoder("clip", str(tmp_path)))
+    images = np.random.default_rng(0).uniform(size=(3, 3, 32, 32)).astype(np.float32)
+    score = text_score(space, "a red face")(images, "")
+    ids = tiny.tokenizer()(["a red face"], return_tensors="pt")
+    with torch.no_grad():
+        pooled = model.text_model(**ids).pooler_output
+        wanted = model.text_projection(pooled)[0].double().numpy()
+    x = space.features(images).astype(np.float64)
+    np.testing.assert_allclose(score, 100 * x @ wanted / np.linalg.norm(x, axis=1) / np.linalg.norm(wanted), rtol=1e-4)
+    both = text_score(space, "a red face", less="a blue planet")(images, "")
+    np.testing.assert_allclose(both, score - text_score(space, "a blue planet")(images, ""), rtol=1e-6)
+    with pytest.raises(ValueError, match="neither a folder nor in the cache"):
+        text_score(space, "a red face", source=str(tmp_path / "nothing"))
+
+
+def test_the_command_names_what_is_wrong(capsys, tmp_path):
+    from xhat.cli import main
+
+    assert main(["transfer", "--scales", "0", "2", "--out", str(tmp_path)]) == 2
+    assert "-1 and 1 must be among them" in capsys.readouterr().err
+    assert main(["transfer", "--pair", "demo/dmb", "--out", str(tmp_path)]) == 2
+    assert "did you mean" in capsys.readouterr().err
 
 
 def test_prompts_of_a_slider_leave_its_attribute_open():
@@ -202,8 +250,9 @@ def test_alignment_and_energy_know_their_closed_form(run):
     """A LoRA on the last layer reads what comes before it: x̂₀ moves within the LoRA's one output channel mix."""
     _, found = run
     aligned = found.alignment["dmd"]
-    assert aligned.sizes == {"control": 3, "point": len(aligned["point"]), "step": 2}
+    assert aligned["cosine"].sizes == {"control": 3, "point": len(aligned["point"]), "step": 2}
     assert np.isnan(aligned["cosine"].sel(point="mid.res.0")).all()
+    np.testing.assert_allclose(aligned["within"].sel(control="one", control_b="one@dmd"), 1, atol=1e-3)
     same = aligned["cosine"].sel(point="x0")
     np.testing.assert_allclose(same.sel(control="one"), same.sel(control="one@dmd"), atol=1e-3)
     energy = found.energy["dmd"].sel(point="x0")
@@ -222,7 +271,7 @@ def test_a_finished_study_is_read_and_not_made(run, models, controls, monkeypatc
     for key in found.retention:
         xr.testing.assert_identical(again.retention[key], found.retention[key])
     with pytest.raises(AssertionError, match="was called"):
-        study(models, controls, LatentSpace(), out, Settings(**{**vars(SETTINGS), "seeds": 5}))
+        study(models, controls, LatentSpace(), out, Settings(**{**vars(SETTINGS), "seeds": 3}))
 
 
 def test_table_sentences_and_json_say_what_was_measured(run):

@@ -121,9 +121,9 @@ def test_energy_draws_every_control_of_the_base_and_falls_with_the_noise(used):
     np.testing.assert_allclose(mean, np.sqrt(two[0] * two[1]))
 
 
-@pytest.mark.parametrize("name", ["doses", "retained", "aligned", "used"])
+@pytest.mark.parametrize("name", ["retained", "aligned"])
 def test_figures_are_drawn_from_their_files_to_the_same_bytes(name, request, tmp_path):
-    module = {"doses": dose_response, "retained": retention_figure, "aligned": alignment_map, "used": energy}[name]
+    module = {"retained": retention_figure, "aligned": alignment_map}[name]
     save_data(request.getfixturevalue(name), tmp_path, name)
     pdfs = [save(module.draw(load_data(name, tmp_path)), tmp_path / f"{i}")[0].read_bytes() for i in range(2)]
     assert pdfs[0] == pdfs[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 HELP = "do sliders work in the models they were not trained on: effect, retention, alignment, energy"
 
@@ -17,6 +18,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="folder", type=Path, metavar="FOLDER",
         help="take the LoRA files of this folder, written by xhat, in place of the shipped ones",
+    )  # fmt: skip
+    parser.add_argument(
+        "--clip", metavar="SOURCE", nargs="?", const="openai/clip-vit-base-patch32",
+        help="read effects as CLIP scores, as the paper does, with weights in SOURCE: a folder, or a hub name in the "
+        "cache; default: by the family's judge",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=8, metavar="N", help="seeds a prompt and scale (default 8)")
     parser.add_argument("--scales", type=float, nargs="+", metavar="S", help="scales (default -2 -1 0 1 2)")
@@ -36,14 +42,16 @@ def run(args: argparse.Namespace) -> None:
     from xhat.analysis.controls import family_controls
     from xhat.figures.data import save_data
     from xhat.figures.registry import redraw
-    from xhat.probes.features import JudgeSpace
+    from xhat.probes.features import JudgeSpace, feature_space
     from xhat.zoo.pairs import load_pair
 
+    settings = _settings(args)
     pair = load_pair(args.pair)
     students = {pair.chosen: pair.student} if "/" in args.pair else pair.students
     space = JudgeSpace(pair.base.vae)
-    controls = family_controls(space, args.sliders, args.folder)
-    found = study({"base": pair.base, **students}, controls, space, args.out, _settings(args))
+    clip = feature_space(f"clip:{args.clip}", pair.base) if args.clip else None
+    controls = family_controls(space, args.sliders, args.folder, clip)
+    found = study({"base": pair.base, **students}, controls, space, args.out, settings)
     data = figure_data(found)
     lines = findings(found, data)
     for name, dataset in data.items():
@@ -53,8 +61,8 @@ def run(args: argparse.Namespace) -> None:
     print("\n".join(["", table(data["retention"]), "", *lines, "", f"figures and data: {args.out}"]))
 
 
-def _settings(args: argparse.Namespace):  # type: ignore[no-untyped-def]
-    """How much is measured."""
+def _settings(args: argparse.Namespace) -> Any:
+    """How much is measured, of :class:`~xhat.analysis.control_bench.Settings`."""
     from xhat.analysis.control_bench import Settings
 
     if args.seeds < 2:
