@@ -28,13 +28,14 @@ def draw(data: xr.Dataset) -> Figure:
     groups = list(dict.fromkeys(varies))
     place = np.arange(len(varies)) + 0.7 * np.array([groups.index(group) for group in varies])
     panels = {name: text for name, text in PANELS.items() if f"{name}_less_student_mean" in data}
-    figure = new_figure("text", 0.165 * (place[-1] + 1) + 0.7)
+    figure = new_figure("text", 0.165 * (place[-1] + 1) + 0.85)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     shades = [_shade(arm, data.attrs.get("student", "student")) for arm in data["arm"].values.tolist()]
     for axis, (name, text) in zip(axes, panels.items(), strict=True):
         forest(axis, data, f"{name}_less_student", place, shades)
         axis.axvline(0, color="black", lw=0.6, zorder=1)
-        axis.set_xlabel(f"{text}, less the student")
+        axis.set_xlabel(text)
+    figure.supxlabel("difference from the student", fontsize=8)
     axes[0].set_yticks(place, data["label"].values.tolist())
     axes[0].set_ylim(place[-1] + 0.8, -0.8)
     for group in groups[1:]:
