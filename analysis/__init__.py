@@ -27,6 +27,11 @@ _EXPORTS = {
     "vendi": "xhat.analysis.diversity",
     "cka": "xhat.analysis.similarity",
     "cka_matrix": "xhat.analysis.similarity",
+    "alignment_map": "xhat.analysis.effect_alignment",
+    "lora_cosine": "xhat.analysis.alignment",
+    "principal_angles": "xhat.analysis.alignment",
+    "dose_response": "xhat.analysis.transfer",
+    "retention": "xhat.analysis.transfer",
 }
 
 __all__ = list(_EXPORTS)
