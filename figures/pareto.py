@@ -67,12 +67,12 @@ def _panel(axis: Axes, data: xr.Dataset, name: str, measure: str) -> None:
 
 
 def _plain_ticks(axis: Axes, x: np.ndarray, sign: int) -> None:
-    """Plain numbers on a logarithmic axis: 1, 2 and 5 of each decade that is seen."""
+    """Plain numbers on a logarithmic axis: 1, 2, 3 and 5 of each decade that is seen."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     if sign < 0:
         decades = range(int(np.floor(np.log10(x.min()))) - 1, int(np.ceil(np.log10(x.max()))) + 1)
-        axis.xaxis.set_major_locator(FixedLocator([m * 10.0**d for d in decades for m in (1, 2, 5)]))
+        axis.xaxis.set_major_locator(FixedLocator([m * 10.0**d for d in decades for m in (1, 2, 3, 5)]))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_locator(NullLocator())
 
@@ -144,6 +144,6 @@ def _key(area: Any, data: xr.Dataset, rows: int) -> None:
     axis.axis("off")
     for i, (arm, text) in enumerate(zip(data["arm"].values, data["label"].values, strict=True)):
         column, row = divmod(i, rows)
-        _mark(axis, str(arm), (column + 0.11, row), bool(data["front"].values[i]))
+        _mark(axis, str(arm), (column + 0.13, row), bool(data["front"].values[i]))
         axis.text(column + 0.07, row, str(i + 1), ha="right", va="center", fontsize=7)
-        axis.text(column + 0.16, row, str(text), ha="left", va="center", fontsize=7)
+        axis.text(column + 0.19, row, str(text), ha="left", va="center", fontsize=7)

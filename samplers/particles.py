@@ -17,7 +17,8 @@ class ParticleGuidance(Tap):
 
     The score of sample i is added ∇ᵢ log Φ, log Φ = −(c/2)·Σᵢⱼ k(xᵢ, xⱼ), k = exp(−‖xᵢ − xⱼ‖²/hᵢ),
     hᵢ = medianⱼ‖xᵢ − xⱼ‖²/log n: ε̂ᵢ falls by √(1−ᾱ)·gᵢ with gᵢ = c·Σⱼ (2/hᵢ)·k·(xᵢ − xⱼ), and x̂₀ grows by
-    (1−ᾱ)/√ᾱ·gᵢ. Latents are in VP. It acts while σ ≥ ``sigma_stop``, as in the authors' code.
+    (1−ᾱ)/√ᾱ·gᵢ. Latents are in VP; the authors' code does the same in σ-space, where ε̂ falls by σ·g, and takes
+    log(n − 1) for log n. It acts while σ ≥ ``sigma_stop``, 1 as in that code.
 
     Samples that are drawn together belong together: the same seed in another batch gives another picture.
     """
