@@ -16,7 +16,8 @@ class TeacherGuidance(Tap):
     """x̂₀ ← (1−λ)·x̂₀ + λ·x̂₀ᵗᵉᵃᶜʰᵉʳ(x_s), x_s = √ᾱ_s·x̂₀ + √(1−ᾱ_s)·ε (Park et al., arXiv 2412.08871, Eq. 9, Alg. 1).
 
     s is the noise level the step goes to (s = t − Δt, which the paper finds better than s = t or a random one), ε new
-    noise that belongs to each sample. The first ``steps`` steps of the run are corrected; each costs one evaluation of the teacher, two where its guidance is above 1.
+    noise that belongs to each sample. The first ``steps`` steps of the run are corrected; each costs one evaluation of
+    the teacher, two where its guidance is above 1.
     """
 
     weight: float = 0.2
