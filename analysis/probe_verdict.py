@@ -58,8 +58,8 @@ def learned_text(name: str, found: xr.Dataset) -> str:
     better = "better" if has_learned(found) else "no better"
     near = float(found["neighbours_mean"])
     return (
-        f"{_model(name).capitalize()}: given noise at σ = {found.attrs['sigma']:.2g}, it predicts its own pictures "
-        f"{better} than a straight line in x_t would (gain {gain:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}; 1 is "
+        f"{_model(name).capitalize()}: given noise at σ = {found.attrs['sigma']:.2g}, it predicts what tells its own "
+        f"pictures apart {better} than a straight line in x_t would (gain {gain:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}; 1 is "
         f"perfect, 0 the line). Neighbouring values of its final latents correlate at {near:.2f}; in white noise, at 0."
     )
 

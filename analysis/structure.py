@@ -4,7 +4,8 @@ A network of random weights samples without complaint, and every measure of dive
 tell it apart, and neither needs a reference:
 
 - its own final latents are given noise; does x̂₀ come nearer to them than a straight line in x_t could, fitted to these
-  very samples? Whoever has learned anything of the pictures takes off more noise than that;
+  very samples? Whoever has learned anything of the pictures takes off more noise than that. Only what tells the seeds
+  of a prompt apart is looked at: a pattern that a network adds to every picture is no sign of learning;
 - are neighbouring values of the final latents alike? In white noise they are not.
 """
 
@@ -26,21 +27,22 @@ LEAST = 0.05  # of the line's error must be taken off: what a random network doe
 def structure(pipe: Any, final: xr.DataArray, *, sigma: float = SIGMA, batch_size: int = 8, **call: Any) -> xr.Dataset:
     """Denoising gain and neighbour correlation of a model's own final latents (prompt, seed, channel, y, x).
 
-    Variables (prompt,), with ``_mean``, ``_low``, ``_high`` over prompts: ``gain``, 1 − Σ‖x̂₀ − z‖²/Σ‖ℓ(x_t) − z‖² of
-    its x̂₀ at the schedule's σ nearest to ``sigma``, ℓ the least-squares fit a·x_t + b + c·m of each channel of a
-    prompt, m the mean latents of the other prompts, in which any network shows that knows places; ``neighbours``
-    (:func:`neighbour_correlation`). A gain at or below 0: the network is not worth a straight line. The first eight
-    seeds of every prompt are looked at. Raises ValueError as :func:`~xhat.probes.renoise.renoise` does.
+    Variables (prompt,), with ``_mean``, ``_low``, ``_high`` over prompts: ``gain`` (:func:`denoising_gain`) of x̂₀ at
+    the schedule's σ nearest to ``sigma``, after the mean over the seeds of a prompt is taken off everything;
+    ``neighbours`` (:func:`neighbour_correlation`). The first eight seeds of every prompt are looked at. Raises
+    ValueError for a single seed, and as :func:`~xhat.probes.renoise.renoise` does.
     """
     final = final.transpose("prompt", "seed", "channel", "y", "x").isel(seed=slice(SAMPLES))
     latents = np.asarray(final.values, dtype=np.float32)
     prompts = [str(p) for p in final["prompt"].values]
     texts = [p for p in prompts for _ in range(latents.shape[1])]
+    if latents.shape[1] < 2:
+        raise ValueError("what tells seeds apart needs two or more of them, got one")
     flat = latents.reshape(-1, *latents.shape[2:])
     noisy = renoise(pipe, flat, sigma, prompts=texts, batch_size=batch_size, **call)
     z, x_t, x0 = (v.reshape(latents.shape).astype(np.float64) for v in (latents, noisy.x_t, noisy.pred_x0))
     found = {
-        "gain": np.array([denoising_gain(z[p], x_t[p], x0[p], _others(z, p)) for p in range(len(z))]),
+        "gain": np.array([denoising_gain(*cells) for cells in zip(*map(_apart, (z, x_t, x0)), strict=True)]),
         "neighbours": np.array([neighbour_correlation(z) for z in latents]),
     }
     result = xr.Dataset({name: ("prompt", v) for name, v in found.items()}, {"prompt": prompts})
@@ -52,15 +54,15 @@ def structure(pipe: Any, final: xr.DataArray, *, sigma: float = SIGMA, batch_siz
     return result.assign_attrs(sigma=noisy.level.sigma, timestep=noisy.level.timestep, seeds=latents.shape[1])
 
 
-def _others(z: np.ndarray, prompt: int) -> np.ndarray | None:
-    """Mean latents (channel, y, x) of all prompts but one."""
-    return np.delete(z, prompt, axis=0).mean((0, 1)) if len(z) > 1 else None
+def _apart(x: np.ndarray) -> np.ndarray:
+    """What is left of (prompt, seed, …) without the mean over seeds."""
+    return x - x.mean(1, keepdims=True)
 
 
-def denoising_gain(z: np.ndarray, x_t: np.ndarray, x0: np.ndarray, also: np.ndarray | None = None) -> float:
+def denoising_gain(z: np.ndarray, x_t: np.ndarray, x0: np.ndarray) -> float:
     """1 − Σ‖x̂₀ − z‖² / Σ‖ℓ(x_t) − z‖², all (n, channel, y, x): 1 for a perfect x̂₀, at most 0 for a straight line.
 
-    ``also`` (channel, y, x): a picture that the line may make use of too.
+    ℓ is the least-squares line a·x_t + b of each channel.
 
     >>> z = np.random.default_rng(0).normal(size=(2, 1, 4, 4))
     >>> denoising_gain(z, z + 0.5 * z[::-1], z)
@@ -68,11 +70,9 @@ def denoising_gain(z: np.ndarray, x_t: np.ndarray, x0: np.ndarray, also: np.ndar
     """
     line = 0.0
     for channel in range(z.shape[1]):
-        y, columns = z[:, channel].ravel(), [x_t[:, channel].ravel(), np.ones(z[:, channel].size)]
-        if also is not None:
-            columns.append(np.broadcast_to(also[channel], z[:, channel].shape).ravel())
-        x = np.stack(columns, axis=1)
-        line += float(((y - x @ np.linalg.lstsq(x, y)[0]) ** 2).sum())
+        x, y = x_t[:, channel].ravel(), z[:, channel].ravel()
+        x, y = x - x.mean(), y - y.mean()
+        line += float(((y - x * (x @ y) / max(float(x @ x), 1e-30)) ** 2).sum())
     return float(1 - ((x0 - z) ** 2).sum() / max(line, 1e-30))
 
 

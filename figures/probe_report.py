@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from xhat.figures.curves import together
 from xhat.figures.data import load_data, save_data
 from xhat.figures.demo_data import committed
 from xhat.figures.player import frames_of, player
-from xhat.figures.registry import draw, figures, redraw
-from xhat.figures.report import FIRST, _png, table
+from xhat.figures.registry import figures, redraw
+from xhat.figures.report import FIRST, table
 from xhat.probes.features import decode
 
 SHOWN_PROMPTS, SHOWN_SEEDS = 2, 8
@@ -25,10 +26,10 @@ def write_probe_report(result: ProbeResult, vae: Any, out: Path, name: str) -> P
     _save(result, vae, out)
     (out / "results.json").write_text(result.to_json(), encoding="utf-8")
     there = {entry.name: entry for entry in figures(out) if entry.there}
-    redraw(run=out, out=out / "figures")
+    drawn = redraw(run=out, out=out / "figures")
     order = [n for n in FIRST if n in there] + [n for n in there if n not in FIRST]
     shown = [
-        {"name": n, "title": there[n].title, "caption": there[n].caption, "png": _png(draw(n, load_data(n, out)))}
+        {"name": n, "title": there[n].title, "caption": there[n].caption, "png": _base64(drawn[n][1])}
         for n in order if n != "filmstrip" or result.verdict.show
     ]  # fmt: skip
     page = _page(
@@ -65,6 +66,10 @@ def _samples(finals: dict[str, xr.DataArray], vae: Any) -> xr.Dataset:
         pictures.append(images.reshape(*some.shape[:2], *images.shape[1:]))
     coords = {"model": list(finals), "prompt": [str(p) for p in few], "seed": first["seed"].values[:SHOWN_SEEDS]}
     return xr.Dataset({"images": (("model", "prompt", "seed", "y", "x", "rgb"), np.stack(pictures))}, coords)
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
 
 
 def _page(**fields: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,9 @@ def nearest_step(levels: NoiseLevels, sigma: float) -> int:
 
 
 def _noise(shape: tuple[int, ...], seed: int, index: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + index))
+    """Noise of a stream of its own: that of generator ``index`` may be the x_T which the latents were made of."""
+    own = zlib.crc32(f"renoise {seed} {index}".encode())
+    return torch.randn(shape, generator=torch.Generator().manual_seed(own))
 
 
 def _evaluated(

@@ -201,6 +201,15 @@ def test_x0_of_a_renoised_sample_is_the_schedulers_own(tiny):
     np.testing.assert_allclose(found.pred_x0, (found.x_t - (1 - a) ** 0.5 * eps) / a**0.5, atol=1e-4)
 
 
+def test_the_noise_is_not_that_which_the_latents_were_made_of(tiny):
+    pipe = tiny.sd()
+    pipe.xhat_defaults = {"num_inference_steps": 5, "guidance_scale": 1.0}
+    found = renoise(pipe, np.zeros((3, 4, 8, 8), np.float32), 1.0)
+    for i in range(3):
+        x_T = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(i)).numpy()[0]
+        assert abs(np.corrcoef(found.x_t[i].ravel(), x_T.ravel())[0, 1]) < 0.3
+
+
 def test_the_nearest_level_is_by_ratio():
     levels = SimpleNamespace(sigma=np.array([np.inf, 10.0, 1.0, 0.1, 0.0]))
     assert [nearest_step(levels, s) for s in (100, 4, 2, 0.2, 1e-9)] == [1, 1, 2, 3, 3]
