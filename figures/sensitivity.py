@@ -25,17 +25,18 @@ CAPTION = (
 
 def draw(data: xr.Dataset) -> Figure:
     """``data``: curves (:func:`xhat.figures.curves.together`) of ``identified`` and ``gain``; ``paired_rank`` (arm)."""
-    figure = new_figure("text", 2.5)
+    figure = new_figure("text", 2.6)
     seen, moved, paired = figure.subplots(1, 3)
     draw_panel(seen, data, "identified", "seeds told by x̂₀")
     seen.axhline(data.attrs["chance"], color="black", lw=0.8, ls=":")
     seen.set_ylim(0, 1.04)
-    draw_panel(moved, data, "gain", "x̂₀ moved, per x_T moved")
+    draw_panel(moved, data, "gain", "x̂₀ moved per $x_T$ moved")
     moved.set_ylim(bottom=0)
-    seen.legend()
+    models = dict(zip(*seen.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(models.values(), models, loc="outside upper left", ncols=len(models))
     arms = data["arm"].values.tolist()
     forest(paired, data, "paired_rank", np.arange(len(arms)), [colour(arm) for arm in arms])
     paired.axvline(0.5, color="black", lw=0.8, ls=":")
-    paired.set_yticks(np.arange(len(arms)), [label(arm) for arm in arms])
-    paired.set(xlabel="rank of the base's same seed", xlim=(0, None), ylim=(len(arms) - 0.5, -0.5))
+    paired.set_yticks(np.arange(len(arms)), [label(arm).replace(" own", ", own noise") for arm in arms])
+    paired.set(xlabel="rank of the same seed", xlim=(0, None), ylim=(len(arms) - 0.5, -0.5))
     return figure

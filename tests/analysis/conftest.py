@@ -16,11 +16,11 @@ def lcm(**extra: Any) -> LCMScheduler:
     return LCMScheduler(**{**STABLE, "original_inference_steps": 4, **extra})
 
 
-def make_pair(tiny: Any) -> Any:
+def make_pair(tiny: Any, steps: int = 4) -> Any:
     base, student = tiny.build("sd", 0), tiny.build("sd", 1, lcm())
     student.register_modules(**{n: p for n, p in base.components.items() if n not in ("unet", "scheduler")})
-    base.xhat_defaults = {"num_inference_steps": 6, "guidance_scale": 3.0}
-    student.xhat_defaults = {"num_inference_steps": 4, "guidance_scale": 1.0}
+    base.xhat_defaults = {"num_inference_steps": steps + 2, "guidance_scale": 3.0}
+    student.xhat_defaults = {"num_inference_steps": steps, "guidance_scale": 1.0}
     return SimpleNamespace(base=base, student=student, chosen="dmd")
 
 
@@ -28,6 +28,12 @@ def make_pair(tiny: Any) -> Any:
 def small_pair(tiny):
     """A pair that no test may change."""
     return make_pair(tiny)
+
+
+@pytest.fixture(scope="session")
+def short_pair(tiny):
+    """A pair of two steps that no test may change."""
+    return make_pair(tiny, steps=2)
 
 
 @pytest.fixture

@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> None:
         curves=TRACED, reference="base", features=space.features, **how,
     )  # fmt: skip
     said = {"pair": args.pair, "student": pair.chosen}
-    shown = zip(FIGURES, (found.matrix, found.controls, together(curves).merge(paired)), strict=True)
+    left = together({_named(arm, pair): curve for arm, curve in curves.items()})
+    left = left.merge(paired.assign_coords(arm=[_named(arm, pair) for arm in paired["arm"].values.tolist()]))
+    shown = zip(FIGURES, (found.matrix, found.controls, left), strict=True)
     for name, data in shown:
         save_data(data.assign_attrs(said), args.out, name)
     lines = statement(found.measured)
@@ -56,6 +58,11 @@ def run(args: argparse.Namespace) -> None:
     for table in (found.matrix, found.controls):
         print(f"\n{table_text(table)}")
     print("\n".join(["", *lines, f"\nfigures: {args.out / 'figures'}"]))
+
+
+def _named(arm: str, pair: Any) -> str:
+    """The arm under the student's own name, which has its own colour."""
+    return arm.replace("student", pair.chosen)
 
 
 def write_results(path: Path, found: Any, paired: Any, lines: list[str], said: dict[str, Any]) -> None:
