@@ -19,6 +19,8 @@ from xhat.samplers.plan import Segment
 from xhat.samplers.schedule import CompositeScheduler
 
 Inputs = dict[str, Any]
+# Networks that count time from noise to picture, and whose output the pipeline turns round.
+_BACKWARD = {"Lumina2Transformer2DModel", "ZImageTransformer2DModel"}
 
 
 class CompositeDenoiser(Facade):
@@ -125,13 +127,17 @@ class CompositeDenoiser(Facade):
 
         Raises ValueError for a pipeline whose model's time runs another way.
         """
-        given = torch.as_tensor(self.inputs["timestep"]).flatten()[0].item()
+        kinds = {type(part).__name__ for part in self.xhat_parts}
+        given = self.inputs.get("timestep")
         t = float(self.scheduler.run.entry.timestep)
-        for unit_of_time in (1.0, 1e-3):
-            if abs(given - t * unit_of_time) <= 1e-2 * abs(t * unit_of_time):  # half precision rounds it
-                return unit_of_time
+        if given is not None and not kinds & _BACKWARD:
+            value = torch.as_tensor(given).flatten()[0].item()
+            for unit_of_time in (1.0, 1e-3):
+                if abs(value - t * unit_of_time) <= 1e-2 * abs(t * unit_of_time):  # half precision rounds it
+                    return unit_of_time
         raise ValueError(
-            f"the model is given {given:g} for timestep {t:g}: it cannot be asked at other noise levels than its own"
+            f"{', '.join(sorted(kinds))} is given its time in another way than its scheduler counts it: it cannot be "
+            "asked for x̂₀ at a noise level of choice"
         )
 
     def _of_rows(self, rows: Sequence[int]) -> Inputs:

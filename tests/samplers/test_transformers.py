@@ -14,7 +14,9 @@ import torch
 import xhat
 from xhat.hooks.points import denoiser_of
 from xhat.hooks.recorder import Recorder
+from xhat.samplers.hybrid import compose
 from xhat.samplers.plan import Plan, Segment
+from xhat.samplers.tap import Tap
 from xhat.samplers.timing import Timing, even, shift, timing_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -218,6 +220,40 @@ def test_a_hybrid_is_traced_with_equal_bits(tiny, pairs, name):
         untraced = hybrid._unpack_latents(untraced, 16, 16, hybrid.vae_scale_factor)
     np.testing.assert_array_equal(traced["final"].values[0, 0], untraced[0].numpy())
     assert traced["segment"].values[-1] == "student" and traced["segment"].values[0] == "base"
+
+
+class Asks(Tap):
+    """Asks the model of the step for x̂₀ where the run is, at every step."""
+
+    def __init__(self):
+        self.pairs = []
+
+    def estimate(self, run, x_t, x0):
+        asked = run.models.x0_of(run.entry.segment.model, x_t, run.entry.level.sigma, run.entry.segment.guidance_scale)
+        self.pairs.append((asked, x0))
+        return x0
+
+
+@pytest.mark.parametrize("name", ["sd3", "pixart", "flux", "aura"])
+def test_a_model_asked_at_the_level_of_the_run_says_what_it_said(tiny, pairs, name):
+    """Whether its pipeline counts time to 1000 or to 1."""
+    base, student = pairs[name]
+    tap = Asks()
+    scales = (2.0, 1.0) if name == "flux" else (1.0, 1.0)
+    plan = Plan([Segment("base", 0, 1, 4, scales[0]), Segment("student", 1, 4, 4)])
+    if name == "pixart":
+        plan = Plan([Segment("student", 0, 4, 4)])
+    latents(tiny, name, compose({"base": base, "student": student}, plan, [tap]))
+    assert len(tap.pairs) == 4
+    for asked, said in tap.pairs:
+        torch.testing.assert_close(asked, said, rtol=2e-2, atol=2e-2)
+
+
+def test_a_model_whose_time_runs_backwards_is_not_asked(tiny, pairs):
+    base, student = pairs["lumina"]
+    hybrid = compose({"base": base, "student": student}, Plan([Segment("base", 0, 2, 2)]), [Asks()])
+    with pytest.raises(ValueError, match="cannot be asked for x̂₀"):
+        latents(tiny, "lumina", hybrid)
 
 
 def test_guidance_of_a_pipeline_that_does_not_stack_its_branches_is_refused(tiny, pairs):
