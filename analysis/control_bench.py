@@ -26,6 +26,7 @@ from xhat.hooks.noise import noise_levels
 from xhat.hooks.rehearse import with_defaults
 
 BASE = "base"
+TOGETHER = 4  # prompts of free sampling that are kept, and would be lost, together
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ class Bench:
 
     def _jobs(self) -> list[Job]:
         """Every measurement, in an order in which each finds what it needs."""
-        jobs = [self._free(BASE, student) for student in self.students] + [self._free(s, s) for s in self.students]
+        pairs = [*((BASE, student) for student in self.students), *((student, student) for student in self.students)]
+        jobs = [job for model, student in pairs for job in self._free(model, student)]
         for student in self.students:
             for model in (BASE, student):
                 jobs.append(self._rest(model, student))
@@ -143,17 +145,26 @@ class Bench:
         call = self._call(model)
         return len(self.levels[model]) * (2 if call.get("guidance_scale", 7.5) > 1 else 1)
 
-    def _free(self, model: str, student: str) -> Job:
-        """Free samples of a model at the noise levels of a student. Students of one schedule share the base's."""
-        s = self.settings
+    def _free(self, model: str, student: str) -> list[Job]:
+        """Free samples of a model at the noise levels of a student, a few prompts at a time, then joined."""
+        s, sigmas, name = self.settings, self.levels[student], self._free_name(model, student)
         key = self._states_key(student) | {"model": self.described[model], "own": self._call(model)}
-        name = self._free_name(model, student)
+        stretches = [self.prompts[i : i + TOGETHER] for i in range(0, len(self.prompts), TOGETHER)]
 
-        def make() -> xr.Dataset:
-            pipe, sigmas = self.models[model], self.levels[student]
-            return free_runs(pipe, self.prompts, range(s.free), sigmas, points=s.points, batch_size=s.batch_size)
+        def part(some: list[str]) -> Callable[[], xr.Dataset]:
+            pipe, options = self.models[model], {"points": s.points, "batch_size": s.batch_size}
+            return lambda: free_runs(pipe, some, range(s.free), sigmas, **options)
 
-        return Job("free", name, key, len(self.prompts) * s.free * self._evaluations(model), make)
+        parts = [
+            Job("parts", f"{name}.{i}", key | {"part": some}, len(some) * s.free * self._evaluations(model), part(some))
+            for i, some in enumerate(stretches)
+        ]
+
+        def joined() -> xr.Dataset:
+            found = [self.found["parts", job.name] for job in parts]
+            return xr.concat(found, "prompt", coords="minimal", compat="override")
+
+        return [*parts, Job("free", name, key, 0, joined)]
 
     def _free_name(self, model: str, student: str | None = None) -> str:
         return self._states_name(student or self.students[0]) if model == BASE else model
@@ -197,13 +208,14 @@ class Bench:
 
     def _both_key(self, student: str) -> dict[str, Any]:
         key = self._responses_key(student, student)
-        named = {c.name: [self.identities[c.name], c.prompts] for c in self._compared(student)}
+        named = {c.name: [self.identities[c.name], c.prompts, c.what] for c in self._compared(student)}
         return key | {"controls": named}
 
     def _alignment(self, student: str) -> Job:
         def make() -> xr.Dataset:
             prompts = {c.name: c.prompts for c in self._compared(student) if c.prompts}
-            return alignment_map(self._effects(BASE, student), self._effects(student, student), prompts)
+            turns = {c.name: c.what for c in self.controls if c.what}
+            return alignment_map(self._effects(BASE, student), self._effects(student, student), prompts, turns=turns)
 
         return Job("alignment", student, self._both_key(student), 0, make)
 

@@ -19,6 +19,7 @@ def alignment_map(
     theirs: Mapping[str, xr.Dataset],
     prompts: Mapping[str, Sequence[str]],
     *,
+    turns: Mapping[str, str] | None = None,
     components: int = COMPONENTS,
     orders: int = 999,
     seed: int = 0,
@@ -27,6 +28,7 @@ def alignment_map(
 
     ``ours``, ``theirs``: name → :func:`xhat.analysis.effects.effect` in either network, of the same states.
     ``prompts``: those on which each control is compared; a name without an entry is a random LoRA, the null.
+    ``turns``: what each control turns; those that turn the same are no null to each other.
 
     Variables (control, point, step): ``cosine`` of Δ in one network to Δ in the other, input by input, mean over seeds
     and prompts, with ``cosine_low``, ``cosine_high`` (bootstrap over prompts); ``overlap``, mean cos² of the principal
@@ -51,9 +53,11 @@ def alignment_map(
     found: dict[str, Any] = {"overlap": (dims, overlaps[: len(names)]), "gain": (dims, gains[: len(names)])}
     found |= {k: (dims, v) for k, v in _own(cosines, order, prompts, first["prompt"].values, seed).items()}
     means = _row_means(cosines, order, prompts, first["prompt"].values)
-    found |= {k: (dims, v) for k, v in _nulls(means, len(names)).items()}
+    meant = [(turns or {}).get(name, name) for name in order]
+    found |= {k: (dims, v) for k, v in _nulls(means, meant, len(names)).items()}
     found |= {k: (dims[1:], v) for k, v in _shared(means, overlaps, len(names)).items()}
-    found["p_map"] = (dims[1:], _exchanged(means[: len(names), : len(names)], orders, seed))
+    each = [meant.index(what) for what in dict.fromkeys(meant[: len(names)])]  # one control of each kind
+    found["p_map"] = (dims[1:], _exchanged(means[np.ix_(each, each)], orders, seed))
     for key, effects in (("within", ours), ("within_there", theirs)):
         between = _row_means(
             _cosines(effects, effects, X0, order)[0][:, :, None], order, prompts, first["prompt"].values
@@ -147,16 +151,16 @@ def _row_means(
     return np.stack([cosines[i][..., rows[i]].mean(-1) for i in range(len(order))])
 
 
-def _nulls(means: np.ndarray, controls: int) -> dict[str, np.ndarray]:
+def _nulls(means: np.ndarray, meant: Sequence[str], controls: int) -> dict[str, np.ndarray]:
     """Cosines to what should not be alike: other controls, random LoRAs, and the rank of the own among them."""
     found = {key: np.full((controls, *means.shape[2:]), np.nan) for key in ("other", "random", "p")}
     for i in range(controls):
-        others = [j for j in range(controls) if j != i]
+        unlike = [j for j in range(len(means)) if meant[j] != meant[i]]
+        others = [j for j in unlike if j < controls]
         if others:
             found["other"][i] = means[i, others].mean(0)
         if len(means) > controls:
             found["random"][i] = means[i, controls:].mean(0)
-        unlike = [j for j in range(len(means)) if j != i]
         null = np.concatenate([means[i, unlike], means[unlike, i]])
         rank = (1 + (null >= means[i, i]).sum(0)) / (1 + len(null))
         found["p"][i] = np.where(np.isfinite(means[i, i]), rank, np.nan)

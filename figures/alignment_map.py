@@ -24,30 +24,36 @@ PANELS = {"cosine": "the same control", "same_random": "the same random LoRA", "
 
 def draw(data: xr.Dataset) -> Figure:
     """``cosine``, ``other``, ``random`` (model, control, point, step), ``same_random``, ``_high`` (model, point, step);
-    ``sigma`` (model, step). A row a student."""
+    ``sigma`` (model, step). One or two students are rows, more of them columns."""
     students = [str(m) for m in data["model"].values]
     points = [str(p) for p in data["point"].values]
-    figure = new_figure("text", (0.13 * len(points) + 0.15) * len(students) + 0.75)
-    axes = figure.subplots(len(students), len(PANELS), squeeze=False, sharey=True)
+    upright = len(students) > 2
+    shape = (len(PANELS), len(students)) if upright else (len(students), len(PANELS))
+    figure = new_figure("text", (0.105 * len(points) + 0.2) * shape[0] + 0.75)
+    axes = figure.subplots(*shape, squeeze=False, sharey=True)
     image = None
-    for row, student in zip(axes, students, strict=True):
-        for axis, values in zip(row, _maps(data.sel(model=student)).values(), strict=True):
+    for row, student in zip(axes.T if upright else axes, students, strict=True):
+        one = data.sel(model=student)
+        for axis, values in zip(row, _maps(one).values(), strict=True):
             image = _heat(axis, values)
-        _dots(row[0], data.sel(model=student))
-        sigma = data["sigma"].sel(model=student).values if "model" in data["sigma"].dims else data["sigma"].values
-        for axis in row:
-            axis.set(xticks=range(len(sigma)), xticklabels=[f"{s:.2g}" for s in sigma])
-        row[0].set(yticks=range(len(points)), yticklabels=["x̂₀" if p == "x0" else p for p in points])
-        row[0].tick_params(axis="y", labelsize=6)
-        row[0].set_ylabel(f"base and {label(student)}")
-    for axis, title in zip(axes[0], PANELS.values(), strict=True):
-        axis.set_title(title)
-    for axis in axes[-1]:
-        axis.set_xlabel("noise level σ")
-    bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 0.6 + 0.4 / len(students)), aspect=30, pad=0.02)
+            axis.set(xticks=range(data.sizes["step"]), xticklabels=[f"{s:.2g}" for s in one["sigma"].values])
+        _dots(row[0], one)
+    names = [f"base and {label(s)}" for s in students], list(PANELS.values())
+    _labels(axes, points, *(names if upright else names[::-1]))
+    bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 0.6 + 0.4 / shape[0]), aspect=30, pad=0.02)
     bar.set_ticks(range(0, 91, 15))
     bar.set_label("angle between changes (degrees)")
     return figure
+
+
+def _labels(axes: Any, points: list[str], above: list[str], beside: list[str]) -> None:
+    for axis, title in zip(axes[0], above, strict=True):
+        axis.set_title(title)
+    for axis, name in zip(axes[:, 0], beside, strict=True):
+        axis.set(yticks=range(len(points)), yticklabels=["x̂₀" if p == "x0" else p for p in points], ylabel=name)
+        axis.tick_params(axis="y", labelsize=6)
+    for axis in axes[-1]:
+        axis.set_xlabel("noise level σ")
 
 
 def _maps(data: xr.Dataset) -> dict[str, np.ndarray]:

@@ -165,6 +165,18 @@ def test_alignment_is_found_among_its_nulls():
     assert abs(float(found["other"].mean())) < 0.2 and abs(float(found["random"].mean())) < 0.2
 
 
+def test_controls_that_turn_the_same_are_no_null_to_each_other():
+    """b is a's twin: counted as a stranger, it would stand in a's null."""
+    ours, theirs = effects(0, NAMES), effects(1, NAMES)
+    ours["b"], theirs["b"] = effects(2, NAMES)["a"], effects(3, NAMES)["a"]
+    strange = alignment_map(ours, theirs, ASKED).sel(point="x0")
+    known = alignment_map(ours, theirs, ASKED, turns={"a": "size", "b": "size"}).sel(point="x0")
+    assert (strange["other"].sel(control="a") > known["other"].sel(control="a") + 0.1).all()
+    np.testing.assert_allclose(known["p"].sel(control="a"), 1 / 11)
+    np.testing.assert_allclose(known["p_map"], 1 / 24)  # four kinds of controls have 23 other orders
+    np.testing.assert_allclose(known["within"].sel(control="a", control_b="b"), 1 / 1.09, atol=0.05)
+
+
 def test_unlike_controls_are_inside_the_null():
     """The second network's controls are others: the names say nothing."""
     there = effects(1, NAMES)

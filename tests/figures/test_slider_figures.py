@@ -111,6 +111,14 @@ def test_the_map_has_a_row_a_student_and_marks_what_is_above_its_null(aligned):
     assert dots == [[[1.0, 2.0]]]
 
 
+def test_many_students_stand_side_by_side(aligned):
+    more = xr.concat([aligned, aligned.assign_coords(model=["turbo", "paired"])], "model", data_vars="all")
+    figure = alignment_map.draw(more)
+    shown = [a for a in figure.axes if a.images]
+    assert [a.get_title() for a in shown[:4]] == ["base and DMD", "base and LCM", "base and Turbo", "base and paired"]
+    np.testing.assert_allclose(shown[8].images[0].get_array()[1:], 90)  # unlike pairs of the first
+
+
 def test_energy_draws_every_control_of_the_base_and_falls_with_the_noise(used):
     figure = energy.draw(used)
     top, bottom = figure.axes[0], figure.axes[2]
