@@ -59,8 +59,9 @@ def learned_text(name: str, found: xr.Dataset) -> str:
     near = float(found["neighbours_mean"])
     return (
         f"{_model(name).capitalize()}: given noise at σ = {found.attrs['sigma']:.2g}, it predicts what tells its own "
-        f"pictures apart {better} than a straight line in x_t would (gain {gain:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}; 1 is "
-        f"perfect, 0 the line). Neighbouring values of its final latents correlate at {near:.2f}; in white noise, at 0."
+        f"pictures apart {better} than a straight line in x_t would (gain {gain:+.2f}, 95 % interval {low:+.2f} to "
+        f"{high:+.2f}; 1 is perfect, 0 the line). Neighbouring values of its final latents correlate at {near:.2f}; in "
+        "white noise, at 0."
     )
 
 
@@ -94,13 +95,15 @@ def recommended(
         f"It collapses: across seeds, its pictures count as {_level(levels.sel(arm='student'), MEASURE)} different "
         f"ones, the base's as {_level(levels.sel(arm='base'), MEASURE)} (difference {_interval(lost, MEASURE)})."
         if collapsed
-        else f"No collapse was found: its diversity is not below the base's (difference {_interval(lost, MEASURE)})."
+        else f"No collapse was found: across seeds, its diversity is {_beside(lost)} the base's (Vendi "
+        f"{_interval(lost, MEASURE)}, over {measured.sizes['prompt']} prompts × {measured.attrs['n_seeds']} seeds)."
     )
     good = [arm for arm in plans if _helps(gains, plans, measured, arm)]
     best = max(good, key=lambda arm: float(gains[f"{MEASURE}_mean"].sel(arm=arm)), default=None)
     evidence = _evidence(diversity, commitment) + _cells(gains, levels) + _layers(similar) + _sliders(moved)
     if not collapsed and best is None:
-        text = "Sample it as it is: there is no loss of diversity to undo, and no plan that was tried adds any."
+        text = "Sample it as it is: no loss of diversity was found that a plan could undo, and none that was tried " \
+               "adds any. More prompts and seeds tell smaller differences."  # fmt: skip
         return Verdict(headline, text, evidence)
     if best is None:
         text = "No plan that was tried gives diversity back beyond its interval over prompts: sample it as it is, or " \
@@ -113,6 +116,10 @@ def recommended(
         f"{_interval(gains.sel(arm=best), MEASURE)} Vendi over the checkpoint alone{share}."
     )
     return Verdict(headline, text, evidence, plans[best].to_json())
+
+
+def _beside(lost: xr.Dataset) -> str:
+    return "above" if float(lost[f"{MEASURE}_low"]) > 0 else "not told apart from"
 
 
 def _helps(gains: xr.Dataset, plans: Mapping[str, Plan], measured: xr.Dataset, arm: str) -> bool:

@@ -56,6 +56,7 @@ LABELS = {
     "turbo": "Turbo",
     "paired": "paired",
     "skip": "first step skipped",
+    "later": "later steps the base's",
     "fresh": "fresh noise",
     "real": "real pictures",
     "untrained": "untrained",
