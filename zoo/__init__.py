@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def list() -> None:
-    """Print the embedded family and the published checkpoints, a line each: name, steps, guidance, what there is."""
+def list(cards: bool = False) -> None:
+    """Print the embedded family and the published checkpoints, a line each: name, steps, guidance, what there is.
+
+    With ``cards``, two more for each published one: its model card, and what was read to fill its entry in.
+    """
     from xhat.zoo.hub import cached
     from xhat.zoo.pairs import DEMO, defaults_of, embedded
     from xhat.zoo.published import bases, published
@@ -18,10 +21,14 @@ def list() -> None:
     print("\npublished: base and checkpoint; * where the weights are in the local Hugging Face cache")
     for base in bases().values():
         print(_line(base.name, base.call, f"{'*' if cached(base.repo) else ' '} {base.repo}"))
+        if cards:
+            print(f"    {base.source}\n    {base.checked}")
         for entry in published().values():
             if entry.base is base:
                 here = "*" if cached(entry.repo, entry.file) else " "
                 print(_line(entry.name, entry.call, f"{here} {entry.repo} ({entry.kind})"))
+                if cards:
+                    print(f"    {entry.source}\n    {'; '.join(filter(None, (entry.checked, entry.note)))}")
 
 
 def _line(name: str, call: Mapping[str, Any], rest: str = "") -> str:

@@ -48,3 +48,6 @@ def test_list_names_the_family_and_the_published_pairs(capsys):
     lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert lines[: len(embedded())] == [f"demo/{n}" for n in embedded()]
     assert set(lines[len(embedded()) :]) == {*bases(), *published()}
+    zoo.list(cards=True)
+    out = capsys.readouterr().out
+    assert all(entry.source in out and entry.checked in out for entry in (*published().values(), *bases().values()))

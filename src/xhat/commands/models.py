@@ -8,10 +8,10 @@ HELP = "list the embedded family and the published pairs"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """None."""
+    parser.add_argument("--cards", action="store_true", help="the model card of each, and what of it was read")
 
 
 def run(args: argparse.Namespace) -> None:
     from xhat import zoo
 
-    zoo.list()
+    zoo.list(cards=args.cards)
