@@ -7,7 +7,6 @@ disk. A tile that is not complete is sampled again, to the same bits, when the r
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ import xarray as xr
 import zarr
 
 from xhat.hooks.describe import checksum
+from xhat.hooks.failures import damage_named, readable_failures
 from xhat.hooks.gram import centred_gram
 from xhat.hooks.layout import check_room, create, write_coords
 from xhat.hooks.lock import is_remote, located, sign_of_life
@@ -47,6 +47,10 @@ class Store:
     def resume(self, config: Mapping[str, Any]) -> bool:
         """Open what is there. Returns whether there was something. Raises ValueError if it is not of the run that
         ``config`` describes."""
+        with damage_named(self.path):
+            return self._resume(config)
+
+    def _resume(self, config: Mapping[str, Any]) -> bool:
         self.config = config
         group = _open(self.path)
         if group is None:
@@ -153,9 +157,14 @@ def open_trace(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.DataTr
     """The trace in a store, read lazily. ``chunks={}`` gives Dask arrays, for what does not fit in memory.
 
     A run that is not finished opens too, with NaN where samples are missing, and a warning that says how many.
-    Raises ValueError where there is no trace, or one of another format.
+    Raises ValueError where there is no trace, one of another format, or one whose files are damaged.
     """
     path = located(path)
+    with damage_named(path):
+        return _opened(path, chunks)
+
+
+def _opened(path: str, chunks: Any) -> xr.DataTree:
     group = _open(path, mode="r")
     if group is None:
         raise ValueError(f"no trace at {path}: expected a store made by xhat.trace(…, store=…)")
@@ -165,7 +174,7 @@ def open_trace(path: str | os.PathLike[str], *, chunks: Any = None) -> xr.DataTr
         warnings.warn(
             f"{path} is not finished: {int((done == 0).sum())} of {done.size} batches are missing (NaN). "
             "The call that made it goes on where it stopped",
-            stacklevel=2,
+            stacklevel=3,
         )
     tree = xr.open_datatree(path, engine="zarr", consolidated=False, chunks=chunks)  # type: ignore[arg-type]
     return _tidy(tree, list(json.loads(str(group.attrs.get("config", "{}"))).get("hooks", {})))
@@ -217,20 +226,6 @@ def remove(path: str) -> None:
             if not local.exists():
                 return
             time.sleep(0.02)
-
-
-class readable_failures:
-    """Turns a full disk into one sentence with the way out."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = f"no room left for {self.path}: free some, and the same call goes on where it stopped"
-            raise OSError(error.errno, message) from error
 
 
 def _open(path: str, mode: Any = "r+") -> zarr.Group | None:
