@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from diffusers import LCMScheduler
+from diffusers import EulerDiscreteScheduler, LCMScheduler
 from safetensors.torch import save_file
 
 import xhat
 from xhat.analysis import budget as budgets
 from xhat.analysis.budget import duration, fitted
+from xhat.analysis.lora import Factors, tensors_of
 from xhat.analysis.pairing import compared, divisible
 from xhat.analysis.probe import probe, probe_arms, read_points, space_of
+from xhat.analysis.probe_sliders import slider_transfer
 from xhat.analysis.probe_verdict import recommended
 from xhat.analysis.structure import denoising_gain, has_learned, neighbour_correlation, structure
 from xhat.cli import main
+from xhat.zoo.slider import save_lora
 
 ROOM = {"disk": 1000, "memory": 1000, "weights": 0}
 
@@ -220,6 +223,23 @@ def test_space_and_points_are_chosen_for_the_model(tiny):
     assert space_of(None, tiny.sd(), None).name == "latent" and space_of("pixel", tiny.sd(), None).name == "pixel"
     assert "h" in read_points(pair.base.unet) and read_points(tiny.sd3().transformer) == ["block.0", "block.1"]
     assert set(probe_arms(pair.base, pair.student)) == {"hybrid", "base_few", "later", "skip"}
+
+
+def test_a_slider_does_the_same_to_the_same_network(tiny, tmp_path):
+    """And where the two schedules do not meet, that is said."""
+    generator = torch.Generator().manual_seed(0)
+    up, down = torch.randn(4, 2, generator=generator), torch.randn(2, 8 * 9, generator=generator)
+    path = save_lora(tmp_path / "s.safetensors", tensors_of({"conv_out": Factors(up, down, (8, 3, 3))}), {})
+    base, other = tiny.sd(), tiny.sd()
+    for pipe in (base, other):
+        pipe.xhat_defaults = {"num_inference_steps": 2, "guidance_scale": 1.0}
+    found = slider_transfer(path, base, other, ["a red planet", "the face"], range(2))
+    assert found["cosine"][0] == pytest.approx(1, abs=1e-5) and found["size"] == pytest.approx(1, abs=1e-5)
+    assert "in the direction" in found["said"]
+    other.scheduler = LCMScheduler.from_config(other.scheduler.config, original_inference_steps=3)
+    other.xhat_defaults["num_inference_steps"] = 3
+    base.scheduler = EulerDiscreteScheduler.from_config(base.scheduler.config, timestep_spacing="leading")
+    assert "was not tried" in slider_transfer(path, base, other, ["a red planet", "the face"], range(2))["said"]
 
 
 def made(gain, fidelity, loss=2.0):

@@ -6,6 +6,7 @@ import xarray as xr
 
 import xhat
 from xhat.analysis.probe_curves import PRED_X0, decided, final_labels, probe_curves, untrained_trace
+from xhat.figures.probe_curves import draw
 from xhat.probes.features import JudgeSpace
 from xhat.probes.linear import balanced_accuracy, control_labels, read_out, scored
 
@@ -199,5 +200,12 @@ def test_curves_of_models_side_by_side(traced):
     both = decided({"base": probe_curves(tree, {"colour": labels}, permutations=1), "student": short}, "a")
     assert both["task"].dims == ("model", "attribute", "step") and both.sizes["step"] == 3
     assert np.isnan(both["task"].sel(model="student")[0, 2]) and both["sigma"].sel(model="student")[0] == 1.0
+    figure = draw(both)
+    axis = figure.axes[0]
+    assert axis.get_title() == "colour" and axis.xaxis_inverted()
+    assert len(axis.lines) == 2 * 4 + 1  # layer, x̂₀, x_t and control of each model, and chance
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), both["task"].sel(model="base", attribute="colour"))
+    with pytest.raises(ValueError, match="no attribute could be probed"):
+        draw(both.where(both["task"] > 2))
     with pytest.raises(ValueError, match="no layer 'c'"):
         decided({"base": short}, "c")
