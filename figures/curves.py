@@ -38,11 +38,12 @@ def draw_curves(data: xr.Dataset, variables: Mapping[str, str]) -> Figure:
 
     The noise level falls from left to right, as sampling runs; a band is the interval.
     """
-    figure = new_figure("column" if len(variables) == 1 else "text", 2.2)
+    figure = new_figure("column" if len(variables) == 1 else "text", 2.4)
     axes = figure.subplots(1, len(variables), squeeze=False)[0]
     for axis, (name, text) in zip(axes, variables.items(), strict=True):
         draw_panel(axis, data, name, text)
-    axes[0].legend()
+    columns = len(axes) * 2  # beside the curves there is seldom room
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns)
     return figure
 
 
