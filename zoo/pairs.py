@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xhat.zoo.pipelines import BASE_DEFAULTS, STUDENT_DEFAULTS, defaults_of, load_pipeline
-from xhat.zoo.published import Published, bases, find, published
+from xhat.zoo.published import Base, Published, bases, find, published
 
 if TYPE_CHECKING:
     import torch
@@ -119,9 +119,7 @@ def load_model(name: str | Path, base: Any = None, *, dtype: torch.dtype | None 
         entry = find(name)
         return load_published(entry, base if base is not None else entry.base.name, **_typed(dtype))
     if name in bases():
-        pipe = load_pipeline(bases()[name].repo, **_typed(dtype))
-        pipe.xhat_defaults = dict(bases()[name].call)
-        return pipe
+        return _base(bases()[name], dtype)
     try:
         return load_checkpoint(name, base, **_typed(dtype), **loading)
     except ValueError as error:
@@ -130,6 +128,16 @@ def load_model(name: str | Path, base: Any = None, *, dtype: torch.dtype | None 
         if not near:
             raise
         raise ValueError(f"unknown model {name!r}; did you mean {near[0]!r}? ({error})") from error
+
+
+def _base(base: Base, dtype: torch.dtype | None) -> Any:
+    """A family's base; in half precision from the files that are, where they are published."""
+    import torch
+
+    half = dtype in (torch.float16, torch.bfloat16)
+    pipe = load_pipeline(base.repo, variant=base.variant if half else None, **_typed(dtype))
+    pipe.xhat_defaults = dict(base.call)
+    return pipe
 
 
 def _embedded_folder(name: str) -> Path:

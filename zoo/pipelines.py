@@ -17,8 +17,10 @@ BASE_DEFAULTS: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 3.
 STUDENT_DEFAULTS: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 1.0}
 
 
-def load_pipeline(folder: Path | str, *, dtype: torch.dtype = torch.float32, remote_code: bool = False) -> Any:
-    """A diffusers pipeline from a folder, or by a hub name; quiet, with its ``xhat_defaults``.
+def load_pipeline(
+    folder: Path | str, *, dtype: torch.dtype = torch.float32, remote_code: bool = False, variant: str | None = None
+) -> Any:
+    """A diffusers pipeline from a folder, or by a hub name, in the files' ``variant``; quiet, with ``xhat_defaults``.
 
     Raises ValueError for a folder that is no pipeline, lacks components or holds a file that is not whole, for a hub
     name that is not to be had, and for one that needs code of its repository where ``remote_code`` is False.
@@ -30,7 +32,9 @@ def load_pipeline(folder: Path | str, *, dtype: torch.dtype = torch.float32, rem
         _check_folder(Path(folder))
     with quietly():
         try:
-            pipe = DiffusionPipeline.from_pretrained(folder, dtype=dtype, trust_remote_code=remote_code)
+            pipe = DiffusionPipeline.from_pretrained(
+                folder, dtype=dtype, trust_remote_code=remote_code, variant=variant
+            )
         except Exception as error:  # libraries below raise whatever the content of a broken file leads them to
             if not local and is_name(str(folder)) and not cached(str(folder)):
                 raise ValueError(not_to_be_had(str(folder), error)) from error

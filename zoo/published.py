@@ -16,7 +16,8 @@ KINDS = ("pipeline", "denoiser", "weights", "file", "lora")
 @dataclass(frozen=True)
 class Base:
     """A base model on the hub: ``name`` of its family, ``repo``, pipeline class, prediction type, and ``call``: what
-    its pipeline is called with. ``checked`` says what was read to fill this in; ``source`` where."""
+    its pipeline is called with. ``checked`` says what was read to fill this in; ``source`` where; ``variant`` names its
+    files in half precision."""
 
     name: str
     repo: str

@@ -260,13 +260,13 @@ def test_shared_weights_are_one(pairs):
 # Names
 
 
-def into_cache(cache, repo, *, pipe=None, file=None, state=None):
+def into_cache(cache, repo, *, pipe=None, file=None, state=None, variant=None):
     """The folder of the hub's cache that a download leaves."""
     snapshot = cache / f"models--{repo.replace('/', '--')}" / "snapshots" / "0"
     (snapshot.parents[1] / "refs").mkdir(parents=True, exist_ok=True)
     (snapshot.parents[1] / "refs" / "main").write_text("0")
     if pipe is not None:
-        pipe.save_pretrained(snapshot)
+        pipe.save_pretrained(snapshot, variant=variant)
     else:
         (snapshot / file).parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, snapshot / file) if file.endswith(".bin") else save_file(state, snapshot / file)
@@ -297,6 +297,14 @@ def test_a_published_pair_from_the_cache(tiny, pairs, cache, capsys):
 
     zoo.list()
     assert "sdxl/dmd2               4 steps  guidance 0    * tianweiy/DMD2" in capsys.readouterr().out
+
+
+def test_a_base_in_half_precision_from_the_files_that_are(tiny, pairs, cache):
+    base = pairs["sdxl"][0]
+    into_cache(cache, SDXL_BASE, pipe=base, variant="fp16")
+    loaded = load_model("sdxl", dtype=torch.float16)
+    assert loaded.unet.dtype == torch.float16
+    assert all(torch.equal(a, b.half()) for a, b in zip(loaded.unet.parameters(), base.unet.parameters(), strict=True))
 
 
 def test_a_single_step_at_its_timestep(tiny, pairs, cache):
