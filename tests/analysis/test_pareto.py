@@ -18,13 +18,15 @@ from xhat.analysis.pareto import contenders, figure_data, measure_pareto, memory
 from xhat.analysis.pareto_text import sentences, table, to_results
 from xhat.analysis.policy import Policy
 from xhat.analysis.policy_traces import trace_alone
-from xhat.probes.features import JudgeSpace
+from xhat.figures.data import load_data, save_data
+from xhat.figures.registry import redraw
+from xhat.probes.features import feature_space
 from xhat.samplers.lowrank import extract_lora
 from xhat.samplers.plans import hybrid_plan, whole
 from xhat.samplers.policy import Option
 from xhat.samplers.rivals import rival
 
-PROMPTS = ["a planet", "a plant"]
+PROMPTS = ["a red planet", "the quiet face"]
 
 
 @settings(max_examples=50, deadline=None)
@@ -81,7 +83,7 @@ def small(tiny):
     student.register_modules(**shared, scheduler=scheduler)
     for pipe, steps, guidance in ((base, 6, 3.0), (student, 4, 1.0)):
         pipe.xhat_defaults = {"num_inference_steps": steps, "guidance_scale": guidance}
-    return SimpleNamespace(base=base, student=student, students={"one": student})
+    return SimpleNamespace(base=base, student=student, students={"one": student}, chosen="one")
 
 
 @pytest.fixture
@@ -138,18 +140,16 @@ def test_memory_counts_each_weight_once(small):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The embedded pair, small: the policy's traces, and every method."""
-    out, pair = tmp_path_factory.mktemp("pareto"), xhat.load_pair("demo")
-    pair.base.xhat_defaults = {**pair.base.xhat_defaults, "num_inference_steps": 4}
-    space = JudgeSpace(pair.base.vae)
-    traces = trace_alone(pair, ["a critter", "a landscape"], range(3), out / "traces", batch_size=6)
-    policy = Policy.fit(traces, 1.3, space=space, margin=1.0)
-    chosen = "base_few 1 of 4, then student from step 1"  # whatever the weights say, the plan that an arm runs too
-    policy = Policy.from_json(json.dumps({**json.loads(policy.to_json()), "chosen": chosen, "look": {
-        "threshold": 0.0, "prompts": ["a"], "spreads": [0.5], "gains": [0.1], "worth": 0.05}}))  # fmt: skip
+def run(small, tmp_path_factory):
+    """The small pair: the policy's traces, and every method."""
+    out, space = tmp_path_factory.mktemp("pareto"), feature_space("latent")
+    traces = trace_alone(small, ["a robot", "a landscape"], range(3), out / "traces", batch_size=6)
+    fitted = json.loads(Policy.fit(traces, 1.3, space=space).to_json())
+    chosen = "base_few 1 of 4, then student from step 1"  # whatever the weights say, a plan that an arm runs too
+    look = {"threshold": 0.0, "prompts": ["a"], "spreads": [0.5], "gains": [0.1], "worth": 0.05}
+    policy = Policy.from_json(json.dumps({**fitted, "chosen": chosen, "look": look}))
     options = {"space": space, "cache": out / "finals", "rank": 2, "batch_size": 6}
-    return pair, policy, options, measure_pareto(pair, policy, PROMPTS, range(3), **options)
+    return small, policy, out, measure_pareto(small, policy, PROMPTS, range(3), **options)
 
 
 def test_every_method_is_measured(run):
@@ -158,7 +158,7 @@ def test_every_method_is_measured(run):
     assert set(contenders(pair, policy, 2)) | {"policy_adaptive"} == set(arms)
     assert {"base", "student", "hybrid_3_guided", "cads", "low_rank", "hybrid_low_rank"} <= set(arms)
     cost = dict(zip(arms, measured["evaluations"].values.tolist(), strict=True))
-    assert (cost["base"], cost["student"], cost["hybrid_1"], cost["hybrid_2_guided"], cost["skip"]) == (8, 4, 4, 6, 3)
+    assert (cost["base"], cost["student"], cost["hybrid_1"], cost["hybrid_2_guided"], cost["skip"]) == (12, 4, 4, 6, 3)
     assert len(set(measured["label"].values.tolist())) == len(arms)
 
 
@@ -175,12 +175,14 @@ def test_the_adaptive_policy_is_the_student_where_no_prompt_needs_more(run):
     assert float(adaptive["evaluations"]) == 4
 
 
-def test_results_table_and_figure_data(run):
-    _, policy, _, measured = run
+def test_results_table_and_figure(run):
+    _, policy, out, measured = run
     expected = predicted(policy, measured)
     assert {"hybrid_1", "hybrid_2", "hybrid_3"} <= set(expected["plan"].values.tolist())
     results = json.loads(json.dumps(to_results(measured, policy, expected)))
     assert len(results["rows"]) == measured.sizes["arm"] and len(results["sentences"]) == 5
     text = table(measured)
     assert all(str(label) in text for label in measured["label"].values)
-    assert {"vendi_q2_low", "fidelity_high", "front", "seconds"} <= set(figure_data(measured).data_vars)
+    save_data(figure_data(measured).assign_attrs(sentences="so"), out, "pareto")
+    assert {"vendi_q2_low", "front", "seconds", "label"} <= set(load_data("pareto", out).data_vars)
+    assert len(redraw(["pareto"], run=out, out=out / "figures")["pareto"]) == 2
