@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -100,7 +101,9 @@ def probe(
     lines = compared(student, base)
     chosen = space_of(space, student, prompts)
     prompts = list(prompts or (OPEN_PROMPTS[:8] if chosen.name == "judge" else PROMPTS))
-    arms = {} if base is None else probe_arms(base, student)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # encoders of other weights are in the lines above
+        arms = {} if base is None else probe_arms(base, student)
     hooks = {point: "project(256)" for point in read_points(denoiser_of(student))}
     estimate = _settled(models, arms, prompts, list(seeds), budget, hooks, out, batch_size)
     print(estimate.text(), flush=True)
