@@ -191,6 +191,8 @@ def _table(measured: xr.Dataset, names: Mapping[str, str]) -> xr.Dataset:
         less = against(measured, reference)
         less = less.reindex(arm=measured["arm"], fill_value=0.0)  # of an arm with itself
         found = found.assign({f"{_measure(n)}_less_{reference}_{_part(n)}": v for n, v in less.data_vars.items()})
+    for variable in found.variables.values():
+        variable.attrs = {}  # the table's own say the same of all, and a file of many small variables is mostly these
     return found.sel(arm=lines).assign_coords(arm=list(names))
 
 

@@ -18,6 +18,7 @@ def forest(axis: Axes, data: xr.Dataset, name: str, place: np.ndarray, shades: S
     axis.hlines(place, low, high, color=shades, lw=1.2)
     axis.scatter(mean, place, color=shades, s=11, zorder=3)
     axis.tick_params(axis="y", length=0)
+    axis.locator_params(axis="x", nbins=4)
     axis.spines["left"].set_visible(False)
     axis.set_axisbelow(True)
     axis.grid(axis="x", lw=0.3, color="#dddddd")
