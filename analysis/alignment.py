@@ -63,8 +63,8 @@ def principal_angles(a: Any, b: Any) -> xr.Dataset:
 
     >>> up, down = torch.eye(6, 2).double(), torch.eye(2, 4).double()
     >>> same = principal_angles({"layer": Factors(up, down)}, {"layer": Factors(-3 * up, down.flip(0))})
-    >>> float(same["left"].max()), float(same["left_overlap"]), round(float(same["left_random"]), 3)
-    (0.0, 1.0, 0.333)
+    >>> [round(same[name].max().item(), 3) for name in ("left", "left_overlap", "left_random")]
+    [0.0, 1.0, 0.333]
     """
     a, b = lora_of(a), lora_of(b)
     names = shared_layers(a, b)

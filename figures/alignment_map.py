@@ -31,7 +31,7 @@ def draw(data: xr.Dataset) -> Figure:
     shape = (len(PANELS), len(students)) if upright else (len(students), len(PANELS))
     figure = new_figure("text", (0.105 * len(points) + 0.2) * shape[0] + 0.75)
     axes = figure.subplots(*shape, squeeze=False, sharey=True)
-    image = None
+    image: Any = None
     for row, student in zip(axes.T if upright else axes, students, strict=True):
         one = data.sel(model=student)
         for axis, values in zip(row, _maps(one).values(), strict=True):

@@ -38,7 +38,8 @@ def draw(data: xr.Dataset) -> Figure:
         top.set_xlabel("")
     axes[0, 0].set_ylabel("share of variance")
     axes[1, 0].set_ylabel("variance,\nstudent / base")
-    axes[0, 0].legend()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure
 
 
@@ -65,6 +66,6 @@ def _ratios(axis: Any, data: xr.Dataset, sigma: np.ndarray, student: str) -> Non
         value = one["absolute"].values
         spread = np.abs(np.stack([value - one["absolute_low"].values, one["absolute_high"].values - value]))
         axis.errorbar(sigma * shift, value, spread, lw=0.5, elinewidth=0.5, color=tint, alpha=0.45)
-    axis.plot(sigma, np.exp(np.log(data["absolute"]).mean("control")).values, marker=marker(student), ms=3.5, lw=1.8,
-              color=tint)  # fmt: skip
+    middle = np.exp(np.log(data["absolute"].transpose("control", "step").values).mean(0))
+    axis.plot(sigma, middle, marker=marker(student), ms=3.5, lw=1.8, color=tint)
     axis.set_yscale("log")
