@@ -60,7 +60,8 @@ class Table:
         """A ``table`` environment with a ``tabular`` for each source (needs booktabs)."""
         blocks = [_tabular(part) for part in self.parts]
         note = f"\n\\par\\smallskip {_tex(self.missing)}" if self.missing else ""
-        caption = _tex(f"{self.caption} (Table {self.name} of {CITATION}).")
+        beside = ", and its counterpart on the embedded family" if len(self.parts) > 1 else ""
+        caption = _tex(f"{self.caption} (Table {self.name} of {CITATION}){beside}.")
         body = "\n\\par\\medskip\n".join(blocks)
         return f"\\begin{{table}}\n\\centering\\small\n\\caption{{{caption}}}\n{body}{note}\n\\end{{table}}\n"
 
