@@ -18,6 +18,7 @@ from xhat.analysis.pareto import contenders, figure_data, measure_pareto, memory
 from xhat.analysis.pareto_text import sentences, table, to_results
 from xhat.analysis.policy import Policy
 from xhat.analysis.policy_traces import trace_alone
+from xhat.cli import main
 from xhat.figures.data import load_data, save_data
 from xhat.figures.registry import redraw
 from xhat.probes.features import feature_space
@@ -186,3 +187,18 @@ def test_results_table_and_figure(run):
     save_data(figure_data(measured).assign_attrs(sentences="so"), out, "pareto")
     assert {"vendi_q2_low", "front", "seconds", "label"} <= set(load_data("pareto", out).data_vars)
     assert len(redraw(["pareto"], run=out, out=out / "figures")["pareto"]) == 2
+
+
+def test_the_commands_from_traces_to_the_table(small, tmp_path, monkeypatch, capsys):
+    """``xhat pareto``, then ``xhat policy show`` of what it fitted."""
+    monkeypatch.setattr("xhat.zoo.pairs.load_pair", lambda name: small)
+    monkeypatch.setattr("xhat.zoo.attributes.OPEN_PROMPTS", ["a robot", "a face", "a plant", "a planet"])
+    argv = ["pareto", "--quick", "--space", "latent", "--rank", "2", "--budget", "1.3", "--out", str(tmp_path)]
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert all(line in said for line in results["sentences"]) and results["fitted_on"] == ["a robot", "a plant"]
+    assert results["prompts"] == ["a face", "a planet"]
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"pareto.pdf", "pareto.png"}
+    assert main(["policy", "show", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() in said
