@@ -49,13 +49,10 @@ SLIDERS: dict[str, Attribute] = {
     "big": Attribute("a planet", "a big planet", "a small planet", "planet", "size", "big", "small"),
     "ring": Attribute("a planet", "a planet with a ring", "a planet with no ring", "planet", "ring", "a", "no"),
     "palm": Attribute("a plant", "a palm", "a cactus", "plant", "plant", "palm", "cactus"),
-    "steep": Attribute(
-        "a landscape", "a steep landscape", "a flat landscape", "landscape", "terrain", "steep", "flat"
-    ),
 }  # fmt: skip
-"""name → what it turns. Chosen by whether the base follows the two captions, before any student was looked at."""
+"""name → what it turns. Chosen by whether the base follows the two captions, not by how the slider came out."""
 
-ON_STUDENT = ("square", "happy", "big")
+ON_STUDENT = ("square", "happy")
 """Sliders that are also trained on the student ``dmd``, to be carried back to the base."""
 
 
