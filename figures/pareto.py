@@ -113,8 +113,8 @@ def _numbers(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
     """A number at every point, each at the nearest free place, with a hair line where that is not beside it."""
     scale = 72.0 / axis.figure.dpi
     points = axis.transData.transform(np.column_stack([x, y])) * scale
-    frame = axis.get_window_extent().extents * scale
-    taken = [(float(px), float(py), 2.6, 2.6) for px, py in points]
+    frame = np.asarray(axis.get_window_extent().extents) * scale
+    taken: list[tuple[float, ...]] = [(float(px), float(py), 2.6, 2.6) for px, py in points]
     for i in np.argsort(-y):
         half = (SIZE * (0.34 if i < 9 else 0.62), SIZE * 0.42)
         place = min(PLACES, key=lambda offset: _crowding(points[i] + offset, half, taken, frame, offset))
