@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from xhat.analysis.layers import X_T
 from xhat.hooks.edit import Source, replace
 from xhat.hooks.points import denoiser_of
 from xhat.hooks.trace import trace as make_trace
-from xhat.probes.features import JudgeSpace
 from xhat.probes.linear import balanced_accuracy, control_labels, read_out, scored
 from xhat.samplers.fit import slot_of
 from xhat.zoo.attributes import ATTRIBUTES, KINDS, parse
@@ -101,7 +99,9 @@ def untrained_trace(pipe: Any, trace: Any, *, seed: int = 0, batch_size: int = 2
     denoiser: Any = denoiser_of(pipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = type(denoiser).from_config(denoiser.config).to(denoiser.device, denoiser.dtype).eval()
+        fresh = type(denoiser).from_config(denoiser.config).to(denoiser.device).eval()
+    if fresh.dtype != denoiser.dtype:
+        fresh = fresh.to(denoiser.dtype)
     other = copy.copy(pipe)
     other.register_modules(**{slot_of(pipe): fresh})
     hooks = {n: str(node.attrs["reduction"]) for n, node in trace.children["activations"].children.items()}
@@ -258,44 +258,3 @@ class _Task:
             test = stats.max_statistic(observed, null, family=own if own.any() else None, level=level)
             p[known], p_map[known] = test.p, test.p_map
         return p, p_map
-
-
-ATTRIBUTES_SHOWN = ("colour", "background", "critter shape", "critter eyes", "plant", "planet ring",
-                    "landscape terrain", "landscape orb")  # fmt: skip
-READ_AT = ("h", "down.*.res.*", "up.*.res.*")
-
-
-def measure_readout(
-    base: Any, student: Any, prompts: Sequence[str], seeds: Iterable[int], *, layer: str = "h", out: Path,
-    batch_size: int = 24,
-) -> xr.Dataset:  # fmt: skip
-    """Curves of an embedded base and student, each read at its own noise levels, and of untrained networks of both.
-
-    Traces and curves of every layer are kept in ``out``, where a run that was stopped goes on. Returns
-    :func:`decided` at ``layer``.
-    """
-    space, curves = JudgeSpace(base.vae), {}
-    for name, pipe in (("base", base), ("student", student)):
-        hooks = {point: "project(256)" for point in READ_AT}
-        traced = make_trace(
-            pipe, prompts, seeds=seeds, hooks=hooks, store=out / "traces" / f"{name}.zarr", batch_size=batch_size
-        )
-        untrained = untrained_trace(pipe, traced, batch_size=batch_size)
-        print(f"{name}: probes of {traced.sizes['step']} steps", flush=True)
-        curves[name] = probe_curves(traced, final_labels(traced, space), untrained=untrained, progress=True)
-        (out / "curves").mkdir(exist_ok=True)
-        curves[name].to_netcdf(out / "curves" / f"{name}.nc", engine="h5netcdf")
-    return decided(curves, layer)
-
-
-def statement(found: xr.Dataset) -> list[str]:
-    """Per attribute, the noise level at which x̂₀ first gives away half of what there is to know, in sentences."""
-    lines = []
-    for name in found["attribute"].values:
-        levels = {str(m): float(found["decided_sigma"].sel(attribute=name, model=m)) for m in found["model"].values}
-        if all(np.isnan(v) for v in levels.values()):
-            lines.append(f"{name}: cannot be read from x̂₀ of any model on prompts that the probe has not seen.")
-            continue
-        said = [f"{m} at σ = {v:.3g}" if np.isfinite(v) else f"{m} never" for m, v in levels.items()]
-        lines.append(f"{name}: half decided in {', '.join(said)}.")
-    return lines

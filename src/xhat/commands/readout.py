@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from xhat.analysis.probe_curves import ATTRIBUTES_SHOWN, measure_readout, statement
+    from xhat.analysis.readout import ATTRIBUTES_SHOWN, measure_readout, statement
     from xhat.figures.data import save_data
     from xhat.figures.registry import redraw
     from xhat.zoo.attributes import OPEN_PROMPTS

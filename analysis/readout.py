@@ -1,0 +1,54 @@
+"""When the embedded family's attributes are decided: base against student, every layer, with untrained networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xhat.analysis.probe_curves import decided, final_labels, probe_curves, untrained_trace
+from xhat.hooks.trace import trace
+from xhat.probes.features import JudgeSpace
+
+ATTRIBUTES_SHOWN = ("colour", "background", "critter shape", "critter eyes", "plant", "planet ring",
+                    "landscape terrain", "landscape orb")  # fmt: skip
+READ_AT = ("h", "down.*.res.*", "up.*.res.*")
+
+
+def measure_readout(
+    base: Any, student: Any, prompts: Sequence[str], seeds: Iterable[int], *, layer: str = "h", out: Path,
+    batch_size: int = 24,
+) -> xr.Dataset:  # fmt: skip
+    """Curves of an embedded base and student, each read at its own noise levels, and of untrained networks of both.
+
+    Traces and curves of every layer are kept in ``out``, where a run that was stopped goes on. Returns
+    :func:`decided` at ``layer``.
+    """
+    space, curves = JudgeSpace(base.vae), {}
+    for name, pipe in (("base", base), ("student", student)):
+        hooks = {point: "project(256)" for point in READ_AT}
+        traced = trace(
+            pipe, prompts, seeds=seeds, hooks=hooks, store=out / "traces" / f"{name}.zarr", batch_size=batch_size
+        )
+        untrained = untrained_trace(pipe, traced, batch_size=batch_size)
+        print(f"{name}: probes of {traced.sizes['step']} steps", flush=True)
+        curves[name] = probe_curves(traced, final_labels(traced, space), untrained=untrained, progress=True)
+        (out / "curves").mkdir(exist_ok=True)
+        curves[name].to_netcdf(out / "curves" / f"{name}.nc", engine="h5netcdf")
+    return decided(curves, layer)
+
+
+def statement(found: xr.Dataset) -> list[str]:
+    """Per attribute, the noise level at which x̂₀ first gives away half of what there is to know, in sentences."""
+    lines = []
+    for name in found["attribute"].values:
+        levels = {str(m): float(found["decided_sigma"].sel(attribute=name, model=m)) for m in found["model"].values}
+        if all(np.isnan(v) for v in levels.values()):
+            lines.append(f"{name}: cannot be read from x̂₀ of any model on prompts that the probe has not seen.")
+            continue
+        said = [f"{m} at σ = {v:.3g}" if np.isfinite(v) else f"{m} never" for m, v in levels.items()]
+        lines.append(f"{name}: half decided in {', '.join(said)}.")
+    return lines
