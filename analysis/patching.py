@@ -124,8 +124,13 @@ def statement(found: xr.Dataset, measure: str = "vendi_q2") -> list[str]:
         f"Of single layers, the base's {best} of step one adds most: {_text(own)}"
         + (f", {own['mean'] / hybrid_gain:.0%} of the hybrid's gain." if low > 0 else "."),
         f"Averaged over seeds, the same layer adds {_text(mean)}: "
-        + ("what it adds is not what tells the seeds apart." if mean["high"] >= own["mean"]
-           else "less, so that the difference between seeds is what it carries."),
+        + (
+            "beside a gain whose interval holds zero, that says nothing."
+            if own["low"] <= 0
+            else "what it adds is not what tells the seeds apart."
+            if mean["high"] >= own["mean"]
+            else "less, so that the difference between seeds is what it carries."
+        ),
     ]  # fmt: skip
     carrying = [
         str(n) for n in found["layer"].values if float(found[f"{measure}_gain_low"].sel(variant="own", layer=n)) > 0
