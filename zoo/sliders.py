@@ -43,7 +43,6 @@ def _critter(positive: str, negative: str, attribute: str, up: str, down: str) -
 
 SLIDERS: dict[str, Attribute] = {
     "square": _critter("a square critter", "a round critter", "shape", "square", "round"),
-    "red": _critter("a red critter", "a blue critter", "colour", "red", "blue"),
     "horns": _critter("a critter with horns", "a critter with no horns", "top", "horns", "nothing"),
     "happy": _critter("a happy critter", "a sad critter", "mood", "happy", "sad"),
     "big": Attribute("a planet", "a big planet", "a small planet", "planet", "size", "big", "small"),
@@ -52,7 +51,7 @@ SLIDERS: dict[str, Attribute] = {
 }  # fmt: skip
 """name → what it turns. Chosen by whether the base follows the two captions, not by how the slider came out."""
 
-ON_STUDENT = ("square", "happy")
+ON_STUDENT = ("square", "happy", "big")
 """Sliders that are also trained on the student ``dmd``, to be carried back to the base."""
 
 
