@@ -152,8 +152,8 @@ class Bench:
         stretches = [self.prompts[i : i + TOGETHER] for i in range(0, len(self.prompts), TOGETHER)]
 
         def part(some: list[str]) -> Callable[[], xr.Dataset]:
-            pipe, options = self.models[model], {"points": s.points, "batch_size": s.batch_size}
-            return lambda: free_runs(pipe, some, range(s.free), sigmas, **options)
+            pipe, seeds = self.models[model], range(s.free)
+            return lambda: free_runs(pipe, some, seeds, sigmas, points=s.points, batch_size=s.batch_size)
 
         parts = [
             Job("parts", f"{name}.{i}", key | {"part": some}, len(some) * s.free * self._evaluations(model), part(some))
@@ -243,11 +243,16 @@ class Bench:
 
         def make() -> xr.Dataset:
             pipe, plain = self.models[model], self.found["free", self._free_name(model)]["final"]
-            given = {"scales": scales, "batch_size": s.batch_size, "plain": plain}
-            return doses(pipe, control, range(s.seeds), self.space, **given)
+            return doses(pipe, control, range(s.seeds), self.space, scales=scales, batch_size=s.batch_size, plain=plain)
 
-        key = {"model": self.described[model], "control": self.identities[control.name], "prompts": control.prompts}
-        key |= {"seeds": s.seeds, "scales": scales, "batch": s.batch_size, "call": self._call(model)}
+        key: dict[str, Any] = {"model": self.described[model], "control": self.identities[control.name]}
+        key |= {
+            "prompts": control.prompts,
+            "seeds": s.seeds,
+            "scales": scales,
+            "batch": s.batch_size,
+            "call": self._call(model),
+        }
         key |= {"space": dict(self.space.attrs), "score": control.reading}
         pictures = len({*scales} - {0.0}) * len(control.prompts) * s.seeds
         return Job("doses", f"{control.name}.{model}", key, pictures * self._evaluations(model), make)

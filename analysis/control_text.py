@@ -38,7 +38,9 @@ def table(data: xr.Dataset) -> str:
 
 def _cell(row: xr.Dataset, name: str) -> str:
     value, low, high = (float(row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    return "-" if not np.isfinite(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    if not np.isfinite(value):
+        return "-"
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]" if np.isfinite(low) else f"{value:.2f}"
 
 
 def findings(study: Study, data: dict[str, xr.Dataset]) -> list[str]:
@@ -81,11 +83,11 @@ def _alignment(data: xr.Dataset, student: str) -> list[str]:
     at = data.sel(point="x0", control=base_controls(data))
     own, other, random, same = (finite_mean(at[n].values) for n in ("cosine", "other", "random", "same_random"))
     p = data["p_map"].sel(point="x0").values
-    text = (
-        f"{student}: given the same input, a control changes x̂₀ as it does in the base, with a cosine of {own:.2f} "
-        f"(other controls {other:.2f}, random LoRAs {random:.2f}"
-    )
-    text += f"; with controls exchanged p ≤ {np.nanmax(p):.2g})" if np.isfinite(p).any() else ")"
+    unlike = [f"{name} {value:.2f}" for name, value in (("other controls", other), ("random LoRAs", random))
+              if np.isfinite(value)]  # fmt: skip
+    unlike += [f"with controls exchanged p ≤ {np.nanmax(p):.2g}"] if np.isfinite(p).any() else []
+    text = f"{student}: given the same input, a control changes x̂₀ as it does in the base, with a cosine of {own:.2f}"
+    text += f" ({', '.join(unlike)})" if unlike else ""
     if not np.isfinite(same):
         return [text + "."]
     low, high = (finite_mean(at[f"same_random_{end}"].values) for end in ("low", "high"))
@@ -143,7 +145,7 @@ def as_json(study: Study, data: dict[str, xr.Dataset], lines: list[str]) -> dict
     """The numbers of the table and the sentences, in JSON's own types."""
     kept = data["retention"]
     names = [f"{n}{end}" for n in ("home", "away", "retention") for end in ("", "_low", "_high")]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"control": str(c), "model": str(m), "trained_on": str(kept["trained_on"].sel(control=c).values)}
         | {n: float(kept[n].sel(control=c, model=m)) for n in names}
         for c in kept["control"].values

@@ -98,7 +98,8 @@ def _cells(
     for i, name in enumerate(order):
         rows = _rows(ours[name]["prompt"].values, prompts.get(name))
         for t in range(a.shape[3]):
-            overlap[i, t] = _overlap(*(x[i, rows, :, t].reshape(-1, x.shape[-1]) for x in (a, b)), components)
+            ra, rb = (x[i, rows, :, t].reshape(-1, x.shape[-1]) for x in (a, b))
+            overlap[i, t] = _overlap(ra, rb, components)
     return cosine, overlap, gain
 
 

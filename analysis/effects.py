@@ -47,7 +47,7 @@ def free_runs(
         hooks = {point: REDUCTION for point in points} | {INPUT: "full"}
         tree = trace(pipe, some, seeds=seeds, hooks=hooks, batch_size=batch_size, progress=False, output_type="latent")
         steps = _steps_at(tree.coords["sigma"].values, sigmas, type(pipe).__name__)
-        read = _readings(tree, steps, tree["pred_x0"].isel(step=steps).values)
+        read = _readings(tree, steps, np.asarray(tree["pred_x0"].isel(step=steps).values))
         parts.append(read.assign(final=(("prompt", "seed", *LATENT), tree["final"].values)))
     return xr.concat(parts, "prompt", coords="minimal", compat="override")
 
@@ -83,7 +83,7 @@ def responses(pipe: Any, states: xr.Dataset, *, points: Sequence[str] = POINTS, 
         progress=False, output_type="latent", guidance_scale=1.0, num_inference_steps=len(sigmas),
     )  # fmt: skip
     steps = _steps_at(tree.coords["sigma"].values, sigmas, type(pipe).__name__)
-    output, levels = tree["model_output"].isel(step=steps).values, tree.coords
+    output, levels = np.asarray(tree["model_output"].isel(step=steps).values), tree.coords
     x0 = np.empty_like(output)
     for i, step in enumerate(steps):
         level = NoiseLevel(*(float(levels[name].values[step]) for name in ("timestep", "sigma", "alpha_bar")))
@@ -103,7 +103,7 @@ def _readings(tree: xr.DataTree, steps: list[int], x0: np.ndarray) -> xr.Dataset
         if name == INPUT:
             found["input"] = ((*SAMPLE, *LATENT), value.values)
         else:
-            found[name] = ((*SAMPLE, "component"), value.values.reshape(*value.shape[:3], -1))
+            found[name] = ((*SAMPLE, "component"), np.asarray(value.values).reshape(*value.shape[:3], -1))
     coords = {name: tree.coords[name].values for name in ("prompt", "seed")}
     level = {name: ("step", tree.coords[name].values[steps]) for name in ("timestep", "sigma", "alpha_bar")}
     return xr.Dataset(found, coords=coords | level)

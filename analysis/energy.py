@@ -77,7 +77,7 @@ def compared(base: xr.Dataset, student: xr.Dataset, random: Mapping[str, xr.Data
         "ratio": stats.paired_ratio(_by_prompt(base, "share"), _by_prompt(student, "share"), **options),
         "absolute": stats.paired_ratio(_by_prompt(base, "along"), _by_prompt(student, "along"), **options),
     }
-    reached = np.isfinite(base["share"]).all("prompt") & np.isfinite(student["share"]).all("prompt")
+    reached = base["share"].notnull().all("prompt") & student["share"].notnull().all("prompt")
     result = xr.Dataset(coords={k: base[k] for k in ("point", "timestep", "sigma", "alpha_bar")})
     for name, interval in found.items():
         for part, value in (("", interval.estimate), ("_low", interval.low), ("_high", interval.high)):

@@ -48,7 +48,7 @@ def doses(
         for scale in (s for s in wanted if s not in latents):
             set_scale(scale)
             run = trace(pipe, prompts, seeds=seeds, batch_size=batch_size, progress=False, output_type="latent")
-            latents[scale] = run["final"].values
+            latents[scale] = np.asarray(run["final"].values)
     read = [_readings(latents, scale, control, prompts, space) for scale in wanted]
     dims = ("scale", "prompt", "seed")
     found = {name: (dims, np.stack([r[name] for r in read])) for name in read[0]}
@@ -145,7 +145,7 @@ def retention(home: xr.Dataset, away: xr.Dataset, *, scale: float = 1.0, **optio
     a, b = travel(home, scale), travel(away, scale)
     options = {"unit": UNIT, **options}
     found = {name: stats.bootstrap_mean(x, **options) for name, x in (("home", a), ("away", b))}
-    result = {}
+    result: dict[str, Any] = {}
     for name, interval in found.items():
         result |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
     moved = bool(found["home"].low > 0 or found["home"].high < 0)

@@ -117,6 +117,7 @@ def test_clip_scores_are_cosines_of_pictures_and_texts(tiny, tmp_path):
 
     torch.manual_seed(0)
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small |= {"projection_dim": 8}  # each tower has its own
     text = small | {
         "vocab_size": 64,
         "max_position_embeddings": 16,

@@ -69,7 +69,7 @@ def _settings(args: argparse.Namespace) -> Any:
         raise ValueError(f"--seeds {args.seeds}: at least 2 are needed to say anything of seeds")
     if args.quick:
         return Settings(seeds=2, scales=(-1.0, 0.0, 1.0), free=4, states=2, randoms=3)
-    given = {"scales": tuple(args.scales)} if args.scales else {}
+    given: dict[str, Any] = {"scales": tuple(args.scales)} if args.scales else {}
     if args.scales and not {-1.0, 1.0} <= set(args.scales):
         raise ValueError(f"--scales {' '.join(f'{s:g}' for s in args.scales)}: -1 and 1 must be among them")
     return Settings(seeds=args.seeds, free=max(Settings.free, args.seeds), **given)
