@@ -22,7 +22,7 @@ from xhat.probes.features import JudgeSpace
 from xhat.zoo.attributes import KINDS, OPEN_PROMPTS, caption, sample_scene
 from xhat.zoo.base import draw
 from xhat.zoo.judge import load_judge
-from xhat.zoo.pairs import WEIGHTS, embedded, load_pipeline
+from xhat.zoo.pairs import embedded, load_pipeline
 
 ABOUT = {
     "base": "v-prediction with classifier-free guidance (zoo/base.py)",
@@ -35,11 +35,18 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class Merit:
-    """(mean, low, high) of each measure."""
+    """Obedience of each caption; attribute entropy and Vendi of each prompt."""
 
-    obedience: tuple[float, float, float]
-    entropy: tuple[float, float, float]
-    vendi_q2: tuple[float, float, float]
+    obedience: np.ndarray
+    entropy: np.ndarray
+    vendi_q2: np.ndarray
+
+
+LABELS = {
+    "obedience": "obedience to full captions",
+    "entropy": "attribute entropy across seeds (1 = uniform over the true modes)",
+    "vendi_q2": "Vendi, q = 2, judge's embedding",
+}
 
 
 def measure(pipe: Any, captions: int, prompts: list[str], seeds: int) -> Merit:
@@ -56,12 +63,11 @@ def measure(pipe: Any, captions: int, prompts: list[str], seeds: int) -> Merit:
         read = space.labels(latents, prompt).values()
         entropies.append(np.mean([attribute_entropy(labels, values) for labels, values in read]))
         vendis.append(vendi(space.features(latents), q=2))
-    return Merit(*(_interval(np.array(v)) for v in (obeyed, entropies, vendis)))
+    return Merit(*(np.array(v) for v in (obeyed, entropies, vendis)))
 
 
-def _interval(values: np.ndarray) -> tuple[float, float, float]:
-    found = stats.bootstrap_mean(values)
-    return float(found.estimate), float(found.low), float(found.high)
+def _text(found: stats.Interval, sign: str = "") -> str:
+    return f"{float(found.estimate):{sign}.3f} | {float(found.low):{sign}.3f} to {float(found.high):{sign}.3f}"
 
 
 def _latents(pipe: Any, prompts: list[str], seeds: Any) -> np.ndarray:
@@ -75,17 +81,15 @@ def _images(pipe: Any, prompts: list[str], seeds: list[int]) -> np.ndarray:
     return images.transpose(0, 3, 1, 2)
 
 
-def card(name: str, folder: Path, merit: Merit, setting: str) -> str:
-    """The text of a model card."""
+def card(name: str, folder: Path, merit: Merit, base: Merit, setting: str) -> str:
+    """The text of a model card; a student's differences from the base are paired over the same captions and prompts."""
     d = json.loads((folder / "xhat.json").read_text())
-    rows = "\n".join(
-        f"| {label} | {value[0]:.3f} | {value[1]:.3f} to {value[2]:.3f} |"
-        for label, value in (
-            ("obedience to full captions", merit.obedience),
-            ("attribute entropy across seeds (1 = uniform over the true modes)", merit.entropy),
-            ("Vendi, q = 2, judge's embedding", merit.vendi_q2),
-        )
-    )
+    lines = [f"| {text} | {_text(stats.bootstrap_mean(getattr(merit, key)))} |" for key, text in LABELS.items()]
+    if merit is not base:
+        for key, text in LABELS.items():
+            less = stats.paired_difference(getattr(base, key), getattr(merit, key))
+            lines.append(f"| {text.split(' (')[0]}, less the base's | {_text(less, '+')} |")
+    rows = "\n".join(lines)
     return f"""# demo/{name}
 
 Trained by this project; weights under the project's licence. Pictures: drawn scenes from DiceBear styles by DiceBear,
@@ -113,18 +117,23 @@ def _training(name: str, folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="100 captions, 8 prompts × 16 seeds")
-    parser.add_argument("--models", nargs="*", help="embedded names (default all)")
+    parser.add_argument("--models", nargs="*", help="embedded names (default all; the base is measured too)")
     args = parser.parse_args()
     captions, prompts, seeds = (100, list(OPEN_PROMPTS[:8]), 16) if args.quick else (500, list(OPEN_PROMPTS), 64)
     setting = f"Measured on {captions} full captions, and on {len(prompts)} open prompts × {seeds} seeds."
+    chosen = args.models or list(embedded())
+    base = None
     for name, folder in embedded().items():
-        if args.models and name not in args.models:
+        if name not in ("base", *chosen):
             continue
         pipe = load_pipeline(folder)
         merit = measure(pipe, captions, prompts, seeds)
-        print(name, merit, flush=True)
-        draw(folder, folder / "grid.png", **pipe.xhat_defaults)
-        (WEIGHTS / name / "README.md").write_text(card(name, folder, merit, setting))
+        base = merit if base is None else base
+        text = card(name, folder, merit, base, setting)
+        print(text, flush=True)
+        if name in chosen:
+            draw(folder, folder / "grid.png", **pipe.xhat_defaults)
+            (folder / "README.md").write_text(text)
 
 
 if __name__ == "__main__":
