@@ -51,4 +51,20 @@ def statement(found: xr.Dataset) -> list[str]:
             continue
         said = [f"{m} at σ = {v:.3g}" if np.isfinite(v) else f"{m} never" for m, v in levels.items()]
         lines.append(f"{name}: half decided in {', '.join(said)}.")
+    return [*lines, *_beside(found)]
+
+
+def _beside(found: xr.Dataset) -> list[str]:
+    """What the control task and the untrained networks leave of the accuracies, per model."""
+    lines = []
+    for model in found["model"].values:
+        of = found.sel(model=model)
+        task, control, fresh = (float(of[name].mean()) for name in ("task", "control", "untrained"))
+        more = [
+            f"{text} {value:.2f}" for text, value in (("the control task", control), ("an untrained network", fresh))
+        ]
+        line = f"{model}, layer {found.attrs['layer']}: mean accuracy {task:.2f} beside {' and '.join(more)}"
+        if task <= max(control, fresh):
+            line += ": not above them, so that what is read may be the noise that seeds share, and not what it knows"
+        lines.append(f"{line}.")
     return lines

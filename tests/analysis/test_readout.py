@@ -1,0 +1,23 @@
+import numpy as np
+import xarray as xr
+
+from xhat.analysis.readout import statement
+
+
+def decided(task, control, untrained):
+    values = {"task": task, "control": control, "untrained": untrained}
+    dims = ("model", "attribute", "step")
+    data = {name: (dims, np.full((1, 1, 2), value)) for name, value in values.items()}
+    data["decided_sigma"] = (("model", "attribute"), [[4.0]])
+    return xr.Dataset(data, coords={"model": ["base"], "attribute": ["colour"]}, attrs={"layer": "h"})
+
+
+def test_a_level_is_said_with_what_stands_beside_it():
+    first, beside = statement(decided(0.9, 0.3, 0.4))
+    assert first == "colour: half decided in base at σ = 4."
+    assert "0.90 beside the control task 0.30 and an untrained network 0.40." in beside
+
+
+def test_what_the_control_reads_as_well_is_no_knowledge():
+    for other in ((0.95, 0.3), (0.3, 0.95)):
+        assert "may be the noise that seeds share" in statement(decided(0.9, *other))[-1]
