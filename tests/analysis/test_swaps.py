@@ -149,7 +149,7 @@ def measured(**means):
 
 
 def test_the_statement_says_what_the_intervals_say():
-    gap, first, which = statement(measured(base=4, hybrid=3.8, fresh=3.8, skip=3.5))
+    gap, first, which = statement(measured(base=4, hybrid=3.8, fresh=3.8, skip=3.5, student_own=2.9))
     assert "the student loses -0.99" in gap and "the hybrid loses -0.19" in gap
     assert "the student gains +0.799" in first and first.endswith("so the first step decides.")
     assert "Shown to raise diversity: the base's x̂₀, the skipped step (largest first)" in which
