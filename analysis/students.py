@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -74,8 +75,8 @@ def untrained(pipe: Any, seed: int = 0) -> Any:
         torch.manual_seed(seed)
         fresh = type(denoiser).from_config(denoiser.config).eval()
     place = next(name for name, part in pipe.components.items() if part is denoiser)
-    other = type(pipe).from_pipe(pipe, **{place: fresh.to(denoiser.dtype)}, dtype=denoiser.dtype)
-    other.set_progress_bar_config(disable=True)
+    other = copy.copy(pipe)
+    other.register_modules(**{place: fresh.to(denoiser.dtype)})
     other.xhat_defaults = dict(pipe.xhat_defaults)
     return other
 
