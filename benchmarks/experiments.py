@@ -19,6 +19,7 @@ from xhat.zoo.pairs import embedded
 SHOWN = "turbo"  # of the students, the one that collapses most: its figures are the shipped ones
 RUNS, PAGE = Path("runs/experiments"), Path(__file__).parents[1] / "docs" / "results.md"
 SAID = "said.txt"
+TRANSFER = ["transfer", "--seeds", "4", "--scales", "-1", "-0.5", "0", "0.5", "1"]  # scale 2 is past the ceiling
 HEAD = """# What the embedded family shows
 
 Made by `python benchmarks/experiments.py`, which runs each command and copies what it prints; no number and no sentence
@@ -33,7 +34,7 @@ def experiments() -> dict[str, tuple[str, list[str]]]:
     found = {
         "demo": ("Base, student and hybrid", ["demo"]),
         "similarity": ("Are the representations the same?", ["similarity"]),
-        "transfer": ("Does control survive distillation?", ["transfer"]),
+        "transfer": ("Does control survive distillation?", TRANSFER),
         "readout": ("When is an attribute decided?", ["readout"]),
         "patch": ("The base's activations of step one in the student", ["patch"]),
     }
@@ -65,7 +66,7 @@ def ship() -> None:
     parts, taken = [HEAD], set()
     for name, (title, arguments) in experiments().items():
         said = RUNS / name / SAID
-        if not said.exists():
+        if not said.exists() or not said.read_text().strip():
             continue
         parts.append(f"## {title}\n\n`xhat {' '.join(arguments)}`\n\n```text\n{_told(said.read_text())}\n```\n")
         for file in sorted((RUNS / name / "data").glob("*.nc")):
@@ -81,7 +82,7 @@ def _told(text: str) -> str:
     lines = [line.rstrip() for line in text.splitlines()]
     kept = [line for line in lines if not line.startswith(("report:", "figures", "results:", "policy:", str(RUNS)))]
     start = kept.index("") + 1 if "" in kept else 0
-    return "\n".join(kept[start:]).strip()
+    return "\n".join(kept[start:]).strip("\n")
 
 
 def main() -> int:
