@@ -19,7 +19,7 @@ from xhat.zoo.pairs import embedded
 SHOWN = "turbo"  # of the students, the one that collapses most: its figures are the shipped ones
 RUNS, PAGE = Path("runs/experiments"), Path(__file__).parents[1] / "docs" / "results.md"
 SAID = "said.txt"
-TRANSFER = ["transfer", "--seeds", "4", "--scales", "-1", "-0.5", "0", "0.5", "1"]  # scale 2 is past the ceiling
+TRANSFER = ["transfer", "--seeds", "4", "--scales", "-1", "-0.5", "0", "0.5", "1"]  # effects level off before 1
 HEAD = """# What the embedded family shows
 
 Made by `python benchmarks/experiments.py`, which runs each command and copies what it prints; no number and no sentence
@@ -81,6 +81,8 @@ def _told(text: str) -> str:
     """What was found, without the announcements before it and the file names after it."""
     lines = [line.rstrip() for line in text.splitlines()]
     kept = [line for line in lines if not line.startswith(("report:", "figures", "results:", "policy:", str(RUNS)))]
+    while kept and not kept[-1]:
+        kept.pop()
     start = kept.index("") + 1 if "" in kept else 0
     return "\n".join(kept[start:]).strip("\n")
 

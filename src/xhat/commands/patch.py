@@ -44,4 +44,4 @@ def run(args: argparse.Namespace) -> None:
     results |= {str(n): v.values.tolist() for n, v in found.variables.items()}
     (args.out / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False, default=str) + "\n")
     redraw(["patching"], run=args.out, out=args.out / "figures")
-    print("\n".join([*lines, f"\nfigures: {args.out / 'figures'}"]))
+    print("\n".join(["", *lines, f"\nfigures: {args.out / 'figures'}"]))

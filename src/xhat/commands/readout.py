@@ -36,4 +36,4 @@ def run(args: argparse.Namespace) -> None:
     shown = [n for n in ATTRIBUTES_SHOWN if n in found["attribute"].values]
     save_data(found.sel(attribute=shown).assign_attrs(student=pair.chosen), args.out, "probe_curves")
     redraw(["probe_curves"], run=args.out, out=args.out / "figures")
-    print("\n".join([*statement(found), f"\nfigures: {args.out / 'figures'}"]))
+    print("\n".join(["", *statement(found), f"\nfigures: {args.out / 'figures'}"]))
