@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
 from xhat.analysis import stats
 from xhat.analysis.layers import X_T
+from xhat.analysis.untrained import untrained
 from xhat.hooks.edit import Source, replace
-from xhat.hooks.points import denoiser_of
 from xhat.hooks.trace import trace as make_trace
 from xhat.probes.linear import balanced_accuracy, control_labels, read_out, scored
-from xhat.samplers.fit import slot_of
 from xhat.zoo.attributes import ATTRIBUTES, KINDS, parse
 
 PRED_X0 = "x̂₀"
@@ -96,14 +93,7 @@ def untrained_trace(pipe: Any, trace: Any, *, seed: int = 0, batch_size: int = 2
 
     ``trace``: made by ``pipe`` over prompts × seeds; its points, reductions and number of steps are taken over.
     """
-    denoiser: Any = denoiser_of(pipe)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = type(denoiser).from_config(denoiser.config).to(denoiser.device).eval()
-    if fresh.dtype != denoiser.dtype:
-        fresh = fresh.to(denoiser.dtype)
-    other = copy.copy(pipe)
-    other.register_modules(**{slot_of(pipe): fresh})
+    other = untrained(pipe, seed)
     hooks = {n: str(node.attrs["reduction"]) for n, node in trace.children["activations"].children.items()}
     call = {k: v for k, v in json.loads(trace.attrs["call"]).items() if k != "guidance_scale"}
     sigma = trace["sigma"].values

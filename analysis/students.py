@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from scipy.stats import spearmanr
 
 from xhat.analysis.layers import X_T
 from xhat.analysis.maps import similarity_map
-from xhat.hooks.points import denoiser_of, points
+from xhat.analysis.untrained import untrained
+from xhat.hooks.points import points
 from xhat.hooks.trace import trace
 
 LAYERS = re.compile(r"in|out|h|(down|up)\.\d+(\.attn\.\d+)?|(block|single)\.\d+")
@@ -66,19 +65,6 @@ def layers(pipe: Any, most: int = 16) -> list[str]:
     found = [point.alias for point in points(pipe) if LAYERS.fullmatch(point.alias)]
     chosen = np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int))
     return [found[i] for i in chosen]
-
-
-def untrained(pipe: Any, seed: int = 0) -> Any:
-    """The same pipeline with its denoiser's weights drawn anew."""
-    denoiser: Any = denoiser_of(pipe)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = type(denoiser).from_config(denoiser.config).eval()
-    place = next(name for name, part in pipe.components.items() if part is denoiser)
-    other = copy.copy(pipe)
-    other.register_modules(**{place: fresh.to(denoiser.dtype)})
-    other.xhat_defaults = dict(pipe.xhat_defaults)
-    return other
 
 
 def _arms(pair: Any, names: list[str]) -> dict[str, tuple[Any, Mapping[str, Any]]]:

@@ -8,7 +8,8 @@ import torch
 import xarray as xr
 from diffusers import DDIMScheduler
 
-from xhat.analysis.students import layers, said, same_layers, student_similarity, untrained
+from xhat.analysis.students import layers, said, same_layers, student_similarity
+from xhat.analysis.untrained import untrained
 
 
 @pytest.fixture(scope="module")
