@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from xhat.lazy import lazily
 
 _EXPORTS = {
     "Policy": "xhat.analysis.policy",
@@ -15,7 +14,6 @@ _EXPORTS = {
     "measure_swaps": "xhat.analysis.swaps",
     "statement": "xhat.analysis.verdict",
     "identifiability": "xhat.analysis.sensitivity",
-    "pairing": "xhat.analysis.sensitivity",
     "x0_gain": "xhat.analysis.sensitivity",
     "classification_accuracy": "xhat.analysis.classification",
     "final_labels": "xhat.analysis.probe_curves",
@@ -36,14 +34,4 @@ _EXPORTS = {
 
 __all__ = list(_EXPORTS)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'xhat.analysis' has no attribute {name!r}")
-    value = getattr(import_module(_EXPORTS[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(globals(), _EXPORTS)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from xhat.lazy import lazily
 
 _EXPORTS = {
     "Plan": "xhat.samplers.plan",
     "Segment": "xhat.samplers.plan",
-    "hybrid": "xhat.samplers.hybrid",
     "compose": "xhat.samplers.hybrid",
     "hybrid_plan": "xhat.samplers.plans",
     "swap_plan": "xhat.samplers.plans",
@@ -26,10 +24,4 @@ _EXPORTS = {
 
 __all__ = list(_EXPORTS)
 
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        value = getattr(import_module(_EXPORTS[name]), name)
-        globals()[name] = value  # a submodule of the same name must not shadow the function
-        return value
-    raise AttributeError(f"module 'xhat.samplers' has no attribute {name!r}")
+__getattr__, __dir__ = lazily(globals(), _EXPORTS)

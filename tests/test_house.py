@@ -70,3 +70,13 @@ def test_pickles_are_read_with_weights_only():
         for line in path.read_text().splitlines():
             if re.search(r"torch\.load\(", line) and path != Path(__file__):
                 assert "weights_only=True" in line, path
+
+
+@pytest.mark.parametrize("package", ["zoo", "samplers", "probes", "analysis", "figures"])
+def test_what_a_package_exports_is_there_and_no_module_of_it_has_that_name(package):
+    from importlib import import_module
+
+    module = import_module(f"xhat.{package}")
+    for name in module._EXPORTS:
+        assert getattr(module, name) is not None
+        assert not (ROOT / package / f"{name}.py").exists(), f"{name}: which of the two it is depends on import order"

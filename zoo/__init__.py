@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from xhat.lazy import lazily
+
 
 def list(cards: bool = False) -> None:
     """Print the embedded family and the published checkpoints, a line each: name, steps, guidance, what there is.
@@ -36,21 +38,16 @@ def _line(name: str, call: Mapping[str, Any], rest: str = "") -> str:
     return f"  {name:21} {call['num_inference_steps']:3} steps  guidance {guidance:<4g} {rest}".rstrip()
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+_EXPORTS = {
+    "load_pair": "xhat.zoo.pairs",
+    "load_model": "xhat.zoo.pairs",
+    "load_checkpoint": "xhat.zoo.checkpoints",
+    "load_judge": "xhat.zoo.judge",
+    "parse": "xhat.zoo.attributes",
+    "train_slider": "xhat.zoo.slider",
+    "load_slider": "xhat.zoo.lora",
+    "set_scales": "xhat.zoo.lora",
+    "sliding": "xhat.zoo.lora",
+}
 
-    homes = {
-        "load_pair": "pairs",
-        "load_model": "pairs",
-        "load_checkpoint": "checkpoints",
-        "published": "published",
-        "load_judge": "judge",
-        "parse": "attributes",
-        "train_slider": "slider",
-        "load_slider": "lora",
-        "set_scales": "lora",
-        "sliding": "lora",
-    }
-    if name in homes:
-        return getattr(import_module(f"xhat.zoo.{homes[name]}"), name)
-    raise AttributeError(f"module 'xhat.zoo' has no attribute {name!r}")
+__getattr__, __dir__ = lazily(globals(), _EXPORTS)
