@@ -18,9 +18,11 @@ import sys
 import xhat
 
 assert xhat.__file__.startswith(sys.argv[1]), xhat.__file__
-for name in ("hooks.trace", "samplers.hybrid", "zoo.pairs", "probes.features", "analysis.demo", "figures.report", "cli"):
+for name in ("hooks.trace", "samplers.hybrid", "zoo.pairs", "zoo.sliders", "probes.features", "analysis.demo", "figures.registry", "figures.report",
+             "commands.demo", "cli"):
     importlib.import_module(f"xhat.{name}")
 pair = xhat.load_pair("demo")
-assert set(pair.folders) > {"base"}
-print("wheel: imported", xhat.__version__, "with", ", ".join(pair.folders))
+assert set(pair.loaders) > {"base"}
+assert any(figure.there for figure in xhat.figures.registry.figures()) and xhat.zoo.sliders.shipped()
+print("wheel: imported", xhat.__version__, "with", ", ".join(pair.loaders))
 PY
