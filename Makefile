@@ -21,7 +21,7 @@ test: $(VENV)/.ready-dev
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 	$(BIN)/python -m pytest --doctest-modules src/xhat
 	PYTHON=$(BIN)/python sh tests/wheel.sh
 

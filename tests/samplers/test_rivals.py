@@ -92,7 +92,7 @@ NEUTRAL = [
 ]
 
 
-@pytest.mark.parametrize("tap", NEUTRAL, ids=repr)
+@pytest.mark.parametrize("tap", NEUTRAL, ids=lambda tap: type(tap).__name__)
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_a_neutral_tap_changes_not_a_bit(pairs, sample, tap, guidance):
     pair = pairs("sd")
