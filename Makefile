@@ -13,9 +13,15 @@ demo: $(VENV)/.ready
 figures: $(VENV)/.ready
 	$(BIN)/xhat figures --out runs/figures
 
-# the site in site/, which opens from files; its Python is run by the tests
-docs: $(VENV)/.ready-docs
+# the site in site/, which opens from files, with the notebooks run; its Python is run by the tests
+RENDERED := $(patsubst notebooks/%,build/notebooks/%,$(wildcard notebooks/*.ipynb))
+docs: $(VENV)/.ready-docs $(RENDERED)
 	$(BIN)/mkdocs build --strict --quiet
+
+build/notebooks/%.ipynb: notebooks/%.ipynb | $(VENV)/.ready-docs
+	mkdir -p $(@D) build/run/$* && cp $< build/run/$*/
+	$(BIN)/jupyter nbconvert --execute --to notebook --inplace --log-level WARN build/run/$*/$(<F)
+	mv build/run/$*/$(<F) $@
 
 test: $(VENV)/.ready-dev
 	$(BIN)/ruff check --no-cache .
@@ -44,4 +50,4 @@ audit: $(VENV)/.ready-dev
 	PYTHON=$(BIN)/python sh tests/audit.sh constraints.txt
 
 clean:
-	rm -rf site $(VENV) build dist runs src/*.egg-info
+	rm -rf site build $(VENV) dist runs src/*.egg-info

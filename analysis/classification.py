@@ -29,8 +29,8 @@ def classification_accuracy(
     """Accuracy on ``real`` (m, d) of a classifier trained on ``samples`` (n, d), whose labels their prompts state.
 
     ``classifier``: anything of scikit-learn with fit and predict, by default logistic regression on standardised
-    features. ``accuracy`` with ``_low`` and ``_high``, a bootstrap over real pictures; ``of_class`` (class), the share
-    of each class of real pictures that is told; ``ceiling`` with bounds: the same classifier trained on as many real
+    features. ``accuracy`` with ``_low`` and ``_high``, a bootstrap over real pictures; ``right`` (picture), 1 where
+    it told one; ``of_class`` (class), the share of each class of real pictures that is told; ``ceiling`` with bounds: the same classifier trained on as many real
     pictures, or on all the other folds' where there are fewer, and tested on the rest; ``gap``, ceiling − accuracy,
     picture by picture; ``chance``, the share of the most frequent class. Raises ValueError for shapes that do not fit,
     values that are not finite, and samples of a single class.
@@ -55,6 +55,7 @@ def classification_accuracy(
         parts = {"": interval.estimate, "_low": interval.low, "_high": interval.high}
         found |= {name + part: ((), float(value), interval.attrs) for part, value in parts.items()}
     found["of_class"] = ("class", np.array([right[real_labels == k].mean() for k in classes]))
+    found["right"] = ("picture", right)
     missing = sorted(set(classes.tolist()) - set(labels.tolist()))
     attrs = {"samples": len(samples), "real": len(real), "missing": ", ".join(map(str, missing)), **interval.attrs}
     return xr.Dataset(found, {"class": classes}, attrs)

@@ -48,6 +48,7 @@ def probe_curves(
     labels: Labels,
     *,
     by: str = "prompt",
+    crossed: bool = True,
     untrained: Any = None,
     branch: str = "cond",
     folds: int = 5,
@@ -56,14 +57,15 @@ def probe_curves(
     seed: int = 0,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Balanced accuracy of linear probes for every attribute, at every layer and step, on held-out groups.
+    """Balanced accuracy of linear probes for every attribute, at every layer and step, on held-out prompts and seeds.
 
     ``labels``: attribute → (prompt, seed) of texts or integers, "" (or −1) where it does not apply: a prompt is used
     for an attribute that applies to all its samples. Folds hold whole groups ``by`` prompt, or seed where there are
-    few prompts. Layers are the trace's activations, the network's input ``x_t``, and ``x̂₀``.
+    few prompts; ``crossed``: each half of the seeds (prompts, by seed) is read by probes of the other half, so that a
+    noise that comes back under every prompt gives nothing away. Layers are the trace's activations, the network's input ``x_t``, and ``x̂₀``.
 
     Variables (attribute, layer, step): ``task``; ``control``, a label drawn for each seed (each prompt, by seed), so
-    that what the shared noise alone gives away is known; ``selectivity``, task − control; each with ``_low`` and
+    that what the shared noise alone gives away is known: chance where crossed; ``selectivity``, task − control; each with ``_low`` and
     ``_high``, a jackknife over the groups; ``p``, share of orders of whole groups' labels that are read as well, and
     ``p_map``, corrected over layers and steps; ``untrained``: the task on the trace ``untrained``
     (:func:`untrained_trace`). (attribute): ``chance``, ``classes``, ``samples``, ``groups``. Classes with fewer than
@@ -78,14 +80,14 @@ def probe_curves(
     parts = []
     with tqdm(total=len(labels) * steps, desc="probes", unit="step", disable=not progress) as bar:
         for name, given in labels.items():
-            task = _Task.of(trace, name, given, by, permutations, seed)
+            task = _Task.of(trace, name, given, by, crossed, permutations, seed)
             cells = [[task.cell(x, s, folds, level, seed) for s in range(steps)] for x in layers.values()]
             base = {k: [task.accuracy(x, s, folds, seed) for s in range(steps)] for k, x in baseline.items()}
             parts.append(task.dataset(cells, list(layers), base, level))
             bar.update(steps)
     found = xr.concat(parts, xr.DataArray(list(labels), dims="attribute", name="attribute"), combine_attrs="override")
     coords = {n: c for n, c in trace.coords.items() if c.dims == ("step",)}
-    return found.assign_coords(coords).assign_attrs(by=by, folds=folds, branch=branch, seed=seed)
+    return found.assign_coords(coords).assign_attrs(by=by, crossed=int(crossed), folds=folds, branch=branch, seed=seed)
 
 
 def untrained_trace(pipe: Any, trace: Any, *, seed: int = 0, batch_size: int = 24) -> xr.DataTree:
@@ -154,13 +156,17 @@ def _layers(trace: Any, branch: str) -> dict[str, xr.DataArray]:
 class _Task:
     """One attribute's samples, labels, groups, controls and permutations."""
 
-    def __init__(self, rows: np.ndarray, labels: np.ndarray, groups: np.ndarray, sets: np.ndarray, by: str) -> None:
-        self.rows, self.labels, self.groups, self.sets, self.by = rows, labels, groups, sets, by
+    def __init__(
+        self, rows: np.ndarray, labels: np.ndarray, groups: np.ndarray, units: Any, sets: np.ndarray, by: str
+    ) -> None:
+        self.rows, self.labels, self.groups, self.units, self.sets, self.by = rows, labels, groups, units, sets, by
         self.classes = scored(labels, groups)
         self.usable = len(self.classes) > 1 and len(np.unique(groups)) > 1
 
     @classmethod
-    def of(cls, trace: Any, name: str, given: xr.DataArray, by: str, permutations: int, seed: int) -> _Task:
+    def of(
+        cls, trace: Any, name: str, given: xr.DataArray, by: str, crossed: bool, permutations: int, seed: int
+    ) -> _Task:
         given = given.transpose("prompt", "seed")
         for dim in ("prompt", "seed"):
             if not np.array_equal(given[dim].values, trace[dim].values):
@@ -176,14 +182,15 @@ class _Task:
         if len(np.unique(groups)) > 1:
             orders = stats.group_permutations(groups, permutations, seed)
             sets += [control_labels(labels, others, seed), *(labels[order] for order in orders)]
-        return cls(rows, labels, groups, np.stack(sets), by)
+        units = others if crossed and len(np.unique(others)) > 1 else None
+        return cls(rows, labels, groups, units, np.stack(sets), by)
 
     def cell(self, values: xr.DataArray, step: int, folds: int, level: float, seed: int) -> dict[str, Any]:
         """All numbers of one layer and step, empty where there is nothing to read."""
         x = self._features(values, step)
         if x is None:
             return {}
-        read = read_out(x, self.sets, self.groups, folds=folds, seed=seed)
+        read = self._read(x, self.sets, folds, seed)
         task, control = (self._interval(i, read, level) for i in (0, 1))
         selectivity = self._interval(0, read, level, less=1)
         null = [balanced_accuracy(y, r, self.classes) for y, r in zip(self.sets[2:], read[2:], strict=True)]
@@ -193,8 +200,10 @@ class _Task:
         x = self._features(values, step)
         if x is None:
             return np.nan
-        return balanced_accuracy(self.labels, read_out(x, self.sets[:1], self.groups, folds=folds, seed=seed)[0],
-                                 self.classes)  # fmt: skip
+        return balanced_accuracy(self.labels, self._read(x, self.sets[:1], folds, seed)[0], self.classes)
+
+    def _read(self, x: np.ndarray, sets: np.ndarray, folds: int, seed: int) -> np.ndarray:
+        return read_out(x, sets, self.groups, units=self.units, folds=folds, seed=seed)
 
     def _features(self, values: xr.DataArray, step: int) -> np.ndarray | None:
         if not self.usable:

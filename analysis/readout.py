@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xhat.analysis.kept import read_or_make
 from xhat.analysis.probe_curves import decided, final_labels, probe_curves, untrained_trace
 from xhat.hooks.trace import trace
 from xhat.probes.features import JudgeSpace
@@ -33,11 +34,14 @@ def measure_readout(
         traced = trace(
             pipe, prompts, seeds=seeds, hooks=hooks, store=out / "traces" / f"{name}.zarr", batch_size=batch_size
         )
-        untrained = untrained_trace(pipe, traced, batch_size=batch_size)
-        print(f"{name}: probes of {traced.sizes['step']} steps", flush=True)
-        curves[name] = probe_curves(traced, final_labels(traced, space), untrained=untrained, progress=True)
-        (out / "curves").mkdir(exist_ok=True)
-        curves[name].to_netcdf(out / "curves" / f"{name}.nc", engine="h5netcdf")
+
+        def probed(name: str = name, pipe: Any = pipe, traced: Any = traced) -> xr.Dataset:
+            print(f"{name}: probes of {traced.sizes['step']} steps", flush=True)
+            untrained = untrained_trace(pipe, traced, batch_size=batch_size)
+            return probe_curves(traced, final_labels(traced, space), untrained=untrained, progress=True)
+
+        key = {"trace": traced.attrs["checksum"], **space.attrs, "folds": "prompts × seeds"}
+        curves[name] = read_or_make(out / "curves", name, key, probed)
     return decided(curves, layer)
 
 
@@ -55,16 +59,18 @@ def statement(found: xr.Dataset) -> list[str]:
 
 
 def _beside(found: xr.Dataset) -> list[str]:
-    """What the control task and the untrained networks leave of the accuracies, per model."""
+    """What an untrained network leaves of the accuracies, and whether the control task is at chance, per model."""
     lines = []
     for model in found["model"].values:
         of = found.sel(model=model)
-        task, control, fresh = (float(of[name].mean()) for name in ("task", "control", "untrained"))
-        more = [
-            f"{text} {value:.2f}" for text, value in (("the control task", control), ("an untrained network", fresh))
-        ]
-        line = f"{model}, layer {found.attrs['layer']}: mean accuracy {task:.2f} beside {' and '.join(more)}"
-        if task <= max(control, fresh):
-            line += ": not above them, so that what is read may be the noise that seeds share, and not what it knows"
+        task, control, fresh, chance = (
+            float(of[name].mean()) for name in ("task", "control", "untrained", "chance")
+        )
+        line = (
+            f"{model}, layer {found.attrs['layer']}: mean accuracy {task:.2f} beside an untrained network's {fresh:.2f}"
+            f" and chance {chance:.2f}; control task {control:.2f}"
+        )
+        if task <= fresh:
+            line += ": not above the untrained network, so that training has not made it easier to read"
         lines.append(f"{line}.")
     return lines

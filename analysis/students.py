@@ -96,10 +96,10 @@ def _diagonal(array: xr.DataArray) -> np.ndarray:
 
 
 def said(found: xr.Dataset) -> str:
-    """Where the students' representations leave the base's, in sentences with their numbers."""
+    """Where the students' representations leave the base's, in sentences with their numbers: a paragraph a student."""
     students = [n for n in found["network"].values.tolist() if n not in (FEW, UNTRAINED)]
     inside = found.sel(layer=[name for name in found["layer"].values if name != X_T])
-    return " ".join(_said_of(inside, name) for name in students) + " " + _said_of_baselines(found, inside)
+    return "\n\n".join([*(_said_of(inside, name) for name in students), _said_of_baselines(found, inside)])
 
 
 def _said_of(inside: xr.Dataset, name: str) -> str:

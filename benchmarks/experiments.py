@@ -14,11 +14,13 @@ import sys
 from pathlib import Path
 
 from xhat.figures.data import SHIPPED
-from xhat.zoo.pairs import embedded
+from xhat.zoo.pairs import embedded, load_pair
 
 SHOWN = "turbo"  # of the students, the one that collapses most: its figures are the shipped ones
 RUNS, PAGE = Path("runs/experiments"), Path(__file__).parents[1] / "docs" / "results.md"
 SAID = "said.txt"
+OF_EACH = ("measured", "controls", "swap_matrix")  # of every student: the paper's tables are made of them
+GRID = ["demo/base", *(f"demo/{name}" for name in ("dmd", "turbo")), "--slider", "square"]
 TRANSFER = ["transfer", "--seeds", "4", "--scales", "-1", "-0.5", "0", "0.5", "1"]  # effects level off before 1
 HEAD = """# What the embedded family shows
 
@@ -35,9 +37,12 @@ def experiments() -> dict[str, tuple[str, list[str]]]:
         "demo": ("Base, student and hybrid", ["demo"]),
         "similarity": ("Are the representations the same?", ["similarity"]),
         "transfer": ("Does control survive distillation?", TRANSFER),
+        "slider": ("A slider across models", ["slider", "apply", *GRID]),
         "readout": ("When is an attribute decided?", ["readout"]),
         "patch": ("The base's activations of step one in the student", ["patch"]),
     }
+    for name in (name for name in students if name != load_pair("demo").chosen):  # that one is "demo" itself
+        found[f"demo-{name}"] = (f"Base, student and hybrid. Student {name}", ["demo", "--pair", f"demo/{name}"])
     for name in students:
         found[f"swaps-{name}"] = (f"Which step decides? Student {name}", ["swaps", "--pair", f"demo/{name}"])
     for name in students:
@@ -70,17 +75,20 @@ def ship() -> None:
             continue
         parts.append(f"## {title}\n\n`xhat {' '.join(arguments)}`\n\n```text\n{_told(said.read_text())}\n```\n")
         for file in sorted((RUNS / name / "data").glob("*.nc")):
-            if file.name not in taken:
-                taken.add(file.name)
+            as_name = file.name
+            if as_name in taken and file.stem in OF_EACH:
+                as_name = f"{file.stem}_{name.split('-')[-1]}.nc"
+            if as_name not in taken:
+                taken.add(as_name)
                 SHIPPED.mkdir(exist_ok=True)
-                shutil.copy(file, SHIPPED / file.name)
+                shutil.copy(file, SHIPPED / as_name)
     PAGE.write_text("\n".join(parts))
 
 
 def _told(text: str) -> str:
     """What was found, without the announcements before it and the file names after it."""
     lines = [line.rstrip() for line in text.splitlines()]
-    kept = [line for line in lines if not line.startswith(("report:", "figures", "results:", "policy:", str(RUNS)))]
+    kept = [line for line in lines if not line.startswith(("report:", "grid:", "figures", "results:", "policy:", str(RUNS)))]
     while kept and not kept[-1]:
         kept.pop()
     start = kept.index("") + 1 if "" in kept else 0

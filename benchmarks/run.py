@@ -16,7 +16,7 @@ from pathlib import Path
 from table import RESULTS
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("tracing", "sampling", "memory", "storage", "similarity")
+BENCHMARKS = ("tracing", "sampling", "hybrid", "memory", "storage", "similarity")
 HEAD = """# Benchmarks
 
 Made by `python benchmarks/run.py`, which runs each script and joins their tables; no number is typed in. Peers run in

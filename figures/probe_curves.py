@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 TITLE = "When an attribute is decided"
 CAPTION = (
-    "Balanced accuracy at which a linear probe reads an attribute of the final picture, on prompts it was not fitted "
-    "to. Line and band: at one layer, with a jackknife over prompts. Dashed: from x̂₀. Dotted: from the network's input "
-    "x_t. Dash-dotted: control task, a label of the seed. Grey: chance."
+    "Balanced accuracy at which a linear probe reads an attribute of the final picture, on prompts and seeds it was "
+    "not fitted to. Line and band: at one layer, with a jackknife over prompts. Dashed: from x̂₀. Dotted: from the "
+    "network's input x_t. Dash-dotted: from the layer of an untrained network. Grey: chance."
 )
 COLUMNS = 4
 
@@ -25,8 +25,8 @@ COLUMNS = 4
 def draw(data: xr.Dataset) -> Figure:
     """``data``: of :func:`xhat.analysis.probe_curves.decided`. A panel an attribute, a colour a model.
 
-    Line with band: the layer. Dashed: x̂₀. Dotted: x_t, which the network is given. Dash-dotted: the control task, what
-    the noise of a seed alone gives away. Thin grey: chance. Noise falls from left to right.
+    Line with band: the layer. Dashed: x̂₀. Dotted: x_t, which the network is given. Dash-dotted, where it was probed:
+    the layer of an untrained network. Thin grey: chance. Noise falls from left to right.
     """
     names = [n for n in data["attribute"].values if np.isfinite(data["task"].sel(attribute=n)).any()]
     if not names:
@@ -49,7 +49,7 @@ def draw(data: xr.Dataset) -> Figure:
     axes[0, 0].set(ylim=(0, 1.04), xlabel="")
     figure.supxlabel("noise level σ", fontsize=8)
     figure.supylabel("balanced accuracy", fontsize=8)
-    _legend(figure, [str(m) for m in data["model"].values], str(data.attrs.get("layer", "")))
+    _legend(figure, data)
     return figure
 
 
@@ -57,14 +57,15 @@ def _curves(axis: Axes, own: xr.Dataset, model: str) -> None:
     sigma, own_colour = own["sigma"].values, colour(model)
     axis.plot(sigma, own["task"], marker=marker(model), ms=2.5, lw=1.2, color=own_colour)
     axis.fill_between(sigma, own["task_low"], own["task_high"], color=own_colour, alpha=0.18, lw=0)
-    for key, style in (("x0", "--"), ("x_t", ":"), ("control", "-.")):
+    for key, style in (("x0", "--"), ("x_t", ":"), *((("untrained", "-."),) if "untrained" in own else ())):
         axis.plot(sigma, own[key], style, lw=0.8, color=own_colour)
 
 
-def _legend(figure: Figure, models: list[str], layer: str) -> None:
+def _legend(figure: Figure, data: xr.Dataset) -> None:
     from matplotlib.lines import Line2D
 
+    models, layer = [str(m) for m in data["model"].values], str(data.attrs.get("layer", ""))
     handles = [Line2D([], [], color=colour(m), marker=marker(m), ms=3, lw=2, label=label(m)) for m in models]
-    kinds = (("-", f"layer {layer}"), ("--", "x̂₀"), (":", "x_t"), ("-.", "control"))
+    kinds = [("-", f"layer {layer}"), ("--", "x̂₀"), (":", "x_t")] + [("-.", "untrained")] * ("untrained" in data)
     handles += [Line2D([], [], color="0.3", ls=style, lw=1, label=text) for style, text in kinds]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=1.8, columnspacing=1.0)

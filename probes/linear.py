@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 
 
-def read_out(x: Any, labels: Sequence[Any] | np.ndarray, groups: Any, *, folds: int = 5, seed: int = 0) -> np.ndarray:
-    """Labels that linear probes read from ``x``, each sample by a probe that saw nothing of its group.
+def read_out(
+    x: Any, labels: Sequence[Any] | np.ndarray, groups: Any, *, units: Any = None, folds: int = 5, seed: int = 0
+) -> np.ndarray:
+    """Labels that linear probes read from ``x``, each sample by a probe that saw nothing of its group and its unit.
 
     argmax_k of μₖᵀS⁻¹x − ½·μₖᵀS⁻¹μₖ, on features standardised by the training part. ``x``: (n, d) or (n, …),
-    flattened. ``labels``: (sets, n) of integers. ``groups``: (n,). Returns (sets, n). Raises ValueError for shapes
-    that do not fit, values that are not finite, and fewer than two groups.
+    flattened. ``labels``: (sets, n) of integers. ``groups``: (n,). ``units``: (n,), what comes back in every group, as
+    a seed under every prompt: samples of one half of the units are read by probes of the other half; None: all train.
+    Returns (sets, n). Raises ValueError for shapes that do not fit, values that are not finite, fewer than two groups,
+    and a fold whose other groups and units never meet.
 
     >>> x = np.repeat(np.eye(3), 4, axis=0)
     >>> y = np.repeat([0, 1, 2], 4)
@@ -30,7 +34,7 @@ def read_out(x: Any, labels: Sequence[Any] | np.ndarray, groups: Any, *, folds: 
 
     x, labels, groups = _checked(x, labels, groups)
     found = np.empty(labels.shape, dtype=labels.dtype)
-    for train, test in _folds(groups, folds, seed):
+    for train, test in _folds(groups, units, folds, seed):
         scaler = StandardScaler().fit(x[train])  # of the training part alone
         given, asked = _rotated(scaler.transform(x[train]), scaler.transform(x[test]))
         inverse = _inverse(given)
@@ -43,7 +47,8 @@ def control_labels(labels: Any, units: Any, seed: int = 0) -> np.ndarray:
     """Labels of a control task: one drawn for each unit, by the frequencies of ``labels``, whatever the features are.
 
     A probe that does well on them reads which unit a sample is of. Across folds of prompts the unit is the seed: the
-    same noise comes back under every prompt, and a label that goes with the noise needs no picture to be read.
+    same noise comes back under every prompt, and a label that goes with the noise needs no picture to be read. Folds
+    that keep units apart too leave it at chance.
     Source: Hewitt & Liang 2019, arXiv 1909.03368, section 2. ``labels``, ``units``: (n,).
 
     >>> bool(np.ptp(control_labels([0, 1, 1, 0], ["a", "a", "b", "b"]).reshape(2, 2), axis=1).any())
@@ -97,11 +102,25 @@ def _nearest(x: np.ndarray, labels: np.ndarray, asked: np.ndarray, inverse: np.n
     return classes[(asked @ weights.T - (weights * means).sum(1) / 2).argmax(1)]
 
 
-def _folds(groups: np.ndarray, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _folds(groups: np.ndarray, units: Any, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(train, test): groups in ``folds`` parts, crossed with the halves of the units."""
     from sklearn.model_selection import GroupKFold
 
-    count = min(folds, len(np.unique(groups)))
-    return GroupKFold(count, shuffle=True, random_state=seed).split(groups, groups=groups)
+    def parts(of: np.ndarray, count: int) -> list[np.ndarray]:
+        split = GroupKFold(min(count, len(np.unique(of))), shuffle=True, random_state=seed)
+        return [test for _, test in split.split(of, groups=of)]
+
+    everyone = np.arange(len(groups))
+    halves = [everyone] if units is None or len(np.unique(units)) < 2 else parts(np.asarray(units), 2)
+    for part in parts(groups, folds):
+        for half in halves:
+            test = np.intersect1d(part, half)
+            others = [half] if len(halves) > 1 else []
+            train = np.setdiff1d(everyone, np.concatenate([part, *others]))
+            if not len(train):
+                raise ValueError("no sample is of other groups and other units than those of a fold: leave out `units`")
+            if len(test):
+                yield train, test
 
 
 def _checked(x: Any, labels: Any, groups: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

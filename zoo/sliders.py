@@ -47,6 +47,7 @@ SLIDERS: dict[str, Attribute] = {
     "happy": _critter("a happy critter", "a sad critter", "mood", "happy", "sad"),
     "big": Attribute("a planet", "a big planet", "a small planet", "planet", "size", "big", "small"),
     "ring": Attribute("a planet", "a planet with a ring", "a planet with no ring", "planet", "ring", "a", "no"),
+    "red": Attribute("a planet", "a red planet", "a blue planet", "planet", "colour", "red", "blue"),
     "palm": Attribute("a plant", "a palm", "a cactus", "plant", "plant", "palm", "cactus"),
 }  # fmt: skip
 """name → what it turns. Chosen by whether the base follows the two captions, not by how the slider came out."""

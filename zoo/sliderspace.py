@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,21 @@ from xhat.hooks.describe import checksum, fingerprint
 from xhat.hooks.rehearse import with_defaults
 from xhat.hooks.taps import quiet
 from xhat.zoo.inputs import States, condition, network_of, pred_x0, predict, states
+from xhat.zoo.judge import load_judge
 from xhat.zoo.latents import to_images
 from xhat.zoo.lora import set_scales
 from xhat.zoo.lora_train import TRAINING, train_lora
+from xhat.zoo.pairs import DEMO, load_model
 from xhat.zoo.slider import LAYERS, RANK, RATE, STEPS
+from xhat.zoo.sliders import SHIPPED, made
 
 Features = Callable[[torch.Tensor], torch.Tensor]
 """Pictures (n, 3, h, w) in [0, 1] → features (n, d), differentiable: the judge, CLIP's picture encoder, …"""
 
 OBJECTIVE = "sliderspace direction"
 SAMPLES, BATCH, SEEDS = 48, 4, 4
+DISCOVERED = {"a critter": 3}
+"""prompt → number of its main directions, in the judge's embedding, whose sliders come with the family."""
 
 
 @dataclass(frozen=True)
@@ -111,3 +117,31 @@ def train_direction(
         settings |= {"layers": layers, "rate": rate, "batch": batch_size, "seeds": seeds, "seed": seed}
         run = run / checksum(settings | {"weights": fingerprint(pipe)})[:12]
     return train_lora(pipe, loss, rank=rank, layers=layers, steps=steps, rate=rate, seed=seed, run=run)
+
+
+def train_directions(runs: Path, steps: int = STEPS, seed: int = 0) -> None:
+    """Train the sliders of ``DISCOVERED`` on the embedded base, into the family's weights: ``critter-1`` and on.
+
+    Their files hold the axis, the mean and the spread of the samples along it, in the judge's embedding.
+    """
+    base, judge = load_model(f"{DEMO}/base"), load_judge()
+    for prompt, count in DISCOVERED.items():
+        found = directions(base, prompt, judge, count, seed=seed)
+        for i in range(count):
+            written: dict[str, Any] = {
+                "objective": OBJECTIVE, "model": f"{DEMO}/base", "weights": fingerprint(base), "xhat": version("xhat"),
+                "target": prompt, "space": "judge", "axis": _rounded(found.axes[i]), "mean": _rounded(found.mean),
+                "spread": round(float(found.spread[i]), 6), "share": round(float(found.share[i]), 4),
+                "samples": SAMPLES, "rank": RANK, "layers": LAYERS, "steps": steps, "rate": RATE, "batch_size": BATCH,
+                "seeds": SEEDS, "seed": seed,
+            }  # fmt: skip
+            name = f"{prompt.split()[-1]}-{i + 1}"
+
+            def make(i: int = i, found: Directions = found, name: str = name) -> dict[str, torch.Tensor]:
+                return train_direction(base, found, i, judge, steps=steps, seed=seed, run=runs / "sliders" / name)
+
+            made(SHIPPED / f"{name}.safetensors", written, make)
+
+
+def _rounded(x: torch.Tensor) -> list[float]:
+    return [round(float(v), 6) for v in x]

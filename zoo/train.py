@@ -22,6 +22,7 @@ TRAINERS = {
     ),
     "judge": ("xhat.zoo.judge", "train_judge", "the attribute judge; needs the vae"),
     "sliders": ("xhat.zoo.sliders", "train_sliders", "sliders on the base, and some on dmd; needs both"),
+    "directions": ("xhat.zoo.sliderspace", "train_directions", "sliders of the base's own directions; needs the base"),
     "styles": ("xhat.zoo.custom", "train_styles", "LoRAs of the styles kept out; needs the base"),
 }
 

@@ -73,6 +73,15 @@ def test_the_control_is_a_label_of_each_unit():
     assert accuracy(x, y, groups) < 0.5
 
 
+def test_no_sample_is_read_by_a_probe_that_saw_its_group_or_its_unit():
+    """A label of group and unit together: every other sample of either would give it away, and none may."""
+    groups, seeds = np.divmod(np.arange(48), 8)
+    for test in range(48):
+        y = np.zeros(48, dtype=int)
+        y[(groups == groups[test]) | (seeds == seeds[test])] = 1  # one class is all that shares something with it
+        assert read_out(np.eye(48)[:, ::-1] + y[:, None], [y], groups, units=seeds)[0, test] == 0
+
+
 def test_balanced_accuracy_is_that_of_scikit_learn():
     from sklearn.metrics import balanced_accuracy_score
 
@@ -133,10 +142,12 @@ def test_curves_say_from_when_a_label_is_there():
     assert found.attrs["unit"] == "prompt"
 
 
-def test_shared_noise_is_seen_by_the_control():
+def test_shared_noise_is_seen_by_the_control_unless_folds_cross_the_seeds():
     tree, labels = made_trace(noise_shared=4.0)
-    found = probe_curves(tree, {"colour": labels}, permutations=1).sel(layer="a", attribute="colour")
-    assert (found["control"] > 0.8).all()
+    grouped = probe_curves(tree, {"colour": labels}, permutations=1, crossed=False).sel(layer="a", attribute="colour")
+    crossed = probe_curves(tree, {"colour": labels}, permutations=1).sel(layer="a", attribute="colour")
+    assert (grouped["control"] > 0.8).all()
+    assert (crossed["control"] < 0.6).all() and (crossed["task"][1:] > 0.8).all()
 
 
 def test_by_seed_needs_no_second_prompt():

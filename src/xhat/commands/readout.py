@@ -23,6 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    import json
+
     from xhat.analysis.readout import ATTRIBUTES_SHOWN, measure_readout, statement
     from xhat.figures.data import save_data
     from xhat.figures.registry import redraw
@@ -36,4 +38,9 @@ def run(args: argparse.Namespace) -> None:
     shown = [n for n in ATTRIBUTES_SHOWN if n in found["attribute"].values]
     save_data(found.sel(attribute=shown).assign_attrs(student=pair.chosen), args.out, "probe_curves")
     redraw(["probe_curves"], run=args.out, out=args.out / "figures")
-    print("\n".join(["", *statement(found), f"\nfigures: {args.out / 'figures'}"]))
+    lines = statement(found)
+    results = {"student": pair.chosen, "prompts": chosen, "seeds": list(args.seeds), "sentences": lines}
+    levels = found["decided_sigma"].to_pandas()  # model × attribute; NaN where it is never decided
+    results["decided_sigma"] = levels.astype(object).where(levels.notna(), None).to_dict("index")
+    (args.out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    print("\n".join(["", *lines, f"\nfigures: {args.out / 'figures'}", f"results: {args.out / 'results.json'}"]))

@@ -26,7 +26,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         "at scale -1 the other way. A stopped training goes on when the same command is run again."
     )
     parser.add_argument("model", metavar="MODEL", nargs="?", help=_MODEL)
-    parser.add_argument("--all", action="store_true", help="retrain the sliders and styles of the embedded family")
+    parser.add_argument("--all", action="store_true", help="retrain the sliders, directions and styles of the embedded family")
     parser.add_argument("--target", nargs="+", metavar="P", help='what the slider is for: "a critter"')
     parser.add_argument("--positive", nargs="+", metavar="P", help='where scale 1 leads: "a critter with horns"')
     parser.add_argument("--negative", nargs="+", metavar="P", help='where scale -1 leads: "a critter with no horns"')
@@ -84,6 +84,7 @@ def train_all(args: argparse.Namespace) -> None:
     """Retrain what ships with the family, at the settings of its tables."""
     from xhat.zoo.custom import train_styles
     from xhat.zoo.sliders import train_sliders
+    from xhat.zoo.sliderspace import train_directions
 
     own = [name for name in ("model", "target", "positive", "negative", "rank", "eta", "layers", "steps")
            if getattr(args, name) is not None]  # fmt: skip
@@ -91,6 +92,7 @@ def train_all(args: argparse.Namespace) -> None:
         raise ValueError(f"--all trains what ships with the family, at its own settings: leave out {', '.join(own)}")
     runs = Path("runs/zoo")
     train_sliders(runs, seed=args.seed)
+    train_directions(runs, seed=args.seed)
     train_styles(runs, seed=args.seed)
 
 
