@@ -63,6 +63,7 @@ class Record:
 
     steps: list[Step] = field(default_factory=list)
     final: torch.Tensor | None = None
+    shelves: dict[int, torch.Tensor] = field(default_factory=dict)  # (step, …) of the first firings, by selection
     random: bool = False  # whether any step drew noise
     cond_first: bool = False  # whether the conditional half of a batch comes first, as in few pipelines
     lost: bool = False  # whether some noise could not be told
@@ -114,33 +115,54 @@ class Record:
         for i, selection in enumerate(selections):
             fired = [s.firings.get(i, []) for s in self.steps]
             if any(fired):
-                found[selection.name] = _assemble(selection, fired, self.rows, self.cond_first)
+                shelf = self.shelves.get(i)
+                found[selection.name] = _assemble(selection, fired, shelf, self.rows, self.cond_first)
         return found
 
     def unfired(self, selections: Sequence[Selection]) -> list[str]:
         return [s.name for i, s in enumerate(selections) if not any(i in step.firings for step in self.steps)]
 
 
-def _assemble(selection: Selection, fired: list[list[Firing]], rows: int, cond_first: bool) -> Reading:
+def _assemble(
+    selection: Selection, fired: list[list[Firing]], shelf: torch.Tensor | None, rows: int, cond_first: bool
+) -> Reading:
     branches = _branches(selection.name, fired, rows, cond_first)
     sample = next(f for f in fired if f)[0].value
-    absent = np.ones((len(fired), len(branches)), bool)
-    data = np.empty((rows, *absent.shape, *sample.shape[1:]), numpy_dtype(sample))
-    for step, firings in enumerate(fired):
-        count = _count(firings, rows)  # what runs alone is the conditional one
-        at = branches.index("cond") if count == 1 and "cond" in branches else len(branches) - count
-        for firing in firings:
-            parts = as_numpy(firing.value).reshape(-1, rows, *sample.shape[1:])
-            at = branches.index(firing.branch) if firing.branch in branches else at
-            data[:, step, at : at + len(parts)] = parts.swapaxes(0, 1)
-            absent[step, at : at + len(parts)] = False
-            at += len(parts)
-    if absent.any():
-        data[:, absent] = np.nan
+    shape = (len(fired), len(branches), rows, *sample.shape[1:])
+    if shelf is not None and _filled(shelf, fired) and len(sample) == len(branches) * rows:
+        data, absent = as_numpy(shelf).reshape(shape), np.zeros(shape[:2], bool)
+    else:
+        data, absent = _put_together(fired, branches, shape)
+    data = np.moveaxis(data, 2, 0)  # a view: nothing is copied until it is written
     dims = ("sample", "step", "branch", *reading_dims(selection, sample.ndim))
     if branches == ("cond",):
         return Reading(Array((*dims[:2], *dims[3:]), data[:, :, 0]), (), absent[:, 0])
     return Reading(Array(dims, data), branches, absent)
+
+
+def _filled(shelf: torch.Tensor, fired: list[list[Firing]]) -> bool:
+    """Whether every step has the one firing that is on the shelf."""
+    return len(shelf) == len(fired) and all(len(f) == 1 and f[0].value.shape == shelf.shape[1:] for f in fired)
+
+
+def _put_together(
+    fired: list[list[Firing]], branches: tuple[str, ...], shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Firings as (step, branch, sample, …), NaN where a branch did not run, and (step, branch) where that is."""
+    rows, absent = shape[2], np.ones(shape[:2], bool)
+    data = np.empty(shape, numpy_dtype(next(f for f in fired if f)[0].value))
+    for step, firings in enumerate(fired):
+        count = _count(firings, rows)  # what runs alone is the conditional one
+        at = branches.index("cond") if count == 1 and "cond" in branches else len(branches) - count
+        for firing in firings:
+            parts = as_numpy(firing.value).reshape(-1, *shape[2:])
+            at = branches.index(firing.branch) if firing.branch in branches else at
+            data[step, at : at + len(parts)] = parts
+            absent[step, at : at + len(parts)] = False
+            at += len(parts)
+    if absent.any():
+        data[absent] = np.nan
+    return data, absent
 
 
 def reading_dims(selection: Selection, ndim: int) -> tuple[str, ...]:

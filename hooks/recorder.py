@@ -86,7 +86,19 @@ class Recorder:
         self._fresh()
 
     def _fire(self, i: int, value: torch.Tensor) -> None:
-        self._pending.setdefault(i, []).append(Firing(self._copies(value), self._branch))
+        fired = self._pending.setdefault(i, [])
+        place = None if fired else self._place(i, value)
+        fired.append(Firing(self._copies(value, place), self._branch))
+
+    def _place(self, i: int, value: torch.Tensor) -> torch.Tensor | None:
+        """Where a point's first reading of a step goes: side by side with those of the other steps, so that nothing is
+        copied twice. None where the schedule is longer than it said, or the shape is another."""
+        step, shelves = len(self._record.steps), self._record.shelves
+        if step == 0 and i not in shelves:
+            count = len(getattr(self.pipe.scheduler, "timesteps", ()))
+            shelves[i] = self._copies.room((count, *value.shape), value)
+        shelf = shelves[i] if i in shelves else None
+        return shelf[step] if shelf is not None and step < len(shelf) and shelf.shape[1:] == value.shape else None
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         output, timestep, x_t = _arguments(args, kwargs)
@@ -169,16 +181,20 @@ class Copies:
     def __init__(self) -> None:
         self._streams: dict[torch.device, Any] = {}
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def room(self, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+        """Host memory of that shape, to copy into."""
+        return torch.empty(shape, dtype=like.dtype, pin_memory=like.device.type == "cuda")
+
+    def __call__(self, x: torch.Tensor, host: torch.Tensor | None = None) -> torch.Tensor:
         x = x.detach()
+        host = self.room(tuple(x.shape), x) if host is None else host
         if x.device.type != "cuda":
-            return x.to("cpu", copy=True)
+            return host.copy_(x)
         x = x.clone()
         if x.device not in self._streams:
             self._streams[x.device] = torch.cuda.Stream(x.device)
         stream = self._streams[x.device]
         stream.wait_stream(torch.cuda.current_stream(x.device))
-        host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
         with torch.cuda.stream(stream):
             host.copy_(x, non_blocking=True)
         x.record_stream(stream)  # its memory is not given to another tensor before it was copied

@@ -70,9 +70,13 @@ def _tree_of_records(records: list[Record], selections: Sequence[Selection], con
         if shapes[0] != shapes[1] or not np.array_equal(record.schedule["timestep"], records[0].schedule["timestep"]):
             raise ValueError("the calls differ in schedule or shape: use a Tracer for each")
     schema = schema_of(first, branches, selections, records[0].schedule, attributes(config, records[0].space))
-    joined = {k: (np.concatenate([arrays[k].data for arrays, _ in batches]), a.dims) for k, a in first.items()}
+    joined = {k: (_joined([arrays[k].data for arrays, _ in batches]), a.dims) for k, a in first.items()}
     count = sum(r.rows for r in records)
     return tree_of(schema, joined, {"sample": np.arange(count)})
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _arrays(record: Record, selections: Sequence[Selection]) -> tuple[dict[str, Array], dict[str, tuple[str, ...]]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class Attribute:
     """An attribute that a slider turns, in the words of the captions and in those of the judge.
 
     ``kind`` and ``attribute`` name the judge's head, ``up`` and ``down`` the values that a positive and a negative
-    scale lead to (:mod:`xhat.zoo.attributes`).
+    scale lead to (:mod:`xhat.zoo.attributes`). ``training``: settings other than the usual.
     """
 
     target: str
@@ -35,6 +35,7 @@ class Attribute:
     attribute: str
     up: str
     down: str
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _critter(positive: str, negative: str, attribute: str, up: str, down: str) -> Attribute:
@@ -47,7 +48,8 @@ SLIDERS: dict[str, Attribute] = {
     "happy": _critter("a happy critter", "a sad critter", "mood", "happy", "sad"),
     "big": Attribute("a planet", "a big planet", "a small planet", "planet", "size", "big", "small"),
     "ring": Attribute("a planet", "a planet with a ring", "a planet with no ring", "planet", "ring", "a", "no"),
-    "red": Attribute("a planet", "a red planet", "a blue planet", "planet", "colour", "red", "blue"),
+    "red": Attribute("a planet", "a red planet", "a blue planet", "planet", "colour", "red", "blue",
+                     {"eta": 0.5, "steps": 100}),  # of seven colours in a row: a whole η goes past red
     "palm": Attribute("a plant", "a palm", "a cactus", "plant", "plant", "palm", "cactus"),
 }  # fmt: skip
 """name → what it turns. Chosen by whether the base follows the two captions, not by how the slider came out."""
@@ -103,23 +105,21 @@ def _parsed(value: str) -> Any:
         return value
 
 
-def train_sliders(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu") -> None:
+def train_sliders(runs: Path, seed: int = 0, device: str = "cpu") -> None:
     """Train every slider of the table on the base, and some on the student ``dmd``, into the family's weights."""
     base = load_model(f"{DEMO}/base")
     for name in SLIDERS:
-        train_one(base, "base", name, runs, steps, seed, device)
+        train_one(base, "base", name, runs, seed, device)
     student = load_model(f"{DEMO}/dmd")
     for name in ON_STUDENT:
-        train_one(student, "dmd", name, runs, steps, seed, device)
+        train_one(student, "dmd", name, runs, seed, device)
 
 
-def train_one(
-    pipe: Any, model: str, name: str, runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu"
-) -> Path:
+def train_one(pipe: Any, model: str, name: str, runs: Path, seed: int = 0, device: str = "cpu") -> Path:
     """Train one slider of the table and write it where the shipped ones are."""
     attribute, label = SLIDERS[name], name if model == "base" else f"{name}@{model}"
     prompts = (attribute.target, attribute.positive, attribute.negative)
-    settings: dict[str, Any] = {"steps": steps, "seed": seed}
+    settings: dict[str, Any] = {"steps": STEPS, "seed": seed} | dict(attribute.training)
     written = slider_notes(pipe, f"{DEMO}/{model}", *prompts, **settings) | {
         "kind": attribute.kind, "attribute": attribute.attribute, "up": attribute.up, "down": attribute.down,
     }  # fmt: skip
