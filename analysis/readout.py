@@ -63,9 +63,7 @@ def _beside(found: xr.Dataset) -> list[str]:
     lines = []
     for model in found["model"].values:
         of = found.sel(model=model)
-        task, control, fresh, chance = (
-            float(of[name].mean()) for name in ("task", "control", "untrained", "chance")
-        )
+        task, control, fresh, chance = (float(of[name].mean()) for name in ("task", "control", "untrained", "chance"))
         line = (
             f"{model}, layer {found.attrs['layer']}: mean accuracy {task:.2f} beside an untrained network's {fresh:.2f}"
             f" and chance {chance:.2f}; control task {control:.2f}"

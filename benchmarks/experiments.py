@@ -88,7 +88,9 @@ def ship() -> None:
 def _told(text: str) -> str:
     """What was found, without the announcements before it and the file names after it."""
     lines = [line.rstrip() for line in text.splitlines()]
-    kept = [line for line in lines if not line.startswith(("report:", "grid:", "figures", "results:", "policy:", str(RUNS)))]
+    kept = [
+        line for line in lines if not line.startswith(("report:", "grid:", "figures", "results:", "policy:", str(RUNS)))
+    ]
     while kept and not kept[-1]:
         kept.pop()
     start = kept.index("") + 1 if "" in kept else 0

@@ -141,7 +141,9 @@ def card(name: str, folder: Path, merit: Merit, base: Merit, real: Merit, settin
             lines.append(f"| {text.split(' (')[0]}, less the base's | {_text(less, '+')} |")
     else:
         for key, text in LABELS.items():
-            lines.append(f"| {text.split(' (')[0]}, real pictures | {_text(stats.bootstrap_mean(getattr(real, key)))} |")
+            lines.append(
+                f"| {text.split(' (')[0]}, real pictures | {_text(stats.bootstrap_mean(getattr(real, key)))} |"
+            )
     rows = "\n".join(lines)
     return f"""# demo/{name}
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from table import Row, arguments, publish
+from table import Row, arguments, publish, ratio, side_by_side
 
 from xhat.analysis.similarity import cka, cka_matrix
 
@@ -106,34 +106,35 @@ def one_by_one() -> dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], float
 
 
 def compare(layers: int, steps: int, n: int, p: int, device: str, repeats: int, sample: int) -> list[Row]:
-    """Agreement, then times, of everything that is installed."""
+    """Agreement, then times, of everything that is installed: whole maps in turns, then cells on some of them."""
     count = layers * steps
     xs = representations(count, n, p, device)
-    subset = np.random.default_rng(0).integers(0, count, size=(sample, 2))
-    exact = cka_matrix(list(xs[:20].double()))
-    rows: list[Row] = []
+    exact, worst = cka_matrix(list(xs[:20].double())), {}
     for name, call in all_pairs().items():
-        worst = error(name, call(xs[:20]), exact)
-        if worst > 1e-3:
-            raise SystemExit(f"{name} gives other numbers, off by {worst}: times are not compared")
-        _, seconds = timed(lambda call=call: call(xs), repeats, device)  # type: ignore[misc]
-        rows.append(say(what=name, cells=count**2, seconds=seconds, largest_error=worst))
+        worst[name] = agreed(name, error(name, call(xs[:20]), exact))
+    maps = {name: lambda call=call: call(xs) for name, call in all_pairs().items()}  # type: ignore[misc]
+    seconds = side_by_side(maps, repeats, lambda: _wait(device))
+    ours, times = seconds["xhat float64"], "times xhat's default (quartiles)"
+    rows = [
+        say(what=name, cells=count**2, seconds=float(np.median(found)), largest_error=worst[name])
+        | {times: str(ratio(found, ours))}
+        for name, found in seconds.items()
+    ]
+    subset = np.random.default_rng(0).integers(0, count, size=(sample, 2))
     for name, (cell, debiased) in one_by_one().items():
         exact = cka_matrix(list(xs[:6].double()), debiased=debiased)
-        worst = max(abs(cell(xs[i], xs[j]) - exact[i, j]) for i in range(3) for j in range(3, 6))
-        if worst > 1e-3:
-            raise SystemExit(f"{name} gives other numbers, off by {worst}: times are not compared")
-        _, seconds = timed(lambda cell=cell: [cell(xs[i], xs[j]) for i, j in subset], 1, device)  # type: ignore[misc]
-        scaled = seconds / sample * count**2
-        line = {"cells": count**2, "seconds": scaled, "largest_error": float(worst), "scaled_from_cells": sample}
-        rows.append(say(what=name, **line))
-    return with_ratio(rows)
+        off = agreed(name, max(abs(cell(xs[i], xs[j]) - exact[i, j]) for i in range(3) for j in range(3, 6)))
+        _, each = timed(lambda cell=cell: [cell(xs[i], xs[j]) for i, j in subset], 1, device)  # type: ignore[misc]
+        line: dict[str, Any] = {"what": name, "cells": count**2, "seconds": each / sample * count**2}
+        line |= {"largest_error": float(off), "scaled_from_cells": sample}
+        rows.append(say(**line) | {times: f"{line['seconds'] / float(np.median(ours)):.3g}"})
+    return rows
 
 
-def with_ratio(rows: list[Row]) -> list[Row]:
-    """How many times the default call's seconds each takes."""
-    ours = next(float(row["seconds"]) for row in rows if row["what"] == "xhat float64")
-    return [dict(row) | {"times xhat's default": f"{row['seconds'] / ours:.3g}"} for row in rows]
+def agreed(name: str, off: float) -> float:
+    if off > 1e-3:
+        raise SystemExit(f"{name} gives other numbers, off by {off}: times are not compared")
+    return off
 
 
 def error(name: str, cells: np.ndarray, exact: np.ndarray) -> float:
@@ -165,7 +166,7 @@ def growth(p: int, repeats: int, first: tuple[int, int, int] = (10, 10, 64)) -> 
     return rows
 
 
-def say(**line: Any) -> Row:
+def say(**line: Any) -> dict[str, Any]:
     rounded = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in line.items()}
     print(json.dumps(rounded), flush=True)
     return rounded

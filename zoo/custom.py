@@ -22,7 +22,7 @@ from xhat.zoo.sliders import SHIPPED, made
 from xhat.zoo.vae import to_tensor
 
 OBJECTIVE = "customisation"
-RANK, LAYERS, STEPS, RATE, BATCH, PICTURES = 2, "all", 80, 4e-3, 4, 48
+RANK, LAYERS, STEPS, RATE, BATCH, PICTURES = 8, "all", 300, 2e-3, 8, 48
 STYLES = ("robot",)
 """Of the styles kept out of training, those whose LoRA comes with the family."""
 

@@ -22,14 +22,14 @@ from xhat.zoo.latents import to_images
 from xhat.zoo.lora import set_scales
 from xhat.zoo.lora_train import TRAINING, train_lora
 from xhat.zoo.pairs import DEMO, load_model
-from xhat.zoo.slider import LAYERS, RANK, RATE, STEPS
+from xhat.zoo.slider import LAYERS, RANK, RATE
 from xhat.zoo.sliders import SHIPPED, made
 
 Features = Callable[[torch.Tensor], torch.Tensor]
 """Pictures (n, 3, h, w) in [0, 1] → features (n, d), differentiable: the judge, CLIP's picture encoder, …"""
 
 OBJECTIVE = "sliderspace direction"
-SAMPLES, BATCH, SEEDS = 48, 4, 4
+SAMPLES, STEPS, BATCH, SEEDS = 48, 200, 4, 4
 DISCOVERED = {"a critter": 3}
 """prompt → number of its main directions, in the judge's embedding, whose sliders come with the family."""
 

@@ -109,6 +109,25 @@ def test_an_axis_is_read_from_its_start_to_its_end():
         axis_score(Space(), np.ones(2), np.ones(2))
 
 
+def test_a_discovered_direction_is_read_in_standard_deviations_along_its_axis(tmp_path):
+    """The latents are the features here: a picture two deviations along the axis has the score 2, whatever is beside."""
+
+    class Space:
+        def features(self, latents):
+            return latents.reshape(len(latents), -1)
+
+    axis, mean = np.array([0.6, 0.8, 0.0, 0.0]), np.array([1.0, 2.0, 3.0, 4.0])
+    notes = {"model": "demo/base", "target": "a critter", "axis": axis.tolist(), "mean": mean.tolist(), "spread": 0.5,
+             "share": 0.3}  # fmt: skip
+    file = save_lora(tmp_path / "critter-1.safetensors", {"unet.a.lora_A.weight": torch.ones(1, 1)}, notes)
+    control = control_of(file, Space())
+    beside = np.array([0.8, -0.6, 7.0, 0.0])
+    latents = np.stack([mean, mean + 2 * 0.5 * axis, mean - 0.5 * axis + beside]).astype(np.float32)
+    np.testing.assert_allclose(control.score(latents, "a critter"), [0, 2, -1], atol=1e-6)
+    assert control.trained_on == "base" and control.signed and "30%" in control.what
+    assert "a critter" in control.prompts and all("critter" in prompt for prompt in control.prompts)
+
+
 def test_clip_scores_are_cosines_of_pictures_and_texts(tiny, tmp_path):
     from transformers import CLIPConfig, CLIPModel
 

@@ -26,7 +26,9 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         "at scale -1 the other way. A stopped training goes on when the same command is run again."
     )
     parser.add_argument("model", metavar="MODEL", nargs="?", help=_MODEL)
-    parser.add_argument("--all", action="store_true", help="retrain the sliders, directions and styles of the embedded family")
+    parser.add_argument(
+        "--all", action="store_true", help="retrain the sliders, directions and styles of the embedded family"
+    )
     parser.add_argument("--target", nargs="+", metavar="P", help='what the slider is for: "a critter"')
     parser.add_argument("--positive", nargs="+", metavar="P", help='where scale 1 leads: "a critter with horns"')
     parser.add_argument("--negative", nargs="+", metavar="P", help='where scale -1 leads: "a critter with no horns"')
