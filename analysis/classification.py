@@ -29,11 +29,11 @@ def classification_accuracy(
     """Accuracy on ``real`` (m, d) of a classifier trained on ``samples`` (n, d), whose labels their prompts state.
 
     ``classifier``: anything of scikit-learn with fit and predict, by default logistic regression on standardised
-    features. ``accuracy`` with ``_low`` and ``_high``, a bootstrap over real pictures; ``right`` (picture), 1 where
-    it told one; ``of_class`` (class), the share of each class of real pictures that is told; ``ceiling`` with bounds: the same classifier trained on as many real
-    pictures, or on all the other folds' where there are fewer, and tested on the rest; ``gap``, ceiling − accuracy,
-    picture by picture; ``chance``, the share of the most frequent class. Raises ValueError for shapes that do not fit,
-    values that are not finite, and samples of a single class.
+    features. ``accuracy`` with ``_low`` and ``_high``, a bootstrap over real pictures; ``right`` (picture), 1 where it
+    told one; ``of_class`` (class), the share of each class of real pictures that is told; ``ceiling`` with bounds: the
+    same classifier trained on as many real pictures, or on all the other folds' where there are fewer, and tested on
+    the rest; ``gap``, ceiling − accuracy, picture by picture; ``chance``, the share of the most frequent class. Raises
+    ValueError for shapes that do not fit, values that are not finite, and samples of a single class.
 
     >>> x = np.repeat(np.eye(2), 20, axis=0)
     >>> y = np.repeat(["red", "blue"], 20)

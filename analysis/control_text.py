@@ -9,6 +9,7 @@ import xarray as xr
 
 from xhat.analysis.control_data import base_controls, finite_mean, twins
 from xhat.analysis.control_study import Study
+from xhat.analysis.transfer import retention
 
 WEAK = 0.5
 """Retention below this is named."""
@@ -45,7 +46,7 @@ def _cell(row: xr.Dataset, name: str) -> str:
 
 def findings(study: Study, data: dict[str, xr.Dataset]) -> list[str]:
     """The study in sentences: transfer there and back, alignment beside its nulls, energy. ``data``: of the figures."""
-    lines = _transfer(data["retention"])
+    lines = _transfer(data["retention"]) + _small_scales(study)
     for student in study.alignment:
         lines += [*_alignment(data["alignment_map"].sel(model=student), student)]
         lines += [*_energy(data["energy"].sel(model=student), data["alignment_map"].sel(model=student), student)]
@@ -77,6 +78,27 @@ def _direction_of(part: xr.Dataset, origin: str, model: str) -> str:
     verb = "has" if len(dead) == 1 else "have"
     text += f"; {', '.join(dead)} {verb} no effect on {origin} itself" if dead else ""
     return text + "."
+
+
+def _small_scales(study: Study) -> list[str]:
+    """Retention at the smallest scale, where no effect is at its end: a sharper test than that at scale 1."""
+    small = min(s for s in study.settings.scales if s > 0)
+    if small == 1:
+        return []
+    found: dict[tuple[str, str], list[float]] = {}
+    for control in study.controls:
+        for model in (m for name, m in study.retention if name == control.name):
+            home, away = (study.doses[control.name, m] for m in (control.trained_on, model))
+            found.setdefault((control.trained_on, model), []).append(
+                float(retention(home, away, scale=small)["retention"])
+            )
+    lines = []
+    for (origin, model), values in found.items():
+        known = [value for value in values if np.isfinite(value)]
+        if known:
+            spread = f"{np.median(known):.2f} ({min(known):.2f} to {max(known):.2f})"
+            lines.append(f"{origin} → {model} at scale ±{small:g}: median retention of {len(known)} controls {spread}.")
+    return lines
 
 
 def _alignment(data: xr.Dataset, student: str) -> list[str]:

@@ -51,9 +51,9 @@ def control_of(file: Path, space: Any, clip: Any = None) -> Control:
     """A LoRA of the family as a control, by what its file says of how it was made.
 
     A Concept Slider is read by the judge as P(up) − P(down), a direction of SliderSpace along its axis, a style by
-    :func:`style_score`; with ``clip``, sliders and styles by the CLIP score of the positive prompt, the paper's reading.
-    Raises ValueError for a file without the notes of this family's training, ImportError for a style where nothing can
-    be rendered.
+    :func:`style_score`; with ``clip``, sliders and styles by the CLIP score of the positive prompt, the paper's
+    reading. Raises ValueError for a file without the notes of this family's training, ImportError for a style where
+    nothing can be rendered.
     """
     made = notes(file)
     model = str(made.get("model", "")).split("/")[-1]
@@ -71,8 +71,8 @@ def control_of(file: Path, space: Any, clip: Any = None) -> Control:
         mean, axis = np.array(made["mean"]), np.array(made["axis"])
         reading = "judge's embedding: standard deviations of the base's samples along the axis"
         score = axis_score(space, mean, mean + made["spread"] * axis)
-        common |= {"score": score, "reading": reading, "what": f"direction of {made['target']!r}, {made['share']:.0%} of "
-                   "its samples' variance"}  # fmt: skip
+        what = f"direction of {made['target']!r}, {made['share']:.0%} of its samples' variance"
+        common |= {"score": score, "reading": reading, "what": what}
         return Control(**common, prompts=open_prompts(made["target"].split()[-1]))
     if "style" in made:
         prompts = tuple(form.format(made["target"]) for form in FORMS)
@@ -82,8 +82,8 @@ def control_of(file: Path, space: Any, clip: Any = None) -> Control:
         common |= {"score": score, "reading": reading, "what": f"style of a {made['style']}"}
         return Control(**common, prompts=prompts, signed=False)
     raise ValueError(
-        f"{file} says nothing of what it turns: a slider needs the notes kind, attribute, up and down, a direction axis, "
-        "mean and spread, a style the note style, as xhat.zoo.sliders, sliderspace and custom write them"
+        f"{file} says nothing of what it turns: a slider needs the notes kind, attribute, up and down, a direction "
+        "axis, mean and spread, a style the note style, as xhat.zoo.sliders, sliderspace and custom write them"
     )
 
 

@@ -62,12 +62,13 @@ def probe_curves(
     ``labels``: attribute → (prompt, seed) of texts or integers, "" (or −1) where it does not apply: a prompt is used
     for an attribute that applies to all its samples. Folds hold whole groups ``by`` prompt, or seed where there are
     few prompts; ``crossed``: each half of the seeds (prompts, by seed) is read by probes of the other half, so that a
-    noise that comes back under every prompt gives nothing away. Layers are the trace's activations, the network's input ``x_t``, and ``x̂₀``.
+    noise that comes back under every prompt gives nothing away. Layers are the trace's activations, the network's
+    input ``x_t``, and ``x̂₀``.
 
     Variables (attribute, layer, step): ``task``; ``control``, a label drawn for each seed (each prompt, by seed), so
-    that what the shared noise alone gives away is known: chance where crossed; ``selectivity``, task − control; each with ``_low`` and
-    ``_high``, a jackknife over the groups; ``p``, share of orders of whole groups' labels that are read as well, and
-    ``p_map``, corrected over layers and steps; ``untrained``: the task on the trace ``untrained``
+    that what the shared noise alone gives away is known: chance where crossed; ``selectivity``, task − control; each
+    with ``_low`` and ``_high``, a jackknife over the groups; ``p``, share of orders of whole groups' labels that are
+    read as well, and ``p_map``, corrected over layers and steps; ``untrained``: the task on the trace ``untrained``
     (:func:`untrained_trace`). (attribute): ``chance``, ``classes``, ``samples``, ``groups``. Classes with fewer than
     five samples, or in one group alone, are not scored; an attribute with fewer than two classes left is NaN: a model
     that always draws the same leaves nothing to read. Raises ValueError for labels of other prompts or seeds.

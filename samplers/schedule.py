@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -172,7 +172,7 @@ def stand_in(run: Run, x0: torch.Tensor, how: str | None) -> torch.Tensor:
 def _native(entry: Entry, output: torch.Tensor, sample: torch.Tensor, return_dict: bool, extra: dict[str, Any]) -> Any:
     """The step as its own scheduler makes it, and the latents carried into the space of the one that follows."""
     _seek(entry)
-    known = _arguments(type(entry.scheduler))
+    known = _arguments(type(entry.scheduler))  # type: ignore[arg-type]
     passed = {name: value for name, value in extra.items() if value is not None and name in known}
     result = entry.scheduler.step(output, entry.timestep, sample, **passed, return_dict=return_dict)
     if entry.then is entry.scheduler:
@@ -184,7 +184,7 @@ def _native(entry: Entry, output: torch.Tensor, sample: torch.Tensor, return_dic
 
 
 @functools.cache
-def _arguments(scheduler: type) -> frozenset[str]:
+def _arguments(scheduler: Hashable) -> frozenset[str]:
     """Names of what ``step`` of schedulers of a class takes; asking for them is slow, and every step does."""
     return frozenset(inspect.signature(scheduler.step).parameters)  # type: ignore[attr-defined]
 

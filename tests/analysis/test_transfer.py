@@ -110,7 +110,7 @@ def test_an_axis_is_read_from_its_start_to_its_end():
 
 
 def test_a_discovered_direction_is_read_in_standard_deviations_along_its_axis(tmp_path):
-    """The latents are the features here: a picture two deviations along the axis has the score 2, whatever is beside."""
+    """The latents are the features: a picture two deviations along the axis has the score 2, whatever is beside."""
 
     class Space:
         def features(self, latents):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from xhat.commands.parse import prompts, seeds
 
@@ -39,8 +40,16 @@ def run(args: argparse.Namespace) -> None:
     save_data(found.sel(attribute=shown).assign_attrs(student=pair.chosen), args.out, "probe_curves")
     redraw(["probe_curves"], run=args.out, out=args.out / "figures")
     lines = statement(found)
-    results = {"student": pair.chosen, "prompts": chosen, "seeds": list(args.seeds), "sentences": lines}
-    levels = found["decided_sigma"].to_pandas()  # model × attribute; NaN where it is never decided
-    results["decided_sigma"] = levels.astype(object).where(levels.notna(), None).to_dict("index")
+    results: dict[str, Any] = {"student": pair.chosen, "prompts": chosen, "seeds": list(args.seeds), "sentences": lines}
+    results["decided_sigma"] = {
+        str(m): {str(a): _or_none(float(found["decided_sigma"].sel(model=m, attribute=a)))
+                 for a in found["attribute"].values}
+        for m in found["model"].values
+    }  # fmt: skip
     (args.out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     print("\n".join(["", *lines, f"\nfigures: {args.out / 'figures'}", f"results: {args.out / 'results.json'}"]))
+
+
+def _or_none(sigma: float) -> float | None:
+    """NaN, where an attribute is never decided, is no JSON."""
+    return sigma if sigma == sigma else None
