@@ -21,7 +21,7 @@ RUNS, PAGE = Path("runs/experiments"), Path(__file__).parents[1] / "docs" / "res
 SAID = "said.txt"
 OF_EACH = ("measured", "controls", "swap_matrix")  # of every student: the paper's tables are made of them
 GRID = ["demo/base", *(f"demo/{name}" for name in ("dmd", "turbo")), "--slider", "square"]
-TRANSFER = ["transfer", "--seeds", "4", "--scales", "-1", "-0.25", "0", "0.25", "1"]  # small ones: at 1 many are at their end
+TRANSFER = ["transfer", "--seeds", "4", "--scales", "-1", "-0.25", "0", "0.25", "1"]  # at 1 many are at their end
 HEAD = """# What the embedded family shows
 
 Made by `python benchmarks/experiments.py`, which runs each command and copies what it prints; no number and no sentence
