@@ -36,10 +36,8 @@ def read_out(
     found = np.empty(labels.shape, dtype=labels.dtype)
     for train, test in _folds(groups, units, folds, seed):
         scaler = StandardScaler().fit(x[train])  # of the training part alone
-        given, asked = _rotated(scaler.transform(x[train]), scaler.transform(x[test]))
-        inverse = _inverse(given)
-        for row in range(len(labels)):
-            found[row, test] = _nearest(given, labels[row, train], asked, inverse)
+        given, asked = _whitened(scaler.transform(x[train]), scaler.transform(x[test]))
+        found[:, test] = _nearest(given, labels[:, train], asked)
     return found
 
 
@@ -78,28 +76,28 @@ def balanced_accuracy(labels: np.ndarray, read: np.ndarray, classes: np.ndarray)
     return float(np.mean([(read[rows] == labels[rows]).mean() if rows.any() else np.nan for rows in there]))
 
 
-def _rotated(given: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in the space that the training samples span, where that is smaller than the number of features."""
-    if given.shape[1] <= len(given):
-        return given, asked
-    basis = np.linalg.svd(given, full_matrices=False)[2][:-1]
-    return given @ basis.T, asked @ basis.T
+def _whitened(given: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """S^(−1/2) of both, S the shrunken covariance of ``given``, in the space that its samples span."""
+    from sklearn.covariance import ledoit_wolf_shrinkage
+
+    _, size, axes = np.linalg.svd(given, full_matrices=False)
+    if given.shape[1] > len(given):  # centred samples span one dimension less than there are
+        size, axes = size[:-1], axes[:-1]
+    given, asked = given @ axes.T, asked @ axes.T
+    share, variance = ledoit_wolf_shrinkage(given, assume_centered=True), size**2 / len(given)
+    shrunken = (1 - share) * variance + share * variance.mean()
+    scale = np.divide(1, np.sqrt(shrunken), out=np.zeros_like(shrunken), where=shrunken > 0)
+    return given * scale, asked * scale
 
 
-def _inverse(x: np.ndarray) -> np.ndarray:
-    """S⁻¹ of the shrunken covariance."""
-    from sklearn.covariance import ledoit_wolf
-
-    covariance, _ = ledoit_wolf(x, assume_centered=True)
-    return np.linalg.pinv(covariance, hermitian=True)
-
-
-def _nearest(x: np.ndarray, labels: np.ndarray, asked: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """The class of the nearest mean, for each sample asked for."""
-    classes, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    means = np.eye(len(classes))[:, place] @ x / counts[:, None]
-    weights = means @ inverse
-    return classes[(asked @ weights.T - (weights * means).sum(1) / 2).argmax(1)]
+def _nearest(x: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """The class of the nearest mean, (sets, m), for each sample asked for and each set of labels (sets, n)."""
+    classes = np.unique(labels)
+    members = labels[:, None] == classes[:, None]  # (sets, classes, n)
+    counts = members.sum(2)
+    means = members.reshape(-1, len(x)).astype(x.dtype) @ x / np.maximum(counts, 1).reshape(-1, 1)
+    score = (asked @ means.T - (means * means).sum(1) / 2).reshape(len(asked), *counts.shape)
+    return classes[np.where(counts > 0, score, -np.inf).argmax(2)].T
 
 
 def _folds(groups: np.ndarray, units: Any, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

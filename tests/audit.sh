@@ -12,8 +12,11 @@ status=$?
 unknown=$(echo "$said" | grep -c "could not be audited")
 case $said in
 *"No known vulnerabilit"*)
-    echo "audit: no known vulnerabilities"
-    [ "$unknown" -eq 0 ] || echo "audit skipped for $unknown packages: the registry answers nothing about them"
+    if [ "$unknown" -ge "$(grep -c == "$list")" ]; then
+        echo "audit skipped: the registry answers nothing about any of the packages"
+    else
+        echo "audit: no known vulnerabilities; nothing is known of $unknown packages"
+    fi
     ;;
 *[Kk]"nown vulnerabilit"*)
     echo "$said"

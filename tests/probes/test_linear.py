@@ -147,7 +147,7 @@ def test_shared_noise_is_seen_by_the_control_unless_folds_cross_the_seeds():
     grouped = probe_curves(tree, {"colour": labels}, permutations=1, crossed=False).sel(layer="a", attribute="colour")
     crossed = probe_curves(tree, {"colour": labels}, permutations=1).sel(layer="a", attribute="colour")
     assert (grouped["control"] > 0.8).all()
-    assert (crossed["control"] < 0.6).all() and (crossed["task"][1:] > 0.8).all()
+    assert (crossed["control"] < 0.55).all() and (crossed["task"][1:] > 0.65).all()
 
 
 def test_by_seed_needs_no_second_prompt():
@@ -214,7 +214,9 @@ def test_curves_of_models_side_by_side(traced):
     figure = draw(both)
     axis = figure.axes[0]
     assert axis.get_title() == "colour" and axis.xaxis_inverted()
-    assert len(axis.lines) == 2 * 4 + 1  # layer, x̂₀, x_t and control of each model, and chance
+    assert len(axis.lines) == 2 * 3 + 1  # layer, x̂₀ and x_t of each model, and chance
+    fresh = draw(both.assign(untrained=both["task"] * 0.5)).axes[0]
+    assert len(fresh.lines) == 2 * 4 + 1  # and the untrained network
     np.testing.assert_allclose(axis.lines[0].get_ydata(), both["task"].sel(model="base", attribute="colour"))
     with pytest.raises(ValueError, match="no attribute could be probed"):
         draw(both.where(both["task"] > 2))
