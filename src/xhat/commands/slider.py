@@ -112,7 +112,8 @@ def list_sliders(args: argparse.Namespace) -> None:
         if model not in now:
             now[model] = fingerprint(load_model(model))
         old = "" if said["weights"] == now[model] else "  (trained on other weights than those now in place)"
-        up, down = _text(said.get("positive", said["target"])), _text(said.get("negative", ""))
+        found = f"{said['target']}: {said['share']:.0%} of its variance" if "share" in said else said["target"]
+        up, down = _text(said.get("positive", found)), _text(said.get("negative", ""))
         print(f"{name:14} {model:10} {up:42} {down:38} {said['rank']:4} {said['steps']:6}{old}")
 
 
