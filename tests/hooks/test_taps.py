@@ -40,6 +40,17 @@ def recorded(pipe, tiny, hooks=(), **kwargs):
     return record, record.readings(recorder.selections)
 
 
+def test_a_reading_is_copied_once(tiny):
+    """What every step reads lies side by side from the start: the array over the steps is that memory itself."""
+    record, readings = recorded(tiny.sd(), tiny, {"h": "full", "up.0": "mean"}, guidance_scale=3.0)
+    for i, reading in enumerate(readings.values()):
+        assert np.shares_memory(record.shelves[i].numpy(), reading.array.data)
+        for step in range(3):
+            (fired,) = record.steps[step].firings[i]
+            both = fired.value.unflatten(0, (2, -1)).transpose(0, 1).numpy()  # (sample, branch, …)
+            np.testing.assert_array_equal(reading.array.data[:, step], both)
+
+
 def footprint(pipe):
     """All that a tap could leave: attributes of scheduler and denoiser, and hooks of every module."""
     denoiser = denoiser_of(pipe)
