@@ -51,7 +51,7 @@ def statement(found: xr.Dataset) -> list[str]:
     for name in found["attribute"].values:
         levels = {str(m): float(found["decided_sigma"].sel(attribute=name, model=m)) for m in found["model"].values}
         if all(np.isnan(v) for v in levels.values()):
-            lines.append(f"{name}: cannot be read from x̂₀ of any model on prompts that the probe has not seen.")
+            lines.append(f"{name}: cannot be read from x̂₀ of any model on prompts and seeds that the probe has not seen.")
             continue
         said = [f"{m} at σ = {v:.3g}" if np.isfinite(v) else f"{m} never" for m, v in levels.items()]
         lines.append(f"{name}: half decided in {', '.join(said)}.")

@@ -15,8 +15,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pair", default="demo", help="embedded pair: demo, or demo/<student> (default demo)")
     parser.add_argument("--prompts", nargs="+", default=["20"], metavar="P", help="prompts, or a number: the first so "
                         "many of the twenty open prompts of the family (default 20)")  # fmt: skip
-    parser.add_argument("--seeds", type=seeds, default=range(16), metavar="0:32", help="a range, or a list 1,2,5 "
-                        "(default 0:16)")  # fmt: skip
+    parser.add_argument("--seeds", type=seeds, default=range(40), metavar="0:40", help="a range, or a list 1,2,5: "
+                        "half of them teach, half are read (default 0:40)")  # fmt: skip
     parser.add_argument("--layer", default="h", metavar="POINT", help="the layer that is drawn (default h)")
     parser.add_argument("--batch-size", type=int, default=24, metavar="B", help="samples at a time (default 24)")
     parser.add_argument("--out", type=Path, default=Path("runs/readout"), metavar="RUN", help="folder for traces, "
