@@ -8,15 +8,15 @@ python benchmarks/experiments.py --page              # only the page and the fig
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from xhat.figures.data import SHIPPED
+from xhat.figures.data import SHIPPED, load_data, save_data
 from xhat.zoo.pairs import embedded, load_pair
 
 SHOWN = "turbo"  # of the students, the one that collapses most: its figures are the shipped ones
+DRAWN = {"filmstrip": {"seed": slice(1)}}  # the figure shows one; a run keeps more, for the player of its report
 RUNS, PAGE = Path("runs/experiments"), Path(__file__).parents[1] / "docs" / "results.md"
 SAID = "said.txt"
 OF_EACH = ("measured", "controls", "swap_matrix")  # of every student: the paper's tables are made of them
@@ -75,13 +75,12 @@ def ship() -> None:
             continue
         parts.append(f"## {title}\n\n`xhat {' '.join(arguments)}`\n\n```text\n{_told(said.read_text())}\n```\n")
         for file in sorted((RUNS / name / "data").glob("*.nc")):
-            as_name = file.name
-            if as_name in taken and file.stem in OF_EACH:
-                as_name = f"{file.stem}_{name.split('-')[-1]}.nc"
-            if as_name not in taken:
-                taken.add(as_name)
-                SHIPPED.mkdir(exist_ok=True)
-                shutil.copy(file, SHIPPED / as_name)
+            shipped = file.stem
+            if shipped in taken and shipped in OF_EACH:
+                shipped = f"{shipped}_{name.split('-')[-1]}"
+            if shipped not in taken:
+                taken.add(shipped)
+                save_data(load_data(file.stem, RUNS / name).isel(DRAWN.get(shipped, {})), SHIPPED.parent, shipped)
     PAGE.write_text("\n".join(parts))
 
 
