@@ -80,11 +80,13 @@ def _whitened(given: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndar
     """S^(−1/2) of both, S the shrunken covariance of ``given``, in the space that its samples span."""
     from sklearn.covariance import ledoit_wolf_shrinkage
 
-    _, size, axes = np.linalg.svd(given, full_matrices=False)
     if given.shape[1] > len(given):  # centred samples span one dimension less than there are
-        size, axes = size[:-1], axes[:-1]
-    given, asked = given @ axes.T, asked @ axes.T
-    share, variance = ledoit_wolf_shrinkage(given, assume_centered=True), size**2 / len(given)
+        _, size, axes = np.linalg.svd(given, full_matrices=False)
+        variance, axes = size[:-1] ** 2 / len(given), axes[:-1].T
+    else:  # several times as fast
+        variance, axes = np.linalg.eigh(given.T @ given / len(given))
+    given, asked = given @ axes, asked @ axes
+    share = ledoit_wolf_shrinkage(given, assume_centered=True)
     shrunken = (1 - share) * variance + share * variance.mean()
     scale = np.divide(1, np.sqrt(shrunken), out=np.zeros_like(shrunken), where=shrunken > 0)
     return given * scale, asked * scale
