@@ -51,7 +51,10 @@ def statement(found: xr.Dataset) -> list[str]:
     for name in found["attribute"].values:
         levels = {str(m): float(found["decided_sigma"].sel(attribute=name, model=m)) for m in found["model"].values}
         if all(np.isnan(v) for v in levels.values()):
-            lines.append(f"{name}: cannot be read from x̂₀ of any model on prompts and seeds that the probe has not seen.")
+            of = found.sel(attribute=name)
+            best, chance = of["x0"].max("step"), float(of["chance"].max())
+            shown = " and ".join(f"{m} {float(best.sel(model=m)):.2f}" for m in levels)
+            lines.append(f"{name}: no x̂₀ gives away half of it; accuracy at best {shown}, chance {chance:.2f}.")
             continue
         said = [f"{m} at σ = {v:.3g}" if np.isfinite(v) else f"{m} never" for m, v in levels.items()]
         lines.append(f"{name}: half decided in {', '.join(said)}.")

@@ -21,6 +21,7 @@ import xhat
 from xhat.hooks.taps import quiet
 
 GOAL = 1.03
+OWN, PLAIN = "hybrid / its forward passes (quartiles)", "student / its forward passes"
 
 
 def forwards(networks: Any, call: Callable[[], Any]) -> Callable[[], None]:
@@ -64,10 +65,19 @@ def measure(pair: Any, batch: int, repeats: int) -> Row:
     return {
         "batch": batch,
         "ms of its forward passes": f"{1e3 * sorted(seconds['passes'])[repeats // 2]:.1f}",
-        "hybrid / its forward passes (quartiles)": ratio(seconds["hybrid"] - encoding, seconds["passes"]),
-        "student / its forward passes": ratio(seconds["student"] - encoding, seconds["student's passes"]),
+        OWN: ratio(seconds["hybrid"] - encoding, seconds["passes"]),
+        PLAIN: ratio(seconds["student"] - encoding, seconds["student's passes"]),
         "hybrid / student": ratio(seconds["hybrid"], seconds["student"]),
     }
+
+
+def bound(rows: list[Row]) -> str:
+    worst = max(rows, key=lambda row: row[OWN].median)
+    return (
+        "some milliseconds a call, whatever the network and the batch. The largest ratio, at a batch of "
+        f"{worst['batch']}, is {worst[OWN].median:.3f} where the plain student's is {worst[PLAIN].median:.3f}; the goal "
+        f"is {GOAL:g}."
+    )
 
 
 def main() -> None:
@@ -79,12 +89,7 @@ def main() -> None:
     batches, repeats = ([4], 3) if args.quick else (args.batch, args.repeats)
     pair = xhat.load_pair(args.pair)
     rows = [measure(pair, batch, repeats) for batch in batches]
-    worst = max(row["hybrid / its forward passes (quartiles)"].median for row in rows)
-    bound = (
-        f"some milliseconds a call, whatever the network and the batch, most of which the plain pipeline spends too: "
-        f"the largest ratio is {worst:.3f}, where the goal is {GOAL:g}."
-    )
-    publish(args, "hybrid", "What a hybrid costs", {f"{args.pair}, {repeats} rounds": rows}, bound)
+    publish(args, "hybrid", "What a hybrid costs", {f"{args.pair}, {repeats} rounds": rows}, bound(rows))
 
 
 if __name__ == "__main__":

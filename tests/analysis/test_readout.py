@@ -19,5 +19,12 @@ def test_a_level_is_said_with_what_stands_beside_it():
     assert "0.90 beside an untrained network's 0.40 and chance 0.25; control task 0.30." in beside
 
 
+def test_what_is_never_decided_is_said_with_its_best():
+    found = decided(0.5, 0.3, 0.4)
+    found["x0"] = found["task"] * [0.5, 1.0]
+    line = statement(found.assign(decided_sigma=found["decided_sigma"] * np.nan))[0]
+    assert line == "colour: no x̂₀ gives away half of it; accuracy at best base 0.50, chance 0.25."
+
+
 def test_what_an_untrained_network_reads_as_well_is_no_knowledge():
     assert "training has not made it easier to read" in statement(decided(0.9, 0.3, 0.95))[-1]
