@@ -75,8 +75,8 @@ def bound(rows: list[Row]) -> str:
     worst = max(rows, key=lambda row: row[OWN].median)
     return (
         "some milliseconds a call, whatever the network and the batch. The largest ratio, at a batch of "
-        f"{worst['batch']}, is {worst[OWN].median:.3f} where the plain student's is {worst[PLAIN].median:.3f}; the goal "
-        f"is {GOAL:g}."
+        f"{worst['batch']}, is {worst[OWN].median:.3f} where the plain student's is {worst[PLAIN].median:.3f}; "
+        f"the goal is {GOAL:g}."
     )
 
 
