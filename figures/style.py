@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -138,7 +139,19 @@ def new_figure(of_width: str, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     mpl.rcParams.update(RC)
+    _tell_notebooks(Figure)
     return Figure(figsize=(width(of_width), height), layout="constrained")
+
+
+def _tell_notebooks(kind: type) -> None:
+    """Have a notebook show figures as pictures: importing pyplot would, and nothing here needs it."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is None or any(kind in f.type_printers for f in shell.display_formatter.formatters.values()):
+        return
+    from IPython.core.pylabtools import select_figure_formats
+
+    select_figure_formats(shell, {"png"})
 
 
 def noise_axis(axis: Axes) -> None:

@@ -1,5 +1,6 @@
 """Every notebook runs from top to bottom, and is kept without outputs."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ def test_runs(path, tmp_path):
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
     shown = [o for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type != "stream"]
     assert shown and all(o.output_type != "error" for o in shown)
+    for cell in notebook.cells:
+        if re.match(r"[\w.]*draw\(", cell.source.splitlines()[-1]):  # what a cell ends in is shown
+            assert any("image/png" in o.get("data", {}) for o in cell.outputs), cell.source
 
 
 def test_there_are_notebooks():
