@@ -26,11 +26,17 @@ def test_the_captions_state_what_the_slider_turns(name):
 
 def test_every_slider_of_the_table_is_shipped_and_says_how_it_was_made():
     files = shipped("base")
-    assert set(SLIDERS) <= set(files) and set(files) & set(HELD_OUT) and len(shipped("dmd")) >= 2
+    assert (
+        set(SLIDERS) <= set(files)
+        and set(files) & set(HELD_OUT)
+        and {"critter-1", "critter-3"} <= set(files)
+        and len(shipped("dmd")) >= 2
+    )
     for path in shipped().values():
         said = notes(path)
-        assert path.stat().st_size < 300 * 1024
-        assert said["objective"] in ("concept slider", "customisation") and len(said["weights"]) == 64
+        assert path.stat().st_size < (2048 if said["layers"] == "all" else 300) * 1024
+        assert said["objective"] in ("concept slider", "customisation", "sliderspace direction")
+        assert len(said["weights"]) == 64
         assert {"target", "model", "steps", "seed", "rank", "layers"} <= set(said)
 
 
