@@ -12,7 +12,6 @@ from pathlib import Path
 import xarray as xr
 
 SHIPPED = Path(__file__).parent / "data"
-SMALL = 4096  # bytes below which packing a variable takes more room than it saves
 
 
 def save_data(data: xr.Dataset, run: Path, name: str) -> Path:
@@ -21,9 +20,7 @@ def save_data(data: xr.Dataset, run: Path, name: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     packed = {
-        name: {"compression": "gzip", "shuffle": True}
-        for name, v in data.data_vars.items()
-        if v.dtype.kind in "fiu" and v.nbytes > SMALL
+        name: {"compression": "gzip", "shuffle": True} for name, v in data.data_vars.items() if v.dtype.kind in "fiu"
     }
     data.to_netcdf(partial, engine="h5netcdf", encoding=packed)
     partial.replace(path)
