@@ -1,35 +1,37 @@
-"""What traces say: similarity of representations, diversity by noise level, commitment. Names load on first use."""
+"""What traces say: similarity of representations, diversity by noise level, commitment. Names load
+on first use.
+"""
 
 from __future__ import annotations
 
 from xhat.lazy import lazily
 
 _EXPORTS = {
-    "Policy": "xhat.analysis.policy",
-    "Arm": "xhat.analysis.arms",
-    "measure_arms": "xhat.analysis.arms",
-    "summarised": "xhat.analysis.arms",
-    "against": "xhat.analysis.arms",
-    "noise_ledger": "xhat.analysis.ledger",
-    "measure_swaps": "xhat.analysis.swaps",
-    "statement": "xhat.analysis.verdict",
-    "identifiability": "xhat.analysis.sensitivity",
-    "x0_gain": "xhat.analysis.sensitivity",
-    "classification_accuracy": "xhat.analysis.classification",
-    "final_labels": "xhat.analysis.probe_curves",
-    "untrained_trace": "xhat.analysis.probe_curves",
-    "similarity_map": "xhat.analysis.maps",
-    "diversity_by_noise": "xhat.analysis.diversity",
-    "final_diversity": "xhat.analysis.diversity",
-    "paired_difference": "xhat.analysis.diversity",
-    "vendi": "xhat.analysis.diversity",
-    "cka": "xhat.analysis.similarity",
-    "cka_matrix": "xhat.analysis.similarity",
-    "alignment_map": "xhat.analysis.effect_alignment",
-    "lora_cosine": "xhat.analysis.alignment",
-    "principal_angles": "xhat.analysis.alignment",
-    "dose_response": "xhat.analysis.transfer",
-    "retention": "xhat.analysis.transfer",
+    "Policy": "xhat.analysis.experiments.policy",
+    "Arm": "xhat.analysis.sampling.arms",
+    "measure_arms": "xhat.analysis.sampling.arms",
+    "summarised": "xhat.analysis.sampling.arms",
+    "against": "xhat.analysis.sampling.arms",
+    "noise_ledger": "xhat.analysis.sampling.noise_ledger",
+    "measure_swaps": "xhat.analysis.experiments.swaps",
+    "statement": "xhat.analysis.experiments.swaps_text",
+    "identifiability": "xhat.analysis.sampling.sensitivity",
+    "x0_gain": "xhat.analysis.sampling.sensitivity",
+    "classification_accuracy": "xhat.analysis.measures.classification",
+    "final_labels": "xhat.analysis.traces.probe_curves",
+    "untrained_trace": "xhat.analysis.traces.probe_curves",
+    "similarity_map": "xhat.analysis.traces.similarity_map",
+    "diversity_by_noise": "xhat.analysis.measures.diversity",
+    "final_diversity": "xhat.analysis.measures.diversity",
+    "paired_difference": "xhat.analysis.measures.diversity",
+    "vendi": "xhat.analysis.measures.diversity",
+    "cka": "xhat.analysis.measures.similarity",
+    "cka_matrix": "xhat.analysis.measures.similarity",
+    "alignment_map": "xhat.analysis.traces.effect_alignment",
+    "lora_cosine": "xhat.analysis.measures.alignment",
+    "principal_angles": "xhat.analysis.measures.alignment",
+    "dose_response": "xhat.analysis.sampling.dose_response",
+    "retention": "xhat.analysis.sampling.dose_response",
 }
 
 __all__ = list(_EXPORTS)

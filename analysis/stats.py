@@ -44,14 +44,19 @@ class Interval:
 
 
 def bootstrap_mean(
-    values: Any, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0, unit: str = "prompt"
+    values: Any,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    unit: str = "prompt",
 ) -> Interval:
     """Mean over the first axis, with an expanded percentile bootstrap interval over its units.
 
     Units are drawn with replacement; quantiles are taken at Φ(±√(n/(n−1))·t₍ₙ₋₁₎), which undoes the
     narrowness of the plain percentile interval at few units. Source: Hesterberg 2015,
-    doi:10.1080/00031305.2015.1089789, section 5.2. ``values``: (units, …). With one unit the bounds are NaN.
-    Raises ValueError without units, for NaN, and for a level outside (0, 1).
+    doi:10.1080/00031305.2015.1089789, section 5.2. ``values``: (units, …). With one unit the bounds
+    are NaN. Raises ValueError without units, for NaN, and for a level outside (0, 1).
 
     >>> interval = bootstrap_mean([1.0, 2.0, 3.0, 4.0])
     >>> float(interval.estimate), bool(interval.low < 2.5 < interval.high)
@@ -60,38 +65,59 @@ def bootstrap_mean(
     values = _units(values, "values")
     drawn = draws(len(values), resamples, seed) @ values.reshape(len(values), -1)
     low, high = _expanded_quantiles(drawn, len(values), level)
-    attrs = _attrs("expanded percentile bootstrap of the mean", level, len(values), unit, resamples, seed)
+    attrs = _attrs(
+        "expanded percentile bootstrap of the mean", level, len(values), unit, resamples, seed
+    )
     shape = values.shape[1:]
     return Interval(values.mean(0), low.reshape(shape), high.reshape(shape), attrs)
 
 
 def paired_difference(a: Any, b: Any, **options: Any) -> Interval:
-    """Mean over units of b − a, the same units drawn in both arms; options of :func:`bootstrap_mean`."""
+    """Mean over units of b − a, the same units drawn in both arms; options of
+    :func:`bootstrap_mean`.
+    """
     a, b = _paired(a, b)
     interval = bootstrap_mean(b - a, **options)
-    return Interval(interval.estimate, interval.low, interval.high, {**interval.attrs, "paired": "b - a, unit by unit"})
+    return Interval(
+        interval.estimate,
+        interval.low,
+        interval.high,
+        {**interval.attrs, "paired": "b - a, unit by unit"},
+    )
 
 
 def paired_ratio(
-    a: Any, b: Any, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0, unit: str = "prompt"
+    a: Any,
+    b: Any,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    unit: str = "prompt",
 ) -> Interval:
-    """Mean of b over mean of a, with a bootstrap interval that draws the same units in both arms."""
+    """Mean of b over mean of a, with a bootstrap interval that draws the same units in both
+    arms.
+    """
     a, b = _paired(a, b)
     weights = draws(len(a), resamples, seed)
     drawn = (weights @ b.reshape(len(b), -1)) / (weights @ a.reshape(len(a), -1))
     low, high = _expanded_quantiles(drawn, len(a), level)
-    attrs = _attrs("expanded percentile bootstrap of the ratio of means", level, len(a), unit, resamples, seed)
+    attrs = _attrs(
+        "expanded percentile bootstrap of the ratio of means", level, len(a), unit, resamples, seed
+    )
     shape = a.shape[1:]
     attrs["paired"] = "mean of b / mean of a, the same units drawn in both"
     return Interval(b.mean(0) / a.mean(0), low.reshape(shape), high.reshape(shape), attrs)
 
 
-def jackknife(estimate: Any, left_out: Any, *, level: float = LEVEL, unit: str = "prompt") -> Interval:
+def jackknife(
+    estimate: Any, left_out: Any, *, level: float = LEVEL, unit: str = "prompt"
+) -> Interval:
     """Interval of a statistic from its values with each unit left out in turn.
 
-    estimate ± t₍ₙ₋₁₎·√((n−1)/n · Σ(θ₍ᵢ₎ − θ̄)²). ``left_out``: (units, …), ``estimate``: (…). Source: Efron &
-    Stein 1981, doi:10.1214/aos/1176345462. Raises ValueError for fewer than two units, and for NaN.
-    """
+    estimate ± t₍ₙ₋₁₎·√((n−1)/n · Σ(θ₍ᵢ₎ − θ̄)²). ``left_out``: (units, …), ``estimate``: (…).
+    Source: Efron & Stein 1981, doi:10.1214/aos/1176345462. Raises ValueError for fewer than two
+    units, and for NaN."""
     left_out = _units(left_out, "left_out")
     n = len(left_out)
     if n < 2:
@@ -108,8 +134,8 @@ def group_permutations(groups: Any, count: int, seed: int = 0) -> np.ndarray:
     """(m, n) orders of samples in which whole groups change places; the identity is not among them.
 
     ``groups``: (n,) labels, each with equally many samples, whose order within a group is kept. All
-    orders are listed where there are no more than ``count``; else ``count`` are drawn. Raises ValueError for
-    groups of unequal size, and for a single group.
+    orders are listed where there are no more than ``count``; else ``count`` are drawn. Raises
+    ValueError for groups of unequal size, and for a single group.
 
     >>> group_permutations(["a", "a", "b", "b"], count=10)
     array([[2, 3, 0, 1]])
@@ -120,7 +146,9 @@ def group_permutations(groups: Any, count: int, seed: int = 0) -> np.ndarray:
         raise ValueError(
             f"whole groups can change places only where there are two or more of one size, got sizes {sizes.tolist()}"
         )
-    members = np.argsort(np.unique(groups, return_inverse=True)[1], kind="stable").reshape(len(names), -1)
+    members = np.argsort(np.unique(groups, return_inverse=True)[1], kind="stable").reshape(
+        len(names), -1
+    )
     g = len(names)
     orders: Sequence[Sequence[int] | np.ndarray]
     if g <= 8 and factorial(g) - 1 <= count:
@@ -135,12 +163,12 @@ def group_permutations(groups: Any, count: int, seed: int = 0) -> np.ndarray:
 
 @dataclass(frozen=True)
 class NullTest:
-    """Permutation test of many cells: null mean and deviation, raw and map-wide p, and the critical value.
+    """Permutation test of many cells: null mean and deviation, raw and map-wide p, and the critical
+    value.
 
-    ``p``: share of orders in which the cell is at least as extreme; ``p_map``: share in which the *most
-    extreme cell of the family* is, so that a map of unrelated cells holds any p_map ≤ α with chance α.
-    ``critical``: value of each cell at which p_map reaches 1 − level.
-    """
+    ``p``: share of orders in which the cell is at least as extreme; ``p_map``: share in which the
+    *most extreme cell of the family* is, so that a map of unrelated cells holds any p_map ≤ α with
+    chance α. ``critical``: value of each cell at which p_map reaches 1 − level."""
 
     mean: np.ndarray
     deviation: np.ndarray
@@ -159,11 +187,11 @@ def max_statistic(
 ) -> NullTest:
     """Test of cells against their permutations, corrected over the family by the largest deviation.
 
-    Each cell is first set to its own null's mean and deviation (the observed order counted in), so that a
-    noisy cell does not set the bar for all. ``observed``: (…), ``null``: (orders, …); ``family``: (…) bool,
-    the cells corrected together (default all); ``larger=False`` for distances. Cells outside the family get
-    NaN in p_map. Source: Westfall & Young 1993, algorithm 2.5 (single step); Phipson & Smyth 2010 for +1.
-    """
+    Each cell is first set to its own null's mean and deviation (the observed order counted in), so
+    that a noisy cell does not set the bar for all. ``observed``: (…), ``null``: (orders, …);
+    ``family``: (…) bool, the cells corrected together (default all); ``larger=False`` for
+    distances. Cells outside the family get NaN in p_map. Source: Westfall & Young 1993, algorithm
+    2.5 (single step); Phipson & Smyth 2010 for +1."""
     sign = 1.0 if larger else -1.0
     both = sign * np.concatenate([observed[None], null])
     mean, deviation = both.mean(0), both.std(0)
@@ -208,7 +236,9 @@ def _expanded_quantiles(draws: np.ndarray, n: int, level: float) -> tuple[np.nda
 def _units(values: Any, name: str) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if values.ndim == 0 or len(values) == 0:
-        raise ValueError(f"{name} must have its units along the first axis, got shape {values.shape}")
+        raise ValueError(
+            f"{name} must have its units along the first axis, got shape {values.shape}"
+        )
     if not np.isfinite(values).all():
         raise ValueError(f"{name} holds NaN or infinite values: no interval can be given")
     return values
@@ -217,7 +247,9 @@ def _units(values: Any, name: str) -> np.ndarray:
 def _paired(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
     a, b = _units(a, "a"), _units(b, "b")
     if a.shape != b.shape:
-        raise ValueError(f"paired arms must have the same units and shape, got {a.shape} and {b.shape}")
+        raise ValueError(
+            f"paired arms must have the same units and shape, got {a.shape} and {b.shape}"
+        )
     return a, b
 
 
@@ -227,7 +259,12 @@ def _check_level(level: float) -> None:
 
 
 def _attrs(
-    method: str, level: float, n: int, unit: str, resamples: int | None = None, seed: int | None = None
+    method: str,
+    level: float,
+    n: int,
+    unit: str,
+    resamples: int | None = None,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     attrs: dict[str, Any] = {"interval": method, "level": level, "n": n, "unit": unit}
     if resamples is not None:

@@ -1,10 +1,10 @@
-"""Figures of merit of the embedded family, written into its model cards: ``python benchmarks/family.py [--quick]``.
+"""Figures of merit of the embedded family, written into its model cards: ``python
+benchmarks/family.py [--quick]``.
 
-Obedience: share of what a full caption states that the judge reads back. Entropy and Vendi: across seeds of
-under-specified prompts, in what the prompts leave open. Taught: share of real pictures whose colour a classifier tells
-that saw samples alone. The same of real pictures in place of samples stand beside all. Intervals are 95 % bootstraps
-over captions, prompts or real pictures.
-"""
+Obedience: share of what a full caption states that the judge reads back. Entropy and Vendi: across
+seeds of under-specified prompts, in what the prompts leave open. Taught: share of real pictures
+whose colour a classifier tells that saw samples alone. The same of real pictures in place of
+samples stand beside all. Intervals are 95 % bootstraps over captions, prompts or real pictures."""
 
 from __future__ import annotations
 
@@ -20,14 +20,23 @@ import numpy as np
 import torch
 
 from xhat.analysis import stats
-from xhat.analysis.classification import classification_accuracy
-from xhat.analysis.diversity import attribute_entropy, vendi
-from xhat.zoo.attributes import ATTRIBUTES, COLOURS, KINDS, OPEN_PROMPTS, Scene, caption, parse, sample_scene
-from xhat.zoo.base import draw as draw_grid
-from xhat.zoo.data import pictures
-from xhat.zoo.judge import load_judge
+from xhat.analysis.measures.classification import classification_accuracy
+from xhat.analysis.measures.diversity import attribute_entropy, vendi
+from xhat.zoo.family.attributes import (
+    ATTRIBUTES,
+    COLOURS,
+    KINDS,
+    OPEN_PROMPTS,
+    Scene,
+    caption,
+    parse,
+    sample_scene,
+)
+from xhat.zoo.family.base import draw as draw_grid
+from xhat.zoo.family.data import pictures
+from xhat.zoo.family.judge import load_judge
+from xhat.zoo.family.render import render
 from xhat.zoo.pairs import embedded, load_pipeline
-from xhat.zoo.render import render
 
 Draw = Callable[[list[str], list[int]], np.ndarray]
 """Prompts and as many seeds → pictures (n, 3, 64, 64) in [0, 1]."""
@@ -46,7 +55,9 @@ SIDE = 16  # of the pictures that a classifier is taught by
 
 @dataclass(frozen=True)
 class Merit:
-    """Obedience of each caption; attribute entropy and Vendi of each prompt; whether each real picture was told."""
+    """Obedience of each caption; attribute entropy and Vendi of each prompt; whether each real
+    picture was told.
+    """
 
     obedience: np.ndarray
     entropy: np.ndarray
@@ -69,23 +80,34 @@ def measure(draw: Draw, captions: int, prompts: list[str], seeds: int) -> Merit:
     for _ in range(captions // 20):
         texts = [caption(sample_scene(rng.choice(KINDS), rng)) for _ in range(20)]
         images = draw(texts, [rng.randrange(2**31) for _ in texts])
-        obeyed += [judge.obedience(image[None], text)[0] for image, text in zip(images, texts, strict=True)]
+        obeyed += [
+            judge.obedience(image[None], text)[0] for image, text in zip(images, texts, strict=True)
+        ]
     entropies, vendis = [], []
     for prompt in prompts:
-        images = np.concatenate([draw([prompt] * 16, list(range(s, s + 16))) for s in range(0, seeds, 16)])
+        images = np.concatenate(
+            [draw([prompt] * 16, list(range(s, s + 16))) for s in range(0, seeds, 16)]
+        )
         scene = _scene(prompt)
         read = judge.read(images, scene.kind).labels
-        left = {name: values for name, values in ATTRIBUTES[scene.kind].items() if name not in scene.values}
-        entropies.append(np.mean([attribute_entropy(read[name], len(values)) for name, values in left.items()]))
+        left = {
+            name: values
+            for name, values in ATTRIBUTES[scene.kind].items()
+            if name not in scene.values
+        }
+        entropies.append(
+            np.mean([attribute_entropy(read[name], len(values)) for name, values in left.items()])
+        )
         vendis.append(vendi(judge.embed(images), q=2))
     return Merit(*(np.array(v) for v in (obeyed, entropies, vendis)), taught(draw, captions))
 
 
 def taught(draw: Draw, count: int) -> np.ndarray:
-    """1 for each real picture whose colour is told by a classifier of ``count`` samples of "a red planet" and the like.
+    """1 for each real picture whose colour is told by a classifier of ``count`` samples of "a red
+    planet" and the like.
 
-    What else is in a picture, the prompts leave to the model: where it always draws the same, little is learnt.
-    """
+    What else is in a picture, the prompts leave to the model: where it always draws the same,
+    little is learnt."""
     texts = [caption(Scene(kind, {"colour": colour})) for kind in KINDS for colour in COLOURS]
     each = max(count // len(texts), 2)
     images = np.concatenate([draw([text] * each, list(range(each))) for text in texts])
@@ -97,7 +119,11 @@ def taught(draw: Draw, count: int) -> np.ndarray:
 
 
 def _small(images: np.ndarray) -> np.ndarray:
-    return torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(images).float(), SIDE).flatten(1).numpy()
+    return (
+        torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(images).float(), SIDE)
+        .flatten(1)
+        .numpy()
+    )
 
 
 def of_model(pipe: Any) -> Draw:
@@ -132,9 +158,14 @@ def _text(found: stats.Interval, sign: str = "") -> str:
 
 
 def card(name: str, folder: Path, merit: Merit, base: Merit, real: Merit, setting: str) -> str:
-    """The text of a model card; a student's differences from the base are paired over the same captions and prompts."""
+    """The text of a model card; a student's differences from the base are paired over the same
+    captions and prompts.
+    """
     d = json.loads((folder / "xhat.json").read_text())
-    lines = [f"| {text} | {_text(stats.bootstrap_mean(getattr(merit, key)))} |" for key, text in LABELS.items()]
+    lines = [
+        f"| {text} | {_text(stats.bootstrap_mean(getattr(merit, key)))} |"
+        for key, text in LABELS.items()
+    ]
     if merit is not base:
         for key, text in LABELS.items():
             less = stats.paired_difference(getattr(base, key), getattr(merit, key))
@@ -171,11 +202,19 @@ def _training(name: str, folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="100 captions, 8 prompts × 16 seeds; writes nothing")
-    parser.add_argument("--models", nargs="*", help="embedded names (default all; the base is measured too)")
+    parser.add_argument(
+        "--quick", action="store_true", help="100 captions, 8 prompts × 16 seeds; writes nothing"
+    )
+    parser.add_argument(
+        "--models", nargs="*", help="embedded names (default all; the base is measured too)"
+    )
     args = parser.parse_args()
-    captions, prompts, seeds = (100, list(OPEN_PROMPTS[:8]), 16) if args.quick else (500, list(OPEN_PROMPTS), 64)
-    setting = f"Measured on {captions} full captions, and on {len(prompts)} open prompts × {seeds} seeds."
+    captions, prompts, seeds = (
+        (100, list(OPEN_PROMPTS[:8]), 16) if args.quick else (500, list(OPEN_PROMPTS), 64)
+    )
+    setting = (
+        f"Measured on {captions} full captions, and on {len(prompts)} open prompts × {seeds} seeds."
+    )
     chosen = args.models or list(embedded())
     real, base = measure(of_world, captions, prompts, seeds), None
     for name, folder in embedded().items():

@@ -1,13 +1,14 @@
-"""What the machinery of a hybrid costs: the time of its denoising over its models' own forward passes.
+"""What the machinery of a hybrid costs: the time of its denoising over its models' own forward
+passes.
 
     python benchmarks/hybrid.py                     # the embedded pair
     python benchmarks/hybrid.py --pair demo/lcm
     python benchmarks/hybrid.py --quick
 
-Its networks are called alone on the very inputs that they had in the hybrid's call, in turns with it. The plain student
-at as many evaluations is measured in the same way beside it: what a diffusers pipeline costs above its forward passes
-is in both. Encoding the prompt is left out of both, measured by itself; pictures are not decoded. The goal is 1.03.
-"""
+Its networks are called alone on the very inputs that they had in the hybrid's call, in turns with
+it. The plain student at as many evaluations is measured in the same way beside it: what a diffusers
+pipeline costs above its forward passes is in both. Encoding the prompt is left out of both,
+measured by itself; pictures are not decoded. The goal is 1.03."""
 
 from __future__ import annotations
 
@@ -18,14 +19,16 @@ import torch
 from table import Row, arguments, publish, ratio, side_by_side
 
 import xhat
-from xhat.hooks.taps import quiet
+from xhat.hooks.points.taps import quiet
 
 GOAL = 1.03
 OWN, PLAIN = "hybrid / its forward passes (quartiles)", "student / its forward passes"
 
 
 def forwards(networks: Any, call: Callable[[], Any]) -> Callable[[], None]:
-    """A function that makes every forward pass of ``call()`` again: the same networks on the same arguments."""
+    """A function that makes every forward pass of ``call()`` again: the same networks on the same
+    arguments.
+    """
     found: list[Callable[[], Any]] = []
 
     def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -83,13 +86,17 @@ def bound(rows: list[Row]) -> str:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--pair", default="demo", help="embedded pair (default demo)")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 24], help="pictures a call (default 1 8 24)")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[1, 8, 24], help="pictures a call (default 1 8 24)"
+    )
     parser.add_argument("--repeats", type=int, default=40, help="rounds (default 40)")
     args = parser.parse_args()
     batches, repeats = ([4], 3) if args.quick else (args.batch, args.repeats)
     pair = xhat.load_pair(args.pair)
     rows = [measure(pair, batch, repeats) for batch in batches]
-    publish(args, "hybrid", "What a hybrid costs", {f"{args.pair}, {repeats} rounds": rows}, bound(rows))
+    publish(
+        args, "hybrid", "What a hybrid costs", {f"{args.pair}, {repeats} rounds": rows}, bound(rows)
+    )
 
 
 if __name__ == "__main__":

@@ -31,15 +31,25 @@ def page() -> str:
     missing = [name for name in BENCHMARKS if not (RESULTS / f"{name}.md").exists()]
     parts = [HEAD, *(file.read_text() for file in there)]
     if missing:
-        parts.append("Not measured yet: " + ", ".join(f"`python benchmarks/run.py {name}`" for name in missing) + ".\n")
+        parts.append(
+            "Not measured yet: "
+            + ", ".join(f"`python benchmarks/run.py {name}`" for name in missing)
+            + ".\n"
+        )
     return "\n".join(parts)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default all)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default all)"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes; writes nothing")
-    parser.add_argument("--page", action="store_true", help="write README.md of the tables that are there")
+    parser.add_argument(
+        "--page", action="store_true", help="write README.md of the tables that are there"
+    )
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:

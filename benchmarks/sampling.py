@@ -1,14 +1,15 @@
-"""Images a second of a base-then-student hybrid: the loop that the paper's authors use, and ``xhat.hybrid`` in batches.
+"""Images a second of a base-then-student hybrid: the loop that the paper's authors use, and
+``xhat.hybrid`` in batches.
 
     python benchmarks/sampling.py                 # the embedded pair
     python benchmarks/sampling.py --compile       # torch.compile too: minutes of compiling first
     python benchmarks/sampling.py --quick
 
-Their loop (arXiv 2503.10637, released code) makes one image at a time in two pipeline calls: the base until its first
-step is made, then the student from these latents on; each call encodes the prompt anew. Both arms make the same
-steps, which is checked by counting the rows that the networks see, and decode their images. The second table has the
-options of torch on the base alone, with how far they move the pictures.
-"""
+Their loop (arXiv 2503.10637, released code) makes one image at a time in two pipeline calls: the
+base until its first step is made, then the student from these latents on; each call encodes the
+prompt anew. Both arms make the same steps, which is checked by counting the rows that the networks
+see, and decode their images. The second table has the options of torch on the base alone, with how
+far they move the pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ import torch
 from table import arguments, publish, ratio, side_by_side
 
 import xhat
-from xhat.hooks.encode import encoded_once
+from xhat.hooks.record.encode import encoded_once
 
 PROMPTS = ("a planet", "a critter", "a face", "a robot")
 Images = Callable[[], np.ndarray]
@@ -59,9 +60,16 @@ def one_at_a_time(pair: Any, prompts: list[str], seeds: range) -> np.ndarray:
             generator = torch.Generator().manual_seed(seed)
             same = {"prompt": prompt, "generator": generator, "guidance_scale": 1.0}
             latents = pair.base(
-                num_inference_steps=len(timesteps), output_type="latent", callback_on_step_end=stop, **same
+                num_inference_steps=len(timesteps),
+                output_type="latent",
+                callback_on_step_end=stop,
+                **same,
             ).images
-            images.append(pair.student(latents=latents, timesteps=timesteps[1:], output_type="np", **same).images[0])
+            images.append(
+                pair.student(
+                    latents=latents, timesteps=timesteps[1:], output_type="np", **same
+                ).images[0]
+            )
     return np.stack(images)
 
 
@@ -82,7 +90,9 @@ def in_batches(pipe: Any, prompts: list[str], seeds: range, batch: int, **call: 
     return np.concatenate(images)
 
 
-def rows_of(arms: dict[str, Images], repeats: int, count: int, wait: Callable[[], None]) -> list[dict[str, Any]]:
+def rows_of(
+    arms: dict[str, Images], repeats: int, count: int, wait: Callable[[], None]
+) -> list[dict[str, Any]]:
     first = next(iter(arms))
     made = {name: arm() for name, arm in arms.items()}
     seconds = side_by_side(arms, repeats, wait)
@@ -106,14 +116,18 @@ def hybrids(args: argparse.Namespace, wait: Callable[[], None]) -> tuple[str, li
     arms: dict[str, Images] = {
         "one image at a time, two calls": lambda: one_at_a_time(pair, prompts, seeds),
         "xhat.hybrid, one at a time": lambda: in_batches(pipe, prompts, seeds, 1),
-        f"xhat.hybrid, batches of {args.batch}": lambda: in_batches(pipe, prompts, seeds, args.batch),
+        f"xhat.hybrid, batches of {args.batch}": lambda: in_batches(
+            pipe, prompts, seeds, args.batch
+        ),
     }
     rows, count = Rows(pair.base.unet, pair.student.unet), len(prompts) * len(seeds)
     seen = {name: rows.of(arm) / count for name, arm in arms.items()}
     if len(set(seen.values())) > 1:
         raise SystemExit(f"the arms do not make the same number of evaluations an image: {seen}")
     steps = next(iter(seen.values()))
-    caption = f"{pair.name}: {count} images of {len(prompts)} prompts, {steps:g} evaluations an image"
+    caption = (
+        f"{pair.name}: {count} images of {len(prompts)} prompts, {steps:g} evaluations an image"
+    )
     found = rows_of(arms, args.repeats, count, wait)
     for row in found:  # the loop's generator draws on where the hybrid's begins: not the same noise
         row.pop("largest difference of a pixel, of 255")
@@ -132,7 +146,9 @@ def options(args: argparse.Namespace, wait: Callable[[], None]) -> tuple[str, li
                 pipe.unet.to(memory_format=torch.channels_last)
             if name == "torch.compile":
                 pipe.unet = torch.compile(pipe.unet)
-            arms[name] = lambda p=pipe: in_batches(p, ["a planet"], range(count), args.batch, **call)  # type: ignore[misc]
+            arms[name] = lambda p=pipe: in_batches(
+                p, ["a planet"], range(count), args.batch, **call
+            )  # type: ignore[misc]
         caption = f"the base alone, {args.steps} steps with guidance, batches of {args.batch}"
         return caption, rows_of(arms, args.repeats, count, wait)
 
@@ -142,7 +158,9 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=4, choices=range(1, 5))
     parser.add_argument("--seeds", type=int, default=16)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=10, help="of the base alone, in the second table")
+    parser.add_argument(
+        "--steps", type=int, default=10, help="of the base alone, in the second table"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="time torch.compile too")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

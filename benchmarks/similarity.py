@@ -1,15 +1,15 @@
-"""All pairs of layers × steps by debiased linear CKA: this package beside its peers, in one run on one machine.
+"""All pairs of layers × steps by debiased linear CKA: this package beside its peers, in one run on
+one machine.
 
     python benchmarks/similarity.py                      # 40 layers × 20 steps, n = 256, p = 1280
     python benchmarks/similarity.py --device cuda
     python benchmarks/similarity.py --growth             # time and memory against n, layers and steps
     python benchmarks/similarity.py --quick              # small sizes of both, to see that all of it runs
 
-Numbers are compared before times are. Peers that are not installed are reported as missing: pytorch-cka, torch_cka
-and rsatoolbox, whose linear CKA is the biased one and is checked against that. What goes one cell at a time
-is timed on some cells and scaled to all, and said so. Every line is printed as JSON as it comes, and the table is
-written at the end.
-"""
+Numbers are compared before times are. Peers that are not installed are reported as missing:
+pytorch-cka, torch_cka and rsatoolbox, whose linear CKA is the biased one and is checked against
+that. What goes one cell at a time is timed on some cells and scaled to all, and said so. Every line
+is printed as JSON as it comes, and the table is written at the end."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ import numpy as np
 import torch
 from table import Row, arguments, publish, ratio, side_by_side
 
-from xhat.analysis.similarity import cka, cka_matrix
+from xhat.analysis.measures.similarity import cka, cka_matrix
 
 Cells = Callable[[torch.Tensor], np.ndarray]
 
 
 def representations(count: int, n: int, p: int, device: str, offset: float = 0.0) -> torch.Tensor:
-    """(count, n, p) float32 that drift from one another, so that similarities spread between 0 and 1."""
+    """(count, n, p) float32 that drift from one another, so that similarities spread between 0 and
+    1.
+    """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n, p, generator=generator)
     out = torch.empty(count, n, p)
@@ -59,7 +61,9 @@ def _wait(device: str) -> None:
 
 
 def torch_cka_cell(x: torch.Tensor, y: torch.Tensor) -> float:
-    """One cell as torch_cka's own HSIC makes it, Grams included as they are in its loop over pairs of layers."""
+    """One cell as torch_cka's own HSIC makes it, Grams included as they are in its loop over pairs
+    of layers.
+    """
     import torch_cka
 
     k, l = ((a @ a.T).fill_diagonal_(0) for a in (x, y))
@@ -69,12 +73,16 @@ def torch_cka_cell(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def rsatoolbox_cell(x: torch.Tensor, y: torch.Tensor) -> float:
-    """One cell of rsatoolbox: biased linear CKA as the whitened cosine of squared Euclidean distances."""
+    """One cell of rsatoolbox: biased linear CKA as the whitened cosine of squared Euclidean
+    distances.
+    """
     from rsatoolbox.data import Dataset
     from rsatoolbox.rdm import calc_rdm
     from rsatoolbox.rdm import compare as compare_rdms
 
-    a, b = (calc_rdm(Dataset(z.cpu().numpy().astype(np.float64)), method="euclidean") for z in (x, y))
+    a, b = (
+        calc_rdm(Dataset(z.cpu().numpy().astype(np.float64)), method="euclidean") for z in (x, y)
+    )
     return float(compare_rdms(a, b, method="cosine_cov")[0, 0])  # type: ignore[arg-type]
 
 
@@ -94,8 +102,13 @@ def all_pairs() -> dict[str, Cells]:
 
 def one_by_one() -> dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], float], bool]]:
     """What makes a cell at a time, by name, and whether it is debiased."""
-    found: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], float], bool]] = {"xhat.cka in a loop": (cka, True)}
-    for name, cell, debiased in (("torch_cka", torch_cka_cell, True), ("rsatoolbox", rsatoolbox_cell, False)):
+    found: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], float], bool]] = {
+        "xhat.cka in a loop": (cka, True)
+    }
+    for name, cell, debiased in (
+        ("torch_cka", torch_cka_cell, True),
+        ("rsatoolbox", rsatoolbox_cell, False),
+    ):
         try:
             import_module(name)
         except ImportError as error:
@@ -105,8 +118,12 @@ def one_by_one() -> dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], float
     return found
 
 
-def compare(layers: int, steps: int, n: int, p: int, device: str, repeats: int, sample: int) -> list[Row]:
-    """Agreement, then times, of everything that is installed: whole maps in turns, then cells on some of them."""
+def compare(
+    layers: int, steps: int, n: int, p: int, device: str, repeats: int, sample: int
+) -> list[Row]:
+    """Agreement, then times, of everything that is installed: whole maps in turns, then cells on
+    some of them.
+    """
     count = layers * steps
     xs = representations(count, n, p, device)
     exact, worst = cka_matrix(list(xs[:20].double())), {}
@@ -123,9 +140,15 @@ def compare(layers: int, steps: int, n: int, p: int, device: str, repeats: int, 
     subset = np.random.default_rng(0).integers(0, count, size=(sample, 2))
     for name, (cell, debiased) in one_by_one().items():
         exact = cka_matrix(list(xs[:6].double()), debiased=debiased)
-        off = agreed(name, max(abs(cell(xs[i], xs[j]) - exact[i, j]) for i in range(3) for j in range(3, 6)))
+        off = agreed(
+            name, max(abs(cell(xs[i], xs[j]) - exact[i, j]) for i in range(3) for j in range(3, 6))
+        )
         _, each = timed(lambda cell=cell: [cell(xs[i], xs[j]) for i, j in subset], 1, device)  # type: ignore[misc]
-        line: dict[str, Any] = {"what": name, "cells": count**2, "seconds": each / sample * count**2}
+        line: dict[str, Any] = {
+            "what": name,
+            "cells": count**2,
+            "seconds": each / sample * count**2,
+        }
         line |= {"largest_error": float(off), "scaled_from_cells": sample}
         rows.append(say(**line) | {times: f"{line['seconds'] / float(np.median(ours)):.3g}"})
     return rows
@@ -138,7 +161,9 @@ def agreed(name: str, off: float) -> float:
 
 
 def error(name: str, cells: np.ndarray, exact: np.ndarray) -> float:
-    """Largest difference; pytorch-cka clamps its cells to [0, 1], so ours are clamped before it is held to them."""
+    """Largest difference; pytorch-cka clamps its cells to [0, 1], so ours are clamped before it is
+    held to them.
+    """
     return float(np.abs(cells - (exact.clip(0, 1) if name == "pytorch-cka" else exact)).max())
 
 
@@ -162,7 +187,17 @@ def growth(p: int, repeats: int, first: tuple[int, int, int] = (10, 10, 64)) -> 
         cka_matrix(list(xs), dtype="float32")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        rows.append(say(what="xhat float32", layers=layers, steps=steps, n=n, p=p, seconds=seconds, peak_bytes=peak))
+        rows.append(
+            say(
+                what="xhat float32",
+                layers=layers,
+                steps=steps,
+                n=n,
+                p=p,
+                seconds=seconds,
+                peak_bytes=peak,
+            )
+        )
     return rows
 
 
@@ -174,17 +209,28 @@ def say(**line: Any) -> dict[str, Any]:
 
 def main() -> None:
     parser = arguments(__doc__)
-    for name, value in [("layers", 40), ("steps", 20), ("n", 256), ("p", 1280), ("repeats", 3), ("sample", 200)]:
+    for name, value in [
+        ("layers", 40),
+        ("steps", 20),
+        ("n", 256),
+        ("p", 1280),
+        ("repeats", 3),
+        ("sample", 200),
+    ]:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--growth", action="store_true", help="only how time and memory grow, on the CPU")
+    parser.add_argument(
+        "--growth", action="store_true", help="only how time and memory grow, on the CPU"
+    )
     args = parser.parse_args()
     if args.quick:
         args.layers, args.steps, args.n, args.p, args.repeats, args.sample = 5, 4, 64, 128, 1, 10
     tables: dict[str, list[Row]] = {}
     if not args.growth:
         sizes = f"{args.layers} layers × {args.steps} steps, n = {args.n}, p = {args.p}"
-        found = compare(args.layers, args.steps, args.n, args.p, args.device, args.repeats, args.sample)
+        found = compare(
+            args.layers, args.steps, args.n, args.p, args.device, args.repeats, args.sample
+        )
         tables[f"Every cell of {sizes}, float32 inputs"] = found
         tables["Where all features share an offset"] = offset(args.n, args.p, args.device)
     if args.device == "cpu":

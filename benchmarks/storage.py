@@ -1,11 +1,12 @@
-"""How a trace is best put on disk: ratio and speed of codecs, and of shards, for what a trace holds.
+"""How a trace is best put on disk: ratio and speed of codecs, and of shards, for what a trace
+holds.
 
     python benchmarks/storage.py
     python benchmarks/storage.py --quick
 
-The data are real: x̂₀, an activation and Grams of the embedded base, in half precision and as they are. Speeds are
-of uncompressed bytes, with the file system's cache warm; those of one step read a single step of every sample.
-"""
+The data are real: x̂₀, an activation and Grams of the embedded base, in half precision and as they
+are. Speeds are of uncompressed bytes, with the file system's cache warm; those of one step read a
+single step of every sample."""
 
 from __future__ import annotations
 
@@ -22,16 +23,26 @@ from table import arguments, publish, size_on_disk
 from zarr.codecs import BloscCodec, ZstdCodec
 
 import xhat
-from xhat.hooks.layout import compressor
+from xhat.hooks.store.layout import compressor
 
 CODECS: dict[str, Any] = {
     "none": lambda size: None,
     "zstd 3": lambda size: ZstdCodec(level=3),
-    "lz4, shuffled": lambda size: BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=size),
-    "zstd 1, shuffled": lambda size: BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=size),
-    "zstd 3, shuffled": lambda size: BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=size),
-    "zstd 3, bits shuffled": lambda size: BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=size),
-    "zstd 7, shuffled": lambda size: BloscCodec(cname="zstd", clevel=7, shuffle="shuffle", typesize=size),
+    "lz4, shuffled": lambda size: BloscCodec(
+        cname="lz4", clevel=5, shuffle="shuffle", typesize=size
+    ),
+    "zstd 1, shuffled": lambda size: BloscCodec(
+        cname="zstd", clevel=1, shuffle="shuffle", typesize=size
+    ),
+    "zstd 3, shuffled": lambda size: BloscCodec(
+        cname="zstd", clevel=3, shuffle="shuffle", typesize=size
+    ),
+    "zstd 3, bits shuffled": lambda size: BloscCodec(
+        cname="zstd", clevel=3, shuffle="bitshuffle", typesize=size
+    ),
+    "zstd 7, shuffled": lambda size: BloscCodec(
+        cname="zstd", clevel=7, shuffle="shuffle", typesize=size
+    ),
 }
 
 
@@ -39,15 +50,25 @@ def data(seeds: int, steps: int) -> dict[str, np.ndarray]:
     """(samples, step, …) arrays, by name."""
     pipe = xhat.load_pair("demo").base
     found = xhat.trace(
-        pipe, "a planet", seeds=range(seeds), hooks={"up.1": "full", "h": "gram"}, batch_size=16,
-        num_inference_steps=steps, progress=False,
-    )  # fmt: skip
+        pipe,
+        "a planet",
+        seeds=range(seeds),
+        hooks={"up.1": "full", "h": "gram"},
+        batch_size=16,
+        num_inference_steps=steps,
+        progress=False,
+    )
     x0, up = found["pred_x0"].values[0], found["activations/up.1/value"].values[0]
     gram = found["activations/h/value"].values[:, 1]
     images = found["images"].values[0][:, None]
-    half = {name: x.astype(np.float16) for name, x in (("x̂₀", x0), ("activation up.1", up), ("Gram of h", _unit(gram)))}
+    half = {
+        name: x.astype(np.float16)
+        for name, x in (("x̂₀", x0), ("activation up.1", up), ("Gram of h", _unit(gram)))
+    }
     whole = {"x̂₀": x0, "activation up.1": up, "Gram of h": gram, "images": images}
-    return {f"{n}, {x.dtype}": np.ascontiguousarray(x) for x_s in (half, whole) for n, x in x_s.items()}
+    return {
+        f"{n}, {x.dtype}": np.ascontiguousarray(x) for x_s in (half, whole) for n, x in x_s.items()
+    }
 
 
 def _unit(gram: np.ndarray) -> np.ndarray:
@@ -62,7 +83,13 @@ def measured(
     for _ in range(repeats):
         shutil.rmtree(path, ignore_errors=True)
         array = zarr.create_array(
-            path, shape=x.shape, dtype=x.dtype, chunks=chunks, shards=shards, compressors=codec, fill_value=0
+            path,
+            shape=x.shape,
+            dtype=x.dtype,
+            chunks=chunks,
+            shards=shards,
+            compressors=codec,
+            fill_value=0,
         )
 
         def write(array: Any = array) -> None:
@@ -98,12 +125,16 @@ def codecs(arrays: dict[str, np.ndarray], folder: Path, repeats: int) -> list[di
         for label, codec in CODECS.items():
             made = codec(x.dtype.itemsize)
             marked = f"**{label}**" if str(made) == chosen else label
-            rows.append({"data": name, "codec": marked} | measured(x, made, x.shape, None, folder, repeats))
+            rows.append(
+                {"data": name, "codec": marked} | measured(x, made, x.shape, None, folder, repeats)
+            )
     return rows
 
 
 def shards(arrays: dict[str, np.ndarray], folder: Path, repeats: int) -> list[dict[str, Any]]:
-    """One chunk a tile, chunks a step in a shard a tile, and chunks a step in files of their own."""
+    """One chunk a tile, chunks a step in a shard a tile, and chunks a step in files of their
+    own.
+    """
     rows = []
     for name, x in arrays.items():
         a_step = (x.shape[0], 1, *x.shape[2:])
@@ -115,7 +146,10 @@ def shards(arrays: dict[str, np.ndarray], folder: Path, repeats: int) -> list[di
         for label, (chunks, shard) in ways.items():
             found = measured(x, compressor(x.dtype), chunks, shard, folder, repeats)
             files = 1 if "tile" in label else x.shape[1]
-            rows.append({"data": name, "layout": label, "files": files, "MiB": f"{x.nbytes / 2**20:.1f}"} | found)
+            rows.append(
+                {"data": name, "layout": label, "files": files, "MiB": f"{x.nbytes / 2**20:.1f}"}
+                | found
+            )
     return rows
 
 
@@ -131,7 +165,9 @@ def main() -> None:
     stacked = {n: x for n, x in arrays.items() if x.ndim > 3 and x.shape[1] > 1}
     with tempfile.TemporaryDirectory() as folder:
         tables = {
-            "Codecs, with the one that traces are written with in bold": codecs(arrays, Path(folder), args.repeats),
+            "Codecs, with the one that traces are written with in bold": codecs(
+                arrays, Path(folder), args.repeats
+            ),
             "Chunks and shards": shards(stacked, Path(folder), args.repeats),
         }
     bound = (

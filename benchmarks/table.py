@@ -1,4 +1,6 @@
-"""What every benchmark shares: arms timed side by side, peak memory, the machine in words, and the table it writes."""
+"""What every benchmark shares: arms timed side by side, peak memory, the machine in words, and the
+table it writes.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,9 @@ class Ratio(NamedTuple):
 def side_by_side(
     arms: Mapping[str, Callable[[], Any]], repeats: int, wait: Callable[[], None] = lambda: None
 ) -> dict[str, np.ndarray]:
-    """Seconds of every arm, (repeats,), after one call each to warm up. One call of each arm a round, each round from
-    another arm on, so that what slows the machine for a while slows all arms."""
+    """Seconds of every arm, (repeats,), after one call each to warm up. One call of each arm a
+    round, each round from another arm on, so that what slows the machine for a while slows all
+    arms."""
     for arm in arms.values():
         arm()
     seconds: dict[str, list[float]] = {name: [] for name in arms}
@@ -60,8 +63,8 @@ def ratio(seconds: np.ndarray, reference: np.ndarray) -> Ratio:
 
 
 def peak_above(action: Callable[[], Any]) -> int:
-    """Bytes of memory that ``action`` needs above what is held before it: of the GPU if one is used, else of the
-    process, by the kernel's high-water mark, which is reset first (Linux)."""
+    """Bytes of memory that ``action`` needs above what is held before it: of the GPU if one is
+    used, else of the process, by the kernel's high-water mark, which is reset first (Linux)."""
     import torch
 
     gc.collect()
@@ -70,7 +73,9 @@ def peak_above(action: Callable[[], Any]) -> int:
         before = torch.cuda.memory_allocated()
         action()
         return torch.cuda.max_memory_allocated() - before
-    if platform.system() != "Linux":  # no way to reset the mark: what a later arm needs less of is not seen
+    if (
+        platform.system() != "Linux"
+    ):  # no way to reset the mark: what a later arm needs less of is not seen
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         action()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -116,7 +121,9 @@ def mib(count: float) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Rows as a table; columns in the order in which they first occur, a dash where a row has none."""
+    """Rows as a table; columns in the order in which they first occur, a dash where a row has
+    none.
+    """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(str(row.get(c, "–")) for c in columns) + " |" for row in rows]
@@ -125,9 +132,18 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def arguments(doc: str | None) -> argparse.ArgumentParser:
     """The parser that every benchmark starts from."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that all of it runs: not written")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables (default benchmarks/results)")
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, to see that all of it runs: not written"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=RESULTS,
+        help="folder of the tables (default benchmarks/results)",
+    )
     return parser
 
 
@@ -150,5 +166,8 @@ def publish(
         return
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"{name}.md").write_text(text)
-    said = {caption: [{k: str(v) for k, v in row.items()} for row in rows] for caption, rows in tables.items()}
+    said = {
+        caption: [{k: str(v) for k, v in row.items()} for row in rows]
+        for caption, rows in tables.items()
+    }
     (args.out / f"{name}.json").write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n")

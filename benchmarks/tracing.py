@@ -1,15 +1,16 @@
-"""What tracing costs: the plain pipeline call, xhat, nnsight and a hand-written hook loop, side by side in one run.
+"""What tracing costs: the plain pipeline call, xhat, nnsight and a hand-written hook loop, side by
+side in one run.
 
     python benchmarks/tracing.py                          # the embedded base, and a UNet of SD 1.5's shape
     python benchmarks/tracing.py --models sd15 --scale 1 --size 64 --device cuda --dtype bfloat16
     python benchmarks/tracing.py --quick
 
-Arms take turns within each round; a ratio is that of an arm to the plain call of its own round, and the median over
-rounds is given with its quartiles. Before times are compared, the readings of xhat, nnsight and the loop are: they
-must be equal to the bit. nnsight keeps the points alone, the others the latents and x̂₀ of every step too. To disk go
-a run of one batch and one of several: the ratio is that of a further batch, and what is left of the first is the cost
-of making the store and opening it, once a run.
-"""
+Arms take turns within each round; a ratio is that of an arm to the plain call of its own round, and
+the median over rounds is given with its quartiles. Before times are compared, the readings of xhat,
+nnsight and the loop are: they must be equal to the bit. nnsight keeps the points alone, the others
+the latents and x̂₀ of every step too. To disk go a run of one batch and one of several: the ratio
+is that of a further batch, and what is left of the first is the cost of making the store and
+opening it, once a run."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ import torch
 from table import arguments, mib, peak_above, publish, ratio, side_by_side, size_on_disk
 
 import xhat
-from xhat.hooks.points import named_points
-from xhat.hooks.taps import pick_output
+from xhat.hooks.points.names import named_points
+from xhat.hooks.points.taps import pick_output
 
 GUIDANCE = 3.0
 MORE = ", and more"
@@ -39,7 +40,9 @@ def embedded(args: argparse.Namespace) -> Any:
 
 
 def sd15(args: argparse.Namespace) -> Any:
-    """Stable Diffusion 1.5's UNet, its widths times ``scale``, random weights; text encoder and VAE are small."""
+    """Stable Diffusion 1.5's UNet, its widths times ``scale``, random weights; text encoder and VAE
+    are small.
+    """
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -47,15 +50,24 @@ def sd15(args: argparse.Namespace) -> Any:
 
     base = load_pair("demo").base
     torch.manual_seed(0)
-    ids = {name: getattr(base.tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    ids = {
+        name: getattr(base.tokenizer, name)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+    }
     text = CLIPTextConfig(
-        vocab_size=len(base.tokenizer), hidden_size=768, num_hidden_layers=1, num_attention_heads=12, **ids
+        vocab_size=len(base.tokenizer),
+        hidden_size=768,
+        num_hidden_layers=1,
+        num_attention_heads=12,
+        **ids,
     )
     unet = diffusers.UNet2DConditionModel(  # the class's defaults are the first Stable Diffusion's
         sample_size=args.size,
         cross_attention_dim=768,
         attention_head_dim=8,
-        block_out_channels=tuple(32 * max(1, round(c * args.scale / 32)) for c in (320, 640, 1280, 1280)),
+        block_out_channels=tuple(
+            32 * max(1, round(c * args.scale / 32)) for c in (320, 640, 1280, 1280)
+        ),
     )
     pipe = diffusers.StableDiffusionPipeline(
         unet=unet.eval(),
@@ -91,33 +103,52 @@ class Bench:
 
     def call(self) -> dict[str, Any]:
         generators = [torch.Generator().manual_seed(s) for s in range(self.batch)]
-        same = {"num_inference_steps": self.steps, "guidance_scale": GUIDANCE, "output_type": "latent"}
-        return {"prompt": "a planet", "num_images_per_prompt": self.batch, "generator": generators} | same
+        same = {
+            "num_inference_steps": self.steps,
+            "guidance_scale": GUIDANCE,
+            "output_type": "latent",
+        }
+        return {
+            "prompt": "a planet",
+            "num_images_per_prompt": self.batch,
+            "generator": generators,
+        } | same
 
     def plain(self) -> Any:
         return self.pipe(**self.call()).images
 
     def ours(self, names: list[str], kept: str) -> Any:
-        with xhat.Tracer(self.pipe, {name: kept for name in names}) as tracer:
+        with xhat.Tracer(self.pipe, dict.fromkeys(names, kept)) as tracer:
             self.plain()
         return tracer.trace
 
     def loop(self, names: list[str], kept: str) -> dict[str, torch.Tensor]:
-        """What one writes by hand: a forward hook a point, and a look at what the scheduler gives."""
+        """What one writes by hand: a forward hook a point, and a look at what the scheduler
+        gives.
+        """
         found: dict[str, list[torch.Tensor]] = {name: [] for name in names}
         steps: list[tuple[torch.Tensor, ...]] = []
 
         def hook(name: str) -> Any:
             def keep(module: Any, inputs: Any, output: Any) -> None:
-                found[name].append(reduced(pick_output(module, inputs, {}, output), kept).to("cpu", copy=True))
+                found[name].append(
+                    reduced(pick_output(module, inputs, {}, output), kept).to("cpu", copy=True)
+                )
 
             return keep
 
-        handles = [self.pipe.unet.get_submodule(self.path[n]).register_forward_hook(hook(n)) for n in names]
+        handles = [
+            self.pipe.unet.get_submodule(self.path[n]).register_forward_hook(hook(n)) for n in names
+        ]
         step = self.pipe.scheduler.step
 
         def heard(
-            model_output: Any, timestep: Any, sample: Any, *rest: Any, return_dict: bool = True, **more: Any
+            model_output: Any,
+            timestep: Any,
+            sample: Any,
+            *rest: Any,
+            return_dict: bool = True,
+            **more: Any,
         ) -> Any:
             result = step(model_output, timestep, sample, *rest, return_dict=True, **more)
             kept = (sample, model_output, result.pred_original_sample)
@@ -131,13 +162,19 @@ class Bench:
             del self.pipe.scheduler.step
             for handle in handles:
                 handle.remove()
-        found |= dict(zip(("latents", "model_output", "pred_x0"), map(list, zip(*steps, strict=True)), strict=True))
+        found |= dict(
+            zip(
+                ("latents", "model_output", "pred_x0"),
+                map(list, zip(*steps, strict=True)),
+                strict=True,
+            )
+        )
         return {n: torch.stack(v, 1) for n, v in found.items()}
 
     def nnsight(self, names: list[str], kept: str) -> dict[str, torch.Tensor]:
         from nnsight.modeling.diffusion import DiffusionModel, _PipelineModule
 
-        from xhat.hooks.patch_nnsight import _envoy
+        from xhat.hooks.edits.nnsight_engine import _envoy
 
         model: Any = DiffusionModel(_PipelineModule(self.pipe))
         order = {path: i for i, (path, _) in enumerate(self.pipe.unet.named_modules())}
@@ -158,7 +195,9 @@ class Bench:
         if not hasattr(self, "_fired"):
             self._fired: list[str] = []
             hooks = [
-                self.pipe.unet.get_submodule(path).register_forward_hook(lambda *_, n=n: self._fired.append(n))
+                self.pipe.unet.get_submodule(path).register_forward_hook(
+                    lambda *_, n=n: self._fired.append(n)
+                )
                 for n, path in self.path.items()
             ]
             self.plain()
@@ -171,8 +210,12 @@ class Bench:
         """``xhat.trace`` of so many batches into a new store."""
         path = self.scratch / "trace.zarr"
         shutil.rmtree(path, ignore_errors=True)
-        call = {k: v for k, v in self.call().items() if k not in ("prompt", "num_images_per_prompt", "generator")}
-        seeds, hooks = range(self.batch * batches), {name: kept for name in names}
+        call = {
+            k: v
+            for k, v in self.call().items()
+            if k not in ("prompt", "num_images_per_prompt", "generator")
+        }
+        seeds, hooks = range(self.batch * batches), dict.fromkeys(names, kept)
         batch = {"batch_size": self.batch, "progress": False}
         xhat.trace(self.pipe, "a planet", seeds=seeds, hooks=hooks, store=path, **batch, **call)
         return path
@@ -181,7 +224,10 @@ class Bench:
         """The hook loop over a batch, to a file, uncompressed."""
         folder = self.scratch / "loop"
         folder.mkdir(exist_ok=True)
-        np.savez(folder / "batch.npz", **{n: x.float().numpy() for n, x in self.loop(names, kept).items()})
+        np.savez(
+            folder / "batch.npz",
+            **{n: x.float().numpy() for n, x in self.loop(names, kept).items()},
+        )
         return folder
 
 
@@ -201,20 +247,33 @@ def check(bench: Bench, names: list[str]) -> None:
             if not np.array_equal(mine, theirs):
                 raise SystemExit(f"{who} reads other numbers at {name}: times are not compared")
     gap = np.abs(ours["pred_x0"].values - others["loop"]["pred_x0"].float().numpy()).max()
-    print(json.dumps({"readings": "equal to the bit", "largest difference of x̂₀": float(gap)}), flush=True)
+    print(
+        json.dumps({"readings": "equal to the bit", "largest difference of x̂₀": float(gap)}),
+        flush=True,
+    )
 
 
 def arms_of(bench: Bench) -> dict[str, Callable[[], Any]]:
-    """Each is one call of the pipeline, but for those ``MORE``, which are ``bench.batches`` more."""
-    arms: dict[str, Callable[[], Any]] = {"plain call": bench.plain, "xhat, x̂₀ alone": lambda: bench.ours([], "mean")}
-    for label, names in (("16 points", bench.sixteen), (f"all {len(bench.every)} points", bench.every)):
+    """Each is one call of the pipeline, but for those ``MORE``, which are ``bench.batches``
+    more.
+    """
+    arms: dict[str, Callable[[], Any]] = {
+        "plain call": bench.plain,
+        "xhat, x̂₀ alone": lambda: bench.ours([], "mean"),
+    }
+    for label, names in (
+        ("16 points", bench.sixteen),
+        (f"all {len(bench.every)} points", bench.every),
+    ):
         for kept in ("mean", "full"):
             said, own = f"{label}, {kept}", {"names": names, "kept": kept}
             arms[f"xhat, {said}"] = partial(bench.ours, **own)
             arms[f"hook loop, {said}"] = partial(bench.loop, **own)
             arms[f"nnsight, {said}"] = partial(bench.nnsight, **own)
             arms[f"xhat to a store, {said}"] = partial(bench.stored, **own, batches=1)
-            arms[f"xhat to a store, {said}{MORE}"] = partial(bench.stored, **own, batches=1 + bench.batches)
+            arms[f"xhat to a store, {said}{MORE}"] = partial(
+                bench.stored, **own, batches=1 + bench.batches
+            )
             arms[f"hook loop to npz, {said}"] = partial(bench.saved, **own)
     return arms
 
@@ -240,7 +299,9 @@ def measure(bench: Bench, repeats: int, device: str) -> list[dict[str, Any]]:
                 "ratio to the plain call (quartiles)": ratio(each, plain),
                 "once a run, s": "–" if once is None else f"{once:.2f}",
                 "peak memory above rest, MiB": mib(peak),
-                "written, MiB": mib(size_on_disk(written[0])) if isinstance(written[0], Path) else "–",
+                "written, MiB": mib(size_on_disk(written[0]))
+                if isinstance(written[0], Path)
+                else "–",
             }
         )
     return rows
@@ -249,11 +310,15 @@ def measure(bench: Bench, repeats: int, device: str) -> list[dict[str, Any]]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--scale", type=float, default=0.5, help="widths of the SD 1.5-shaped UNet, 1 for its own")
+    parser.add_argument(
+        "--scale", type=float, default=0.5, help="widths of the SD 1.5-shaped UNet, 1 for its own"
+    )
     parser.add_argument("--size", type=int, default=8, help="its latents, size × size")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--batches", type=int, default=3, help="more than one, that are written in a run to disk")
+    parser.add_argument(
+        "--batches", type=int, default=3, help="more than one, that are written in a run to disk"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
@@ -264,7 +329,11 @@ def main() -> None:
     for name in args.models:
         with tempfile.TemporaryDirectory() as scratch:
             bench = Bench(MODELS[name](args), args, Path(scratch))
-            shape = f", widths × {args.scale:g}, latents {args.size} × {args.size}" if name == "sd15" else ""
+            shape = (
+                f", widths × {args.scale:g}, latents {args.size} × {args.size}"
+                if name == "sd15"
+                else ""
+            )
             caption = f"{name}{shape}: batches of {args.batch} with guidance, {args.steps} steps, {args.dtype}"
             tables[f"{caption}, {args.repeats} rounds"] = measure(bench, args.repeats, args.device)
     bound = (

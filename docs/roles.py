@@ -1,4 +1,6 @@
-"""Docstrings name functions as ``:func:`~module.name```, which editors read; the site shows the name alone."""
+"""Docstrings name functions as ``:func:`~module.name```, which editors read; the site shows the
+name alone.
+"""
 
 import re
 

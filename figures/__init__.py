@@ -5,12 +5,12 @@ from __future__ import annotations
 from xhat.lazy import lazily
 
 _EXPORTS = {
-    "draw": "xhat.figures.registry",
-    "redraw": "xhat.figures.registry",
-    "load_data": "xhat.figures.data",
-    "save_data": "xhat.figures.data",
-    "write_report": "xhat.figures.report",
-    "x0_player": "xhat.figures.player",
+    "draw": "xhat.figures.kit.registry",
+    "redraw": "xhat.figures.kit.registry",
+    "load_data": "xhat.figures.kit.data",
+    "save_data": "xhat.figures.kit.data",
+    "write_report": "xhat.figures.report.page",
+    "x0_player": "xhat.figures.report.player",
 }
 
 __all__ = list(_EXPORTS)

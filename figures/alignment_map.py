@@ -1,4 +1,6 @@
-"""Alignment map: does a control change base and student alike, layer by layer and noise level by noise level?"""
+"""Alignment map: does a control change base and student alike, layer by layer and noise level by
+noise level?
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.figures.style import label, new_figure
+from xhat.figures.kit.style import label, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,12 +21,17 @@ CAPTION = (
     "shared weights alone give) and unlike pairs (other controls and random LoRAs). A dot marks a mean cosine above "
     "that of every random LoRA to itself. Grey: no control reaches that layer."
 )
-PANELS = {"cosine": "the same control", "same_random": "the same random LoRA", "unlike": "unlike pairs"}
+PANELS = {
+    "cosine": "the same control",
+    "same_random": "the same random LoRA",
+    "unlike": "unlike pairs",
+}
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``cosine``, ``other``, ``random`` (model, control, point, step), ``same_random``, ``_high`` (model, point, step);
-    ``sigma`` (model, step). One or two students are rows, more of them columns."""
+    """``cosine``, ``other``, ``random`` (model, control, point, step), ``same_random``, ``_high``
+    (model, point, step); ``sigma`` (model, step). One or two students are rows, more of them
+    columns."""
     students = [str(m) for m in data["model"].values]
     points = [str(p) for p in data["point"].values]
     upright = len(students) > 2
@@ -36,11 +43,16 @@ def draw(data: xr.Dataset) -> Figure:
         one = data.sel(model=student)
         for axis, values in zip(row, _maps(one).values(), strict=True):
             image = _heat(axis, values)
-            axis.set(xticks=range(data.sizes["step"]), xticklabels=[f"{s:.2g}" for s in one["sigma"].values])
+            axis.set(
+                xticks=range(data.sizes["step"]),
+                xticklabels=[f"{s:.2g}" for s in one["sigma"].values],
+            )
         _dots(row[0], one)
     names = [f"base and {label(s)}" for s in students], list(PANELS.values())
     _labels(axes, points, *(names if upright else names[::-1]))
-    bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 0.6 + 0.4 / shape[0]), aspect=30, pad=0.02)
+    bar = figure.colorbar(
+        image, ax=axes, shrink=min(1.0, 0.6 + 0.4 / shape[0]), aspect=30, pad=0.02
+    )
     bar.set_ticks(range(0, 91, 15))
     bar.set_label("angle between changes (degrees)")
     return figure
@@ -50,7 +62,11 @@ def _labels(axes: Any, points: list[str], above: list[str], beside: list[str]) -
     for axis, title in zip(axes[0], above, strict=True):
         axis.set_title(title)
     for axis, name in zip(axes[:, 0], beside, strict=True):
-        axis.set(yticks=range(len(points)), yticklabels=["x̂₀" if p == "x0" else p for p in points], ylabel=name)
+        axis.set(
+            yticks=range(len(points)),
+            yticklabels=["x̂₀" if p == "x0" else p for p in points],
+            ylabel=name,
+        )
         axis.tick_params(axis="y", labelsize=6)
     for axis in axes[-1]:
         axis.set_xlabel("noise level σ")
@@ -59,7 +75,9 @@ def _labels(axes: Any, points: list[str], above: list[str], beside: list[str]) -
 def _maps(data: xr.Dataset) -> dict[str, np.ndarray]:
     """(point, step) of each panel."""
     ours = data.isel(control=np.flatnonzero(data["trained_on"].values == "base"))
-    unlike = np.stack([ours[n].transpose("control", "point", "step").values for n in ("other", "random")])
+    unlike = np.stack(
+        [ours[n].transpose("control", "point", "step").values for n in ("other", "random")]
+    )
     return {
         "cosine": _mean(ours["cosine"].transpose("control", "point", "step").values),
         "same_random": data["same_random"].transpose("point", "step").values,
@@ -71,13 +89,19 @@ def _mean(values: np.ndarray) -> np.ndarray:
     """Over the first axis, of what is there; NaN of nothing."""
     there = np.isfinite(values)
     count = there.sum(0)
-    return np.divide(np.where(there, values, 0).sum(0), count, out=np.full(count.shape, np.nan), where=count > 0)
+    return np.divide(
+        np.where(there, values, 0).sum(0), count, out=np.full(count.shape, np.nan), where=count > 0
+    )
 
 
 def _heat(axis: Any, values: np.ndarray) -> Any:
     axis.set_facecolor("0.85")
-    angle = np.degrees(np.arccos(np.clip(values, -1, 1)))  # small differences between cosines near 1 show
-    image = axis.imshow(angle, vmin=0, vmax=90, cmap="YlGnBu_r", aspect="auto", interpolation="nearest")
+    angle = np.degrees(
+        np.arccos(np.clip(values, -1, 1))
+    )  # small differences between cosines near 1 show
+    image = axis.imshow(
+        angle, vmin=0, vmax=90, cmap="YlGnBu_r", aspect="auto", interpolation="nearest"
+    )
     axis.tick_params(length=0)
     for spine in axis.spines.values():
         spine.set_visible(False)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.figures.forest import forest
-from xhat.figures.style import OTHER, colour, new_figure
+from xhat.figures.kit.forest import forest
+from xhat.figures.kit.style import OTHER, colour, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,11 +18,17 @@ CAPTION = (
     "Each control less the student, on the same prompts and seeds: mean difference over prompts, with its interval. "
     "Where an interval crosses zero, no difference is shown."
 )
-PANELS = {"vendi_q2": "Vendi (q = 2)", "attribute_entropy": "attribute entropy", "fidelity": "fidelity"}
+PANELS = {
+    "vendi_q2": "Vendi (q = 2)",
+    "attribute_entropy": "attribute entropy",
+    "fidelity": "fidelity",
+}
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data``: :func:`xhat.analysis.swaps.control_table`; ``attrs["student"]`` names the student."""
+    """``data``: :func:`xhat.analysis.experiments.swaps.control_table`; ``attrs["student"]`` names
+    the student.
+    """
     data = data.isel(arm=np.flatnonzero(data["arm"].values != "student"))
     varies = data["varies"].values.tolist()
     groups = list(dict.fromkeys(varies))
@@ -30,7 +36,9 @@ def draw(data: xr.Dataset) -> Figure:
     panels = {name: text for name, text in PANELS.items() if f"{name}_less_student_mean" in data}
     figure = new_figure("text", 0.165 * (place[-1] + 1) + 0.85)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    shades = [_shade(arm, data.attrs.get("student", "student")) for arm in data["arm"].values.tolist()]
+    shades = [
+        _shade(arm, data.attrs.get("student", "student")) for arm in data["arm"].values.tolist()
+    ]
     for axis, (name, text) in zip(axes, panels.items(), strict=True):
         forest(axis, data, f"{name}_less_student", place, shades)
         axis.axvline(0, color="black", lw=0.6, zorder=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xhat.figures.curves import draw_curves
+from xhat.figures.kit.curves import draw_curves
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,5 +20,7 @@ PANELS = {"vendi_q2": "Vendi (q = 2)", "attribute_entropy": "attribute entropy"}
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data``: curves of :func:`xhat.figures.curves.together`, of one or both measures."""
-    return draw_curves(data, {name: text for name, text in PANELS.items() if f"{name}_mean" in data})
+    """``data``: curves of :func:`xhat.figures.kit.curves.together`, of one or both measures."""
+    return draw_curves(
+        data, {name: text for name, text in PANELS.items() if f"{name}_mean" in data}
+    )

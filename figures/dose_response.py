@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.figures.style import colour, label, marker, new_figure, width
+from xhat.figures.kit.style import colour, label, marker, new_figure, width
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,7 +21,9 @@ CAPTION = (
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``effect_mean``, ``_low``, ``_high`` and ``saturated`` (control, model, scale). A panel a control."""
+    """``effect_mean``, ``_low``, ``_high`` and ``saturated`` (control, model, scale). A panel a
+    control.
+    """
     names = data["control"].values
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
@@ -30,7 +32,9 @@ def draw(data: xr.Dataset) -> Figure:
     for axis, name in zip(axes.flat, names, strict=False):
         _panel(axis, data.sel(control=name))
         origin = str(data["trained_on"].sel(control=name).values)
-        axis.set_title(f"{name}" if origin in str(name) else f"{name} ({label(origin)})", pad=3, fontsize=7)
+        axis.set_title(
+            f"{name}" if origin in str(name) else f"{name} ({label(origin)})", pad=3, fontsize=7
+        )
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
     for axis in axes[-1]:
@@ -55,7 +59,9 @@ def _panel(axis: Any, data: xr.Dataset) -> None:
         curve, tint = curve.isel(scale=np.flatnonzero(there)), colour(str(model))
         x, y = curve["scale"].values, curve["effect_mean"].values
         axis.plot(x, y, marker=marker(str(model)), ms=2.5, lw=1, color=tint)
-        axis.fill_between(x, curve["effect_low"], curve["effect_high"], color=tint, alpha=0.15, lw=0)
+        axis.fill_between(
+            x, curve["effect_low"], curve["effect_high"], color=tint, alpha=0.15, lw=0
+        )
         worn = curve["saturated"].values == 1
         axis.plot(x[worn], y[worn], "x", ms=5, mew=0.9, color="0.1", zorder=3)
 
@@ -64,7 +70,10 @@ def _legend(figure: Any, data: xr.Dataset) -> None:
     from matplotlib.lines import Line2D
 
     models = [str(m) for m in data["model"].values]
-    handles = [Line2D([], [], color=colour(m), marker=marker(m), ms=3, lw=1, label=label(m)) for m in models]
+    handles = [
+        Line2D([], [], color=colour(m), marker=marker(m), ms=3, lw=1, label=label(m))
+        for m in models
+    ]
     handles.append(Line2D([], [], color="0.1", marker="x", ms=5, lw=0, label="saturated"))
     columns = len(handles) if figure.get_figwidth() > 0.8 * width("text") else 3
     figure.legend(handles=handles, loc="outside upper center", ncols=columns)

@@ -1,4 +1,6 @@
-"""Energy: how much of the variance across seeds lies along the directions of controls, by noise level."""
+"""Energy: how much of the variance across seeds lies along the directions of controls, by noise
+level.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.figures.style import colour, label, marker, new_figure, noise_axis
+from xhat.figures.kit.style import colour, label, marker, new_figure, noise_axis
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,7 +24,9 @@ CAPTION = (
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``base``, ``student``, ``random``, ``absolute`` with ``_low`` and ``_high`` (model, control, point, step)."""
+    """``base``, ``student``, ``random``, ``absolute`` with ``_low`` and ``_high`` (model, control,
+    point, step).
+    """
     data = data.isel(control=np.flatnonzero(data["trained_on"].values == "base"), point=-1)
     students = [str(m) for m in data["model"].values]
     figure = new_figure("text" if len(students) > 1 else "column", 3.4)
@@ -48,11 +52,20 @@ def _mean(data: xr.Dataset, name: str) -> np.ndarray:
 
 
 def _shares(axis: Any, data: xr.Dataset, sigma: np.ndarray, student: str) -> None:
-    axis.fill_between(sigma, _mean(data, "random_low"), _mean(data, "random_high"), color="0.8", lw=0)
+    axis.fill_between(
+        sigma, _mean(data, "random_low"), _mean(data, "random_high"), color="0.8", lw=0
+    )
     axis.plot(sigma, _mean(data, "random"), color="0.5", lw=1, label="random directions")
     for name, model in (("base", "base"), ("student", student)):
-        axis.plot(sigma, _mean(data, name), marker=marker(model), ms=3, lw=1.2, color=colour(model),
-                  label="base" if name == "base" else "student")  # fmt: skip
+        axis.plot(
+            sigma,
+            _mean(data, name),
+            marker=marker(model),
+            ms=3,
+            lw=1.2,
+            color=colour(model),
+            label="base" if name == "base" else "student",
+        )
     axis.set_yscale("log")
 
 
@@ -64,7 +77,9 @@ def _ratios(axis: Any, data: xr.Dataset, sigma: np.ndarray, student: str) -> Non
         one = data.isel(control=i)
         shift = 1 + 0.04 * (i - (count - 1) / 2)  # bars of several controls stand side by side
         value = one["absolute"].values
-        spread = np.abs(np.stack([value - one["absolute_low"].values, one["absolute_high"].values - value]))
+        spread = np.abs(
+            np.stack([value - one["absolute_low"].values, one["absolute_high"].values - value])
+        )
         axis.errorbar(sigma * shift, value, spread, lw=0.5, elinewidth=0.5, color=tint, alpha=0.45)
     middle = np.exp(np.log(data["absolute"].transpose("control", "step").values).mean(0))
     axis.plot(sigma, middle, marker=marker(student), ms=3.5, lw=1.8, color=tint)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.figures.style import label, new_figure, width
+from xhat.figures.kit.style import label, new_figure, width
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,10 +18,11 @@ COLUMNS = 9
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``frames``: uint8 (frame, prompt, seed, y, x, rgb), with ``model`` and ``sigma`` of each frame.
+    """``frames``: uint8 (frame, prompt, seed, y, x, rgb), with ``model`` and ``sigma`` of each
+    frame.
 
-    The model with the most steps gives the columns; of each other model all steps that fall on one are shown.
-    """
+    The model with the most steps gives the columns; of each other model all steps that fall on one
+    are shown."""
     one = data.isel(prompt=0, seed=0)
     names = one["model"].values
     models = list(dict.fromkeys(names.tolist()))
@@ -39,12 +40,15 @@ def draw(data: xr.Dataset) -> Figure:
         row[0].text(-0.12, 0.5, label(model), transform=row[0].transAxes, ha="right", va="center")
     for axis, sigma in zip(axes[0], columns, strict=True):
         axis.set_title(f"σ = {sigma:.2g}", fontsize=7, pad=2)
-    figure.suptitle(f"“{data['prompt'].values[0]}”", fontsize=8, x=0.01, ha="left", parse_math=False)
+    figure.suptitle(
+        f"“{data['prompt'].values[0]}”", fontsize=8, x=0.01, ha="left", parse_math=False
+    )
     return figure
 
 
 def chosen_levels(levels: list[np.ndarray], columns: int) -> np.ndarray:
-    """Noise levels, falling, of the longest schedule: those that others share, filled up evenly to ``columns``.
+    """Noise levels, falling, of the longest schedule: those that others share, filled up evenly to
+    ``columns``.
 
     >>> chosen_levels([np.array([8.0, 4, 2, 1]), np.array([8.0, 2])], 3)
     array([8., 2., 1.])

@@ -1,4 +1,6 @@
-"""Diversity against fidelity, evaluations and seconds: every method, its intervals, and the front of each plane."""
+"""Diversity against fidelity, evaluations and seconds: every method, its intervals, and the front
+of each plane.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.figures.style import colour, marker, new_figure
+from xhat.figures.kit.style import colour, marker, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,18 +21,26 @@ CAPTION = (
     "the front of each plane. A ring with a dot marks the policy's plan, a bare ring its adaptive form; filled "
     "markers lie on the front of diversity, fidelity and evaluations together."
 )
-NAMES = {"vendi_q2": "Vendi (q = 2)", "vendi_q1": "Vendi (q = 1)", "attribute_entropy": "attribute entropy",
-         "mean_pairwise_distance": "mean pairwise distance"}  # fmt: skip
+NAMES = {
+    "vendi_q2": "Vendi (q = 2)",
+    "vendi_q1": "Vendi (q = 1)",
+    "attribute_entropy": "attribute entropy",
+    "mean_pairwise_distance": "mean pairwise distance",
+}
 SIZE = 6.5  # points, of the numbers
 COLUMNS = 4
 # Where a number may stand: points away from its marker, the nearest first.
 PLACES: list[tuple[float, float]] = [
-    (r * np.cos(a), r * np.sin(a)) for r in (7, 12, 17, 23, 30) for a in np.linspace(0.6, 0.6 + 2 * np.pi, 12, False)
+    (r * np.cos(a), r * np.sin(a))
+    for r in (7, 12, 17, 23, 30)
+    for a in np.linspace(0.6, 0.6 + 2 * np.pi, 12, False)
 ]
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data``: that of :func:`xhat.analysis.pareto.figure_data`, variables along ``arm``."""
+    """``data``: that of :func:`xhat.analysis.experiments.pareto.figure_data`, variables along
+    ``arm``.
+    """
     count, measure = data.sizes["arm"], data.attrs["measure"]
     rows = -(-count // COLUMNS)
     figure = new_figure("text", 2.35 + 0.135 * rows)
@@ -72,16 +82,28 @@ def _plain_ticks(axis: Axes, x: np.ndarray, sign: int) -> None:
 
     if sign < 0:
         decades = range(int(np.floor(np.log10(x.min()))) - 1, int(np.ceil(np.log10(x.max()))) + 1)
-        axis.xaxis.set_major_locator(FixedLocator([m * 10.0**d for d in decades for m in (1, 2, 3, 5)]))
+        axis.xaxis.set_major_locator(
+            FixedLocator([m * 10.0**d for d in decades for m in (1, 2, 3, 5)])
+        )
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _point(axis: Axes, one: xr.Dataset, arm: str, name: str, measure: str, at: tuple[float, float]) -> None:
+def _point(
+    axis: Axes, one: xr.Dataset, arm: str, name: str, measure: str, at: tuple[float, float]
+) -> None:
     """A marker with its intervals; a ring of its own for the policy."""
     own = colour(arm)
-    axis.errorbar(*at, yerr=_reach(one, measure), xerr=_reach(one, name) if name == "fidelity" else None, fmt="none",
-                  ecolor=own, elinewidth=0.5, alpha=0.35, zorder=1)  # fmt: skip
+    axis.errorbar(
+        *at,
+        yerr=_reach(one, measure),
+        xerr=_reach(one, name) if name == "fidelity" else None,
+        fmt="none",
+        ecolor=own,
+        elinewidth=0.5,
+        alpha=0.35,
+        zorder=1,
+    )
     _mark(axis, arm, at, bool(one["front"]))
 
 
@@ -92,7 +114,12 @@ def _reach(one: xr.Dataset, name: str) -> np.ndarray:
 
 
 def _mark(axis: Axes, arm: str, at: tuple[float, float], front: bool) -> None:
-    own: dict[str, Any] = {"color": colour(arm), "mfc": colour(arm) if front else "white", "mew": 0.9, "ls": "none"}
+    own: dict[str, Any] = {
+        "color": colour(arm),
+        "mfc": colour(arm) if front else "white",
+        "mew": 0.9,
+        "ls": "none",
+    }
     if arm.startswith("policy"):
         axis.plot(*at, "o", ms=8.5, color="black", mfc="none", mew=0.9, zorder=4)
         axis.plot(*at, "o", ms=1.5 if arm == "policy" else 0, color="black", zorder=4)
@@ -103,32 +130,64 @@ def _mark(axis: Axes, arm: str, at: tuple[float, float], front: bool) -> None:
 def _front_line(axis: Axes, x: np.ndarray, y: np.ndarray, sign: int) -> None:
     """Steps through the points that no other beats in both."""
     best = [
-        i for i in range(len(x)) if not ((sign * x >= sign * x[i]) & (y >= y[i]) & ((x != x[i]) | (y != y[i]))).any()
+        i
+        for i in range(len(x))
+        if not ((sign * x >= sign * x[i]) & (y >= y[i]) & ((x != x[i]) | (y != y[i]))).any()
     ]
     order = sorted(best, key=lambda i: (sign * x[i], -y[i]))
-    axis.plot(x[order], y[order], color="0.75", lw=1.2, drawstyle="steps-post" if sign < 0 else "steps-pre", zorder=0)
+    axis.plot(
+        x[order],
+        y[order],
+        color="0.75",
+        lw=1.2,
+        drawstyle="steps-post" if sign < 0 else "steps-pre",
+        zorder=0,
+    )
 
 
 def _numbers(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    """A number at every point, each at the nearest free place, with a hair line where that is not beside it."""
+    """A number at every point, each at the nearest free place, with a hair line where that is not
+    beside it.
+    """
     scale = 72.0 / axis.figure.dpi
     points = axis.transData.transform(np.column_stack([x, y])) * scale
     frame = np.asarray(axis.get_window_extent().extents) * scale
     taken: list[tuple[float, ...]] = [(float(px), float(py), 2.6, 2.6) for px, py in points]
     for i in np.argsort(-y):
         half = (SIZE * (0.34 if i < 9 else 0.62), SIZE * 0.42)
-        place = min(PLACES, key=lambda offset: _crowding(points[i] + offset, half, taken, frame, offset))
+        place = min(
+            PLACES, key=lambda offset: _crowding(points[i] + offset, half, taken, frame, offset)
+        )
         taken.append((*(points[i] + place), *half))
         far = np.hypot(*place) > 10
-        line = {"arrowstyle": "-", "lw": 0.35, "color": "0.5", "shrinkA": 0, "shrinkB": 2} if far else None
-        axis.annotate(str(i + 1), (x[i], y[i]), place, textcoords="offset points", fontsize=SIZE, ha="center",
-                      va="center", arrowprops=line, zorder=5)  # fmt: skip
+        line = (
+            {"arrowstyle": "-", "lw": 0.35, "color": "0.5", "shrinkA": 0, "shrinkB": 2}
+            if far
+            else None
+        )
+        axis.annotate(
+            str(i + 1),
+            (x[i], y[i]),
+            place,
+            textcoords="offset points",
+            fontsize=SIZE,
+            ha="center",
+            va="center",
+            arrowprops=line,
+            zorder=5,
+        )
 
 
 def _crowding(
-    at: np.ndarray, half: tuple[float, float], taken: list[tuple[float, ...]], frame: np.ndarray, offset: Any
+    at: np.ndarray,
+    half: tuple[float, float],
+    taken: list[tuple[float, ...]],
+    frame: np.ndarray,
+    offset: Any,
 ) -> float:
-    """How much a number of half size ``half`` at ``at`` would cover, with a little for its distance."""
+    """How much a number of half size ``half`` at ``at`` would cover, with a little for its
+    distance.
+    """
     boxes = np.array(taken)
     wide = np.maximum(0, half[0] + boxes[:, 2] - np.abs(at[0] - boxes[:, 0]))
     high = np.maximum(0, half[1] + boxes[:, 3] - np.abs(at[1] - boxes[:, 1]))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.figures.style import colour, label, marker, new_figure
+from xhat.figures.kit.style import colour, label, marker, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,11 +19,15 @@ CAPTION = (
     "over the seeds of its prompt (hollow). Lines and bands: the plain student and the hybrid. Intervals are "
     "bootstraps over prompts."
 )
-PANELS = {"vendi_q2": "Vendi (q = 2)", "attribute_entropy": "attribute entropy", "fidelity": "fidelity"}
+PANELS = {
+    "vendi_q2": "Vendi (q = 2)",
+    "attribute_entropy": "attribute entropy",
+    "fidelity": "fidelity",
+}
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data``: of :func:`xhat.analysis.patching.patching`."""
+    """``data``: of :func:`xhat.analysis.experiments.patch.patching`."""
     panels = {name: text for name, text in PANELS.items() if f"{name}_mean" in data}
     figure = new_figure("text", 1.25 * len(panels) + 0.9)
     axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
@@ -32,7 +36,13 @@ def draw(data: xr.Dataset) -> Figure:
         _layers(axis, data, name)
         axis.set_ylabel(text)
     places = np.arange(data.sizes["layer"])
-    axes[-1].set_xticks(places, [str(v) for v in data["layer"].values], rotation=60, ha="right", rotation_mode="anchor")
+    axes[-1].set_xticks(
+        places,
+        [str(v) for v in data["layer"].values],
+        rotation=60,
+        ha="right",
+        rotation_mode="anchor",
+    )
     handles, texts = axes[0].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside upper center", ncols=len(handles))
     return figure
@@ -48,11 +58,25 @@ def _references(axis: Axes, data: xr.Dataset, name: str) -> None:
 
 def _layers(axis: Axes, data: xr.Dataset, name: str) -> None:
     places = np.arange(data.sizes["layer"])
-    shown = {"own": ("base's activation", "base", -0.12), "mean": ("its mean over seeds", "white", 0.12)}
+    shown = {
+        "own": ("base's activation", "base", -0.12),
+        "mean": ("its mean over seeds", "white", 0.12),
+    }
     for variant, (text, fill, shift) in shown.items():
         own = data.sel(variant=variant)
         mean = own[f"{name}_mean"].values
-        error = np.stack([mean - own[f"{name}_low"].values, own[f"{name}_high"].values - mean]).clip(min=0)
+        error = np.stack(
+            [mean - own[f"{name}_low"].values, own[f"{name}_high"].values - mean]
+        ).clip(min=0)
         face = colour(fill) if fill == "base" else fill
-        axis.errorbar(places + shift, mean, error, fmt=marker("base"), ms=3.5, lw=0.8, color=colour("base"),
-                      markerfacecolor=face, label=text)  # fmt: skip
+        axis.errorbar(
+            places + shift,
+            mean,
+            error,
+            fmt=marker("base"),
+            ms=3.5,
+            lw=0.8,
+            color=colour("base"),
+            markerfacecolor=face,
+            label=text,
+        )

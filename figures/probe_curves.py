@@ -1,4 +1,6 @@
-"""When an attribute of the final picture can be read: probe accuracy by noise level, base against student."""
+"""When an attribute of the final picture can be read: probe accuracy by noise level, base against
+student.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.figures.style import colour, label, marker, new_figure, noise_axis
+from xhat.figures.kit.style import colour, label, marker, new_figure, noise_axis
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,14 +25,19 @@ COLUMNS = 4
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data``: of :func:`xhat.analysis.probe_curves.decided`. A panel an attribute, a colour a model.
+    """``data``: of :func:`xhat.analysis.traces.probe_curves.decided`. A panel an attribute, a
+    colour a model.
 
-    Line with band: the layer. Dashed: x̂₀. Dotted: x_t, which the network is given. Dash-dotted, where it was probed:
-    the layer of an untrained network. Thin grey: chance. Noise falls from left to right.
-    """
-    names = [n for n in data["attribute"].values if np.isfinite(data["task"].sel(attribute=n)).any()]
+    Line with band: the layer. Dashed: x̂₀. Dotted: x_t, which the network is given. Dash-dotted,
+    where it was probed: the layer of an untrained network. Thin grey: chance. Noise falls from left
+    to right."""
+    names = [
+        n for n in data["attribute"].values if np.isfinite(data["task"].sel(attribute=n)).any()
+    ]
     if not names:
-        raise ValueError("no attribute could be probed: every model always draws the same, or there is one group")
+        raise ValueError(
+            "no attribute could be probed: every model always draws the same, or there is one group"
+        )
     from matplotlib.ticker import LogLocator
 
     rows = -(-len(names) // COLUMNS)
@@ -57,7 +64,11 @@ def _curves(axis: Axes, own: xr.Dataset, model: str) -> None:
     sigma, own_colour = own["sigma"].values, colour(model)
     axis.plot(sigma, own["task"], marker=marker(model), ms=2.5, lw=1.2, color=own_colour)
     axis.fill_between(sigma, own["task_low"], own["task_high"], color=own_colour, alpha=0.18, lw=0)
-    for key, style in (("x0", "--"), ("x_t", ":"), *((("untrained", "-."),) if "untrained" in own else ())):
+    for key, style in (
+        ("x0", "--"),
+        ("x_t", ":"),
+        *((("untrained", "-."),) if "untrained" in own else ()),
+    ):
         axis.plot(sigma, own[key], style, lw=0.8, color=own_colour)
 
 
@@ -65,7 +76,18 @@ def _legend(figure: Figure, data: xr.Dataset) -> None:
     from matplotlib.lines import Line2D
 
     models, layer = [str(m) for m in data["model"].values], str(data.attrs.get("layer", ""))
-    handles = [Line2D([], [], color=colour(m), marker=marker(m), ms=3, lw=2, label=label(m)) for m in models]
-    kinds = [("-", f"layer {layer}"), ("--", "x̂₀"), (":", "x_t")] + [("-.", "untrained")] * ("untrained" in data)
+    handles = [
+        Line2D([], [], color=colour(m), marker=marker(m), ms=3, lw=2, label=label(m))
+        for m in models
+    ]
+    kinds = [("-", f"layer {layer}"), ("--", "x̂₀"), (":", "x_t")] + [("-.", "untrained")] * (
+        "untrained" in data
+    )
     handles += [Line2D([], [], color="0.3", ls=style, lw=1, label=text) for style, text in kinds]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=1.8, columnspacing=1.0)
+    figure.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=len(handles),
+        handlelength=1.8,
+        columnspacing=1.0,
+    )

@@ -1,4 +1,6 @@
-"""Retention: how much of a control's effect is left in a model it was not trained on, beside the paper's numbers."""
+"""Retention: how much of a control's effect is left in a model it was not trained on, beside the
+paper's numbers.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.figures.style import OTHER, colour, label, marker, new_figure
+from xhat.figures.kit.style import OTHER, colour, label, marker, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,7 +26,9 @@ LIMIT = (-0.6, 2.2)
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``retention``, ``_low``, ``_high`` (control, model); ``published`` and ``published_each`` of the paper."""
+    """``retention``, ``_low``, ``_high`` (control, model); ``published`` and ``published_each`` of
+    the paper.
+    """
     figure = new_figure("text", 0.9 + 0.27 * max(data.sizes["control"], 5))
     left, right = figure.subplots(1, 2, width_ratios=[2.4, 1])
     _ours(left, data)
@@ -33,7 +37,9 @@ def draw(data: xr.Dataset) -> Figure:
         axis.axvline(1, lw=0.6, color="0.5", zorder=0)
         axis.axvline(0, lw=0.6, color="0.8", zorder=0)
         axis.tick_params(axis="y", length=0)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=data.sizes["model"])
+    figure.legend(
+        *left.get_legend_handles_labels(), loc="outside upper center", ncols=data.sizes["model"]
+    )
     return figure
 
 
@@ -47,12 +53,16 @@ def _ours(axis: Any, data: xr.Dataset) -> None:
         value, low, high = (row[f"retention{end}"].values for end in ("", "_low", "_high"))
         there = np.isfinite(value)
         shown, tint = np.clip(value, *LIMIT), colour(model)
-        axis.hlines(y[there], np.clip(low, *LIMIT)[there], np.clip(high, *LIMIT)[there], lw=1, color=tint)
+        axis.hlines(
+            y[there], np.clip(low, *LIMIT)[there], np.clip(high, *LIMIT)[there], lw=1, color=tint
+        )
         axis.plot(shown[there], y[there], marker(model), ms=3.5, color=tint, label=label(model))
         for edge, sign in ((LIMIT[1], ">"), (LIMIT[0], "<")):
             beyond = there & ((high > edge) if sign == ">" else (low < edge))
             if beyond.any():  # an empty line would be laid out at the corner of the page
-                axis.plot(np.full(beyond.sum(), edge), y[beyond], sign, ms=3, color=tint, clip_on=False)
+                axis.plot(
+                    np.full(beyond.sum(), edge), y[beyond], sign, ms=3, color=tint, clip_on=False
+                )
     axis.set(yticks=range(len(names)), yticklabels=names, xlim=LIMIT, ylim=(len(names) - 0.5, -0.5))
     axis.set_xlabel("retention (effect here / effect where trained)")
     axis.set_title("embedded family")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.figures.style import label, new_figure, width
+from xhat.figures.kit.style import label, new_figure, width
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,7 +18,9 @@ COLUMNS = 8
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``images``: uint8 (model, prompt, seed, y, x, rgb). A block of rows a prompt, a row a model."""
+    """``images``: uint8 (model, prompt, seed, y, x, rgb). A block of rows a prompt, a row a
+    model.
+    """
     images = data["images"].transpose("model", "prompt", "seed", "y", "x", "rgb")
     columns = min(COLUMNS, images.sizes["seed"])
     models, prompts = data["model"].values.tolist(), data["prompt"].values.tolist()
@@ -28,7 +30,11 @@ def draw(data: xr.Dataset) -> Figure:
     for block, prompt in zip(blocks, prompts, strict=True):
         axes = block.subplots(len(models), 1, squeeze=False)[:, 0]
         for axis, model in zip(axes, models, strict=True):
-            axis.imshow(np.concatenate(list(images.sel(model=model, prompt=prompt).values[:columns]), axis=1))
+            axis.imshow(
+                np.concatenate(
+                    list(images.sel(model=model, prompt=prompt).values[:columns]), axis=1
+                )
+            )
             axis.set(xticks=[], yticks=[])
             axis.set_ylabel(label(model), rotation=0, ha="right", va="center")
             axis.spines[:].set_visible(False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from xhat.figures.style import colour, label, marker, new_figure, noise_axis
+from xhat.figures.kit.style import colour, label, marker, new_figure, noise_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,8 +21,10 @@ CAPTION = (
 
 
 def schematic_data(pair: Any) -> xr.Dataset:
-    """Steps of base, student and hybrid: dimension ``step`` with ``plan``, ``model``, ``sigma``, ``timestep``."""
-    from xhat.samplers.plans import hybrid_plan, whole
+    """Steps of base, student and hybrid: dimension ``step`` with ``plan``, ``model``, ``sigma``,
+    ``timestep``.
+    """
+    from xhat.samplers.plans.build import hybrid_plan, whole
 
     pipes = {"base": pair.base, "student": pair.student}
     plans = {name: whole(name, pipe) for name, pipe in pipes.items()}
@@ -30,13 +32,18 @@ def schematic_data(pair: Any) -> xr.Dataset:
 
 
 def plan_steps(plans: Mapping[str, Any], pipes: Mapping[str, Any]) -> xr.Dataset:
-    """Every step of some plans as their pipelines' schedulers lay it out, nothing being evaluated."""
-    from xhat.samplers.schedule import CompositeScheduler
+    """Every step of some plans as their pipelines' schedulers lay it out, nothing being
+    evaluated.
+    """
+    from xhat.samplers.composite.scheduler import CompositeScheduler
 
     rows = []
     for name, plan in plans.items():
         run = CompositeScheduler(plan, {model: pipes[model].scheduler for model in plan.models}).run
-        rows += [(name, e.segment.model, e.level.sigma, e.level.timestep, e.segment.guided) for e in run.entries]
+        rows += [
+            (name, e.segment.model, e.level.sigma, e.level.timestep, e.segment.guided)
+            for e in run.entries
+        ]
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     names = ("plan", "model", "sigma", "timestep", "guided")
     columns[-1] = columns[-1].astype("uint8")  # netCDF has no bool
@@ -44,7 +51,9 @@ def plan_steps(plans: Mapping[str, Any], pipes: Mapping[str, Any]) -> xr.Dataset
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data`` of :func:`schematic_data`: a lane a plan, the last one with its hand-overs marked."""
+    """``data`` of :func:`schematic_data`: a lane a plan, the last one with its hand-overs
+    marked.
+    """
     plans = list(dict.fromkeys(data["plan"].values.tolist()))
     figure = new_figure("column", 0.42 * len(plans) + 0.75)
     axis = figure.subplots()
@@ -59,8 +68,14 @@ def draw(data: xr.Dataset) -> Figure:
         for i in np.flatnonzero(models[1:] != models[:-1]) + 1:
             axis.axvline(sigma[i], color="#999999", lw=0.8, ls=":", zorder=0)
             text = f"hand-over, σ = {sigma[i]:.2g}"
-            axis.annotate(text, (sigma[i], lane), (3, -9), textcoords="offset points", fontsize=7, va="top")
-    axis.set(yticks=range(len(plans)), yticklabels=[label(p) for p in plans], ylim=(len(plans) - 0.25, -0.5))
+            axis.annotate(
+                text, (sigma[i], lane), (3, -9), textcoords="offset points", fontsize=7, va="top"
+            )
+    axis.set(
+        yticks=range(len(plans)),
+        yticklabels=[label(p) for p in plans],
+        ylim=(len(plans) - 0.25, -0.5),
+    )
     noise_axis(axis)
     axis.spines["left"].set_visible(False)
     axis.tick_params(axis="y", length=0)

@@ -1,4 +1,6 @@
-"""How much of a seed is left: in x̂₀ at each noise level, in its answer to x_T, and in the pictures."""
+"""How much of a seed is left: in x̂₀ at each noise level, in its answer to x_T, and in the
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.figures.curves import draw_panel
-from xhat.figures.forest import forest
-from xhat.figures.style import colour, label, new_figure
+from xhat.figures.kit.curves import draw_panel
+from xhat.figures.kit.forest import forest
+from xhat.figures.kit.style import colour, label, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,7 +26,9 @@ CAPTION = (
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data``: curves (:func:`xhat.figures.curves.together`) of ``identified`` and ``gain``; ``paired_rank`` (arm)."""
+    """``data``: curves (:func:`xhat.figures.kit.curves.together`) of ``identified`` and ``gain``;
+    ``paired_rank`` (arm).
+    """
     figure = new_figure("text", 2.6)
     seen, moved, paired = figure.subplots(1, 3)
     draw_panel(seen, data, "identified", "seeds told by x̂₀")
@@ -37,6 +41,8 @@ def draw(data: xr.Dataset) -> Figure:
     arms = data["arm"].values.tolist()
     forest(paired, data, "paired_rank", np.arange(len(arms)), [colour(arm) for arm in arms])
     paired.axvline(0.5, color="black", lw=0.8, ls=":")
-    paired.set_yticks(np.arange(len(arms)), [label(arm).replace(" own", ", own noise") for arm in arms])
+    paired.set_yticks(
+        np.arange(len(arms)), [label(arm).replace(" own", ", own noise") for arm in arms]
+    )
     paired.set(xlabel="rank of the same seed", xlim=(0, None), ylim=(len(arms) - 0.5, -0.5))
     return figure

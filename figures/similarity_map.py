@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.figures.style import colour, label, marker, new_figure
+from xhat.figures.kit.style import colour, label, marker, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,7 +26,7 @@ ALPHA = 0.05
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data`` of :func:`xhat.analysis.students.student_similarity`."""
+    """``data`` of :func:`xhat.analysis.experiments.similarity.student_similarity`."""
     students = [name for name in data["network"].values.tolist() if name not in BASELINES]
     levels = data["level"].values
     figure = new_figure("text", 4.6)
@@ -64,9 +64,13 @@ def _profile(axis: Axes, data: xr.Dataset, networks: list[str]) -> None:
     for name in networks:
         one = data.sel(network=name)
         text = label(name)
-        axis.plot(depth, one["cka"], marker=marker(name), ms=2.2, lw=1, color=colour(name), label=text)
+        axis.plot(
+            depth, one["cka"], marker=marker(name), ms=2.2, lw=1, color=colour(name), label=text
+        )
         axis.fill_between(depth, one["low"], one["high"], color=colour(name), alpha=0.15, lw=0)
     if "seed_to_seed" in data:
-        axis.plot(depth, data["seed_to_seed"], ls=":", lw=1, color="#333333", label="base, other seeds")
+        axis.plot(
+            depth, data["seed_to_seed"], ls=":", lw=1, color="#333333", label="base, other seeds"
+        )
     axis.set_xticks(depth, names, rotation=90, fontsize=5.5)
     axis.set_ylim(-0.1, 1.05)

@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.figures.style import LABELS, WIDTHS, new_figure
+from xhat.figures.kit.style import LABELS, WIDTHS, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
 TITLE = "Sliders"
-CAPTION = "One slider at several scales, the same seeds in every row. Framed: where pictures saturate."
+CAPTION = (
+    "One slider at several scales, the same seeds in every row. Framed: where pictures saturate."
+)
 MARK = "#D55E00"
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data``: ``images`` (model, scale, seed, row, col, rgb) uint8, ``saturated`` (model, scale), attributes
-    ``slider`` and ``prompt``, as ``xhat.analysis.slider_grid`` gives it."""
+    """``data``: ``images`` (model, scale, seed, row, col, rgb) uint8, ``saturated`` (model, scale),
+    attributes ``slider`` and ``prompt``, as ``xhat.analysis.sampling.slider_grid`` gives it."""
     models, scales, seeds = (data[name].values for name in ("model", "scale", "seed"))
     rows = len(models) * len(seeds)
     cell = min(0.8, (WIDTHS["text"] - 0.9) / len(scales))
@@ -37,9 +39,14 @@ def draw(data: xr.Dataset) -> Figure:
             if r == 0:
                 axis.set_title(f"{scale:+g}" if scale else "0", fontsize=7, pad=3)
         if r % len(seeds) == 0:
-            row[0].set_ylabel(LABELS.get(str(model), str(model)), rotation=0, ha="right", va="center")
+            row[0].set_ylabel(
+                LABELS.get(str(model), str(model)), rotation=0, ha="right", va="center"
+            )
     note = "; orange frame: saturated" if np.any(data["saturated"].values) else ""
     figure.suptitle(
-        f"slider “{data.attrs['slider']}” on “{data.attrs['prompt']}”, by scale{note}", fontsize=8, x=0.01, ha="left"
+        f"slider “{data.attrs['slider']}” on “{data.attrs['prompt']}”, by scale{note}",
+        fontsize=8,
+        x=0.01,
+        ha="left",
     )
     return figure

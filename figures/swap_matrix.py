@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.figures.forest import forest
-from xhat.figures.style import colour, label, new_figure
+from xhat.figures.kit.forest import forest
+from xhat.figures.kit.style import colour, label, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,20 +20,28 @@ CAPTION = (
     "fresh noise as the student's steps are; g: the base under guidance. Right: mean over prompts with its interval, "
     "the same seeds in every row; lines mark the student alone and the base at the student's steps."
 )
-PANELS = {"vendi_q2": "Vendi (q = 2)", "attribute_entropy": "attribute entropy", "fidelity": "fidelity"}
+PANELS = {
+    "vendi_q2": "Vendi (q = 2)",
+    "attribute_entropy": "attribute entropy",
+    "fidelity": "fidelity",
+}
 GUIDED = "#003D66"  # the base's colour, darker
 KINDS = ("none", "leading", "trailing", "single", "all but one", "all")
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data``: :func:`xhat.analysis.swaps.swap_matrix`; ``attrs["student"]`` names the student."""
+    """``data``: :func:`xhat.analysis.experiments.swaps.swap_matrix`; ``attrs["student"]`` names the
+    student.
+    """
     rank = [KINDS.index(kind) for kind in data["kind"].values]
     letters = ["sbfB".index((set(p) - {"s"} or {"s"}).pop()) for p in data["arm"].values.tolist()]
     data = data.isel(arm=np.lexsort((letters, rank)))
     panels = {name: text for name, text in PANELS.items() if f"{name}_mean" in data}
     rows = data.sizes["arm"]
     figure = new_figure("text", 0.165 * rows + 0.75)
-    axes = figure.subplots(1, 1 + len(panels), sharey=True, width_ratios=[1.1, *[1.3] * len(panels)])
+    axes = figure.subplots(
+        1, 1 + len(panels), sharey=True, width_ratios=[1.1, *[1.3] * len(panels)]
+    )
     _cells(axes[0], data)
     place = np.arange(rows) + np.array([KINDS.index(k) for k in data["kind"].values]) * 0.5
     student = data.attrs.get("student", "student")
@@ -42,7 +50,13 @@ def draw(data: xr.Dataset) -> Figure:
         forest(axis, data, name, place, shades)
         for pattern in ("s", "b"):
             alone = data.isel(arm=[set(p) == {pattern} for p in data["arm"].values.tolist()])
-            axis.axvline(float(alone[f"{name}_mean"][0]), color=_shade(pattern, student), lw=0.8, ls=":", zorder=0)
+            axis.axvline(
+                float(alone[f"{name}_mean"][0]),
+                color=_shade(pattern, student),
+                lw=0.8,
+                ls=":",
+                zorder=0,
+            )
         axis.set_xlabel(text)
     return figure
 
@@ -60,7 +74,9 @@ def _cells(axis: Axes, data: xr.Dataset) -> None:
             shade = _shade(letter, student)
             axis.add_patch(Rectangle((step + 0.04, y - 0.45), 0.92, 0.9, color=shade, lw=0))
             shown = {"s": "s", "b": "b", "f": "f", "B": "g"}[letter]
-            axis.text(step + 0.5, y, shown, color="white", ha="center", va="center_baseline", fontsize=7)
+            axis.text(
+                step + 0.5, y, shown, color="white", ha="center", va="center_baseline", fontsize=7
+            )
         if row == 0 or kinds[row - 1] != kind:
             axis.text(-0.25, y, _named(kind, student), ha="right", va="center", fontsize=7)
     axis.set(xlim=(0, steps), ylim=(len(patterns) + 0.5 * len(KINDS) - 0.5, -0.8), yticks=[])

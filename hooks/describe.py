@@ -1,4 +1,6 @@
-"""What a trace says of where it came from: checkpoint, weights, scheduler, adapters, arguments, versions."""
+"""What a trace says of where it came from: checkpoint, weights, scheduler, adapters, arguments,
+versions.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ VALUES_A_WEIGHT = 64
 
 
 def describe(pipe: Any) -> dict[str, Any]:
-    """Pipeline class and configuration, checkpoint and fingerprint of its weights, scheduler, adapters, precision.
+    """Pipeline class and configuration, checkpoint and fingerprint of its weights, scheduler,
+    adapters, precision.
 
     A pipeline may add to it with a dict ``xhat_description``, its plan for instance.
     """
@@ -39,8 +42,14 @@ def describe(pipe: Any) -> dict[str, Any]:
 
 
 def _config(part: Any) -> dict[str, Any]:
-    """Settings of a diffusers object, without its private notes, whose order is not the same twice."""
-    return {k: jsonable(v) for k, v in dict(getattr(part, "config", {})).items() if not k.startswith("_")}
+    """Settings of a diffusers object, without its private notes, whose order is not the same
+    twice.
+    """
+    return {
+        k: jsonable(v)
+        for k, v in dict(getattr(part, "config", {})).items()
+        if not k.startswith("_")
+    }
 
 
 def _name_of(pipe: Any, denoiser: nn.Module) -> str:
@@ -52,14 +61,16 @@ def _name_of(pipe: Any, denoiser: nn.Module) -> str:
 
 
 def fingerprint(pipe: Any) -> str:
-    """sha256 of the name, shape, dtype and 64 evenly spaced values of every weight of every module of the pipeline.
+    """sha256 of the name, shape, dtype and 64 evenly spaced values of every weight of every module
+    of the pipeline.
 
-    Two checkpoints that differ by training differ in all their weights; reading a sample of each takes a moment
-    where hashing gigabytes takes a minute.
-    """
+    Two checkpoints that differ by training differ in all their weights; reading a sample of each
+    takes a moment where hashing gigabytes takes a minute."""
     digest = hashlib.sha256()
     for name, module in sorted(_modules(pipe).items()):
-        state = {k: v for k, v in sorted(module.state_dict().items()) if isinstance(v, torch.Tensor)}
+        state = {
+            k: v for k, v in sorted(module.state_dict().items()) if isinstance(v, torch.Tensor)
+        }
         digest.update(name.encode())
         for key, tensor in state.items():
             digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -80,7 +91,9 @@ def _sample(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def adapters(denoiser: nn.Module) -> dict[str, list[float]]:
-    """Active adapters with what their B·A is multiplied by, alpha/rank and weight together: each number once."""
+    """Active adapters with what their B·A is multiplied by, alpha/rank and weight together: each
+    number once.
+    """
     scales: dict[str, set[float]] = {}
     for module in denoiser.modules():
         scaling = getattr(module, "scaling", None)
@@ -94,11 +107,16 @@ def adapters(denoiser: nn.Module) -> dict[str, list[float]]:
 @functools.cache
 def versions() -> dict[str, str]:
     names = ("torch", "diffusers", "transformers", "xarray", "zarr", "numpy")
-    return {"python": platform.python_version(), "xhat": version("xhat"), **{n: version(n) for n in names}}
+    return {
+        "python": platform.python_version(),
+        "xhat": version("xhat"),
+        **{n: version(n) for n in names},
+    }
 
 
 def jsonable(value: Any) -> Any:
-    """The same in JSON's own types. What has none is named by its class, tensors and pictures by their content.
+    """The same in JSON's own types. What has none is named by its class, tensors and pictures by
+    their content.
 
     >>> jsonable({"sigmas": np.array([1.0, 0.5]), 3: (1, None)})
     {'sigmas': [1.0, 0.5], '3': [1, None]}

@@ -8,7 +8,8 @@ from torch import nn
 
 
 def sharing(network: nn.Module) -> nn.Module:
-    """A copy of a network's modules over the very same weights: what is added to one is not in the other.
+    """A copy of a network's modules over the very same weights: what is added to one is not in the
+    other.
 
     >>> import torch
     >>> layer = torch.nn.Linear(2, 2)

@@ -14,25 +14,25 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from xhat.hooks import noise
+from xhat.hooks.batches import Batch, Sampler, check_arguments
 from xhat.hooks.describe import describe, jsonable
-from xhat.hooks.edit import Edit
-from xhat.hooks.encode import encoded_once
-from xhat.hooks.lock import held, located, locked
-from xhat.hooks.memory import Memory
-from xhat.hooks.patch import Patch, places
-from xhat.hooks.points import bytes_text, denoiser_of
-from xhat.hooks.record import warn_unfired
-from xhat.hooks.recorder import Recorder
-from xhat.hooks.rehearse import rehearse, with_defaults
-from xhat.hooks.sample import Batch, Sampler, check_arguments
-from xhat.hooks.schema import Schema, schema_of
-from xhat.hooks.select import Selection, select
-from xhat.hooks.store import Store
-from xhat.hooks.taps import quiet
-from xhat.hooks.tiles import Tiling, share
+from xhat.hooks.edits.edit import Edit
+from xhat.hooks.edits.patch import Patch, places
+from xhat.hooks.noise import levels as noise
+from xhat.hooks.points.names import bytes_text, denoiser_of
+from xhat.hooks.points.rehearsal import rehearse, with_defaults
+from xhat.hooks.points.select import Selection, select
+from xhat.hooks.points.taps import quiet
+from xhat.hooks.record.encode import encoded_once
+from xhat.hooks.record.record import warn_unfired
+from xhat.hooks.record.recorder import Recorder
+from xhat.hooks.store.locks import held, located, locked
+from xhat.hooks.store.memory import Memory
+from xhat.hooks.store.schema import Schema, schema_of
+from xhat.hooks.store.store import Store
+from xhat.hooks.store.tiles import Tiling, share
+from xhat.hooks.store.writer import Writer
 from xhat.hooks.tracer import Hooks, Tracer, attributes
-from xhat.hooks.writer import Writer
 
 __all__ = ["Tracer", "trace"]
 
@@ -49,24 +49,27 @@ def trace(
     progress: bool = True,
     **call_kwargs: Any,
 ) -> xr.DataTree:
-    """Sample every prompt under every seed and keep x̂₀ of every step, with the readings that ``hooks`` name.
+    """Sample every prompt under every seed and keep x̂₀ of every step, with the readings that
+    ``hooks`` name.
 
-    Root variables ``pred_x0``, ``latents`` (x_t, in the scheduler's own space), ``model_output`` (after guidance) and
-    ``noise`` (what a stochastic step added, where there is any), dims (prompt, seed, step, channel, y, x);
-    ``final`` latents; ``images``, uint8. ``/activations/<name>``: variable ``value`` of each reading, with
-    ``branch`` ("uncond", "cond") where guidance is on. Coordinates along ``step``: timestep, sigma = √(1−ᾱ)/√ᾱ,
-    alpha_bar, call (which evaluation at that timestep), segment where several models share the run, space where
-    latents change theirs on the way (else it is an attribute).
+    Root variables ``pred_x0``, ``latents`` (x_t, in the scheduler's own space), ``model_output``
+    (after guidance) and ``noise`` (what a stochastic step added, where there is any), dims (prompt,
+    seed, step, channel, y, x); ``final`` latents; ``images``, uint8. ``/activations/<name>``:
+    variable ``value`` of each reading, with ``branch`` ("uncond", "cond") where guidance is on.
+    Coordinates along ``step``: timestep, sigma = √(1−ᾱ)/√ᾱ, alpha_bar, call (which evaluation at
+    that timestep), segment where several models share the run, space where latents change theirs on
+    the way (else it is an attribute).
 
-    ``hooks``: {name, glob or path, with ``@input``, ``@delta`` or ``@probs`` for other readings: reduction or its
-    text}, or names alone for ``mean``. ``store``: folder or URL of a Zarr store; a run that was stopped goes on there
-    at the same call. Without it the trace is in memory. ``edits``: interventions (:mod:`xhat.hooks.edit`); a value of
-    another trace goes to the sample of the same prompt and seed. ``call_kwargs`` go to the pipeline; number of steps
-    and guidance left out are the checkpoint's own (``pipe.xhat_defaults``), else the pipeline's.
+    ``hooks``: {name, glob or path, with ``@input``, ``@delta`` or ``@probs`` for other readings:
+    reduction or its text}, or names alone for ``mean``. ``store``: folder or URL of a Zarr store; a
+    run that was stopped goes on there at the same call. Without it the trace is in memory.
+    ``edits``: interventions (:mod:`xhat.hooks.edits.edit`); a value of another trace goes to the
+    sample of the same prompt and seed. ``call_kwargs`` go to the pipeline; number of steps and
+    guidance left out are the checkpoint's own (``pipe.xhat_defaults``), else the pipeline's.
 
-    Seed s starts a generator of its own for each sample, the same for every prompt. Raises ValueError for names,
-    seeds, arguments, schedulers and stores that do not fit, before anything is written.
-    """
+    Seed s starts a generator of its own for each sample, the same for every prompt. Raises
+    ValueError for names, seeds, arguments, schedulers and stores that do not fit, before anything
+    is written."""
     run = _prepare(pipe, prompts, seeds, hooks, tuple(edits), batch_size, call_kwargs)
     with ExitStack() as stack:
         sink: Store | Memory
@@ -105,7 +108,13 @@ class Run:
 
 
 def _prepare(
-    pipe: Any, prompts: Any, seeds: Any, hooks: Any, edits: tuple[Edit, ...], batch_size: int, call: dict[str, Any]
+    pipe: Any,
+    prompts: Any,
+    seeds: Any,
+    hooks: Any,
+    edits: tuple[Edit, ...],
+    batch_size: int,
+    call: dict[str, Any],
 ) -> Run:
     prompts, seeds = _prompts(prompts), _seeds(seeds)
     if not isinstance(batch_size, int) or batch_size < 1:
@@ -133,7 +142,9 @@ def _prompts(prompts: str | Sequence[str]) -> list[str]:
         raise ValueError(f"prompts={prompts!r}: expected a text, or a list of one or more")
     repeated = sorted({p for p in listed if listed.count(p) > 1})
     if repeated:
-        raise ValueError(f"prompts that repeat: {repeated[:3]}. Each is sampled under every seed once")
+        raise ValueError(
+            f"prompts that repeat: {repeated[:3]}. Each is sampled under every seed once"
+        )
     return listed
 
 
@@ -141,27 +152,44 @@ def _seeds(seeds: Iterable[int]) -> list[int]:
     try:
         listed = [int(s) for s in seeds]
     except TypeError:
-        raise ValueError(f"seeds={seeds!r}: expected whole numbers, for example range(16)") from None
+        raise ValueError(
+            f"seeds={seeds!r}: expected whole numbers, for example range(16)"
+        ) from None
     if not listed or min(listed) < 0:
-        raise ValueError(f"seeds={seeds!r}: expected one or more whole numbers from 0 up, for example range(16)")
-    repeated = sorted({s for s in listed if listed.count(s) > 1}) if len(set(listed)) < len(listed) else []
+        raise ValueError(
+            f"seeds={seeds!r}: expected one or more whole numbers from 0 up, for example range(16)"
+        )
+    repeated = (
+        sorted({s for s in listed if listed.count(s) > 1}) if len(set(listed)) < len(listed) else []
+    )
     if repeated:
-        raise ValueError(f"seeds that repeat: {repeated[:5]}. Their samples would be the same picture twice")
+        raise ValueError(
+            f"seeds that repeat: {repeated[:5]}. Their samples would be the same picture twice"
+        )
     return listed
 
 
 def _with_defaults(pipe: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The call's arguments: what is given, what belongs to the checkpoint, and pictures as arrays."""
+    """The call's arguments: what is given, what belongs to the checkpoint, and pictures as
+    arrays.
+    """
     output = "latent" if given.get("output_type") == "latent" else "np"
     return with_defaults(pipe, given) | {"output_type": output}
 
 
 def announcement(run: Run, tiling: Tiling) -> str:
-    """What the run will take: samples, steps, room on disk, memory. Found by rehearsing it without arithmetic."""
+    """What the run will take: samples, steps, room on disk, memory. Found by rehearsing it without
+    arithmetic.
+    """
     samples = tiling.prompts * tiling.seeds
     text = f"tracing {tiling.prompts} prompts × {tiling.seeds} seeds"
     try:
-        seen = rehearse(run.pipe, [s.point for s in run.selections], prompt=run.prompts[0], **_single(run.arguments))
+        seen = rehearse(
+            run.pipe,
+            [s.point for s in run.selections],
+            prompt=run.prompts[0],
+            **_single(run.arguments),
+        )
     except Exception as error:  # an estimate is worth no failure: the run will say
         return f"{text}; size unknown before the first batch ({type(error).__name__})"
     each, batch = seen.bytes_of(run.selections), tiling.height * tiling.width
@@ -173,14 +201,20 @@ def announcement(run: Run, tiling: Tiling) -> str:
 
 def _single(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments for one prompt: the first of those that are given one a prompt."""
-    lists = {k: v[0] for k, v in arguments.items() if "prompt" in k and isinstance(v, list | tuple) and v}
+    lists = {
+        k: v[0] for k, v in arguments.items() if "prompt" in k and isinstance(v, list | tuple) and v
+    }
     return dict(arguments) | lists | {"output_type": "latent"}
 
 
 def _fill(run: Run, sink: Store | Memory, progress: bool) -> None:
     """Sample this process's share of what is missing."""
     missing = set(sink.missing())
-    todo = [index for k, index in enumerate(sink.tiling) if index in missing and k % run.world == run.rank]
+    todo = [
+        index
+        for k, index in enumerate(sink.tiling)
+        if index in missing and k % run.world == run.rank
+    ]
     if not todo:
         return
     coords = {"prompt": np.array(run.prompts), "seed": np.array(run.seeds, dtype=np.int64)}
@@ -203,7 +237,9 @@ def _fill(run: Run, sink: Store | Memory, progress: bool) -> None:
         raise
 
 
-def _schema(run: Run, selections: Sequence[Selection], batch: Batch, before: Schema | None) -> Schema:
+def _schema(
+    run: Run, selections: Sequence[Selection], batch: Batch, before: Schema | None
+) -> Schema:
     """The schema of a batch, which every other batch must have too."""
     root = attributes(run.config, batch.space) if before is None else before.attrs[""]
     schema = schema_of(batch.arrays, batch.branches, selections, batch.schedule, root)

@@ -10,27 +10,29 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xhat.hooks.batches import flat_if_gram
 from xhat.hooks.describe import canonical, checksum, describe, versions
-from xhat.hooks.lock import located
-from xhat.hooks.memory import tree_of
-from xhat.hooks.record import Array, Record, warn_unfired
-from xhat.hooks.recorder import Recorder
-from xhat.hooks.sample import flat_if_gram
-from xhat.hooks.schema import path_of, schema_of
-from xhat.hooks.select import Selection
-from xhat.hooks.store import write_tree
+from xhat.hooks.points.select import Selection
+from xhat.hooks.record.record import Array, Record, warn_unfired
+from xhat.hooks.record.recorder import Recorder
+from xhat.hooks.store.locks import located
+from xhat.hooks.store.memory import tree_of
+from xhat.hooks.store.schema import path_of, schema_of
+from xhat.hooks.store.store import write_tree
 
 Hooks = Mapping[str, Any] | Iterable[str]
 
 
 class Tracer:
-    """Traces any ordinary call of the pipeline made inside its block; ``.trace`` has dims (sample, step, …).
+    """Traces any ordinary call of the pipeline made inside its block; ``.trace`` has dims (sample,
+    step, …).
 
-    Several calls of the same schedule follow each other along ``sample``. The call returns what it always does.
-    ``store``: folder or URL to write the trace to at the end of the block.
-    """
+    Several calls of the same schedule follow each other along ``sample``. The call returns what it
+    always does. ``store``: folder or URL to write the trace to at the end of the block."""
 
-    def __init__(self, pipe: Any, hooks: Hooks = (), store: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, pipe: Any, hooks: Hooks = (), store: str | os.PathLike[str] | None = None
+    ) -> None:
         self.pipe, self.store = pipe, store
         self._recorder = Recorder(pipe, hooks)
         self._records: list[Record] = []
@@ -47,7 +49,9 @@ class Tracer:
             return
         self._records += self._recorder.take()
         if not self._records:
-            warnings.warn("nothing was traced: the pipeline made no step inside the block", stacklevel=2)
+            warnings.warn(
+                "nothing was traced: the pipeline made no step inside the block", stacklevel=2
+            )
             return
         warn_unfired(self._records[-1].unfired(self._recorder.selections))
         if self.store is not None:
@@ -55,22 +59,32 @@ class Tracer:
 
     @property
     def trace(self) -> xr.DataTree:
-        """The trace of the calls that are finished. Raises ValueError if there are none, or of several schedules."""
+        """The trace of the calls that are finished. Raises ValueError if there are none, or of
+        several schedules.
+        """
         self._records += self._recorder.take()
         if not self._records:
             raise ValueError("nothing was traced yet: call the pipeline inside the block")
         return _tree_of_records(self._records, self._recorder.selections, self._config)
 
 
-def _tree_of_records(records: list[Record], selections: Sequence[Selection], config: Mapping[str, Any]) -> xr.DataTree:
+def _tree_of_records(
+    records: list[Record], selections: Sequence[Selection], config: Mapping[str, Any]
+) -> xr.DataTree:
     batches = [_arrays(r, selections) for r in records]
     first, branches = batches[0]
     for (arrays, _), record in zip(batches, records, strict=True):
         shapes = [{k: a.data.shape[1:] for k, a in x.items()} for x in (first, arrays)]
-        if shapes[0] != shapes[1] or not np.array_equal(record.schedule["timestep"], records[0].schedule["timestep"]):
+        if shapes[0] != shapes[1] or not np.array_equal(
+            record.schedule["timestep"], records[0].schedule["timestep"]
+        ):
             raise ValueError("the calls differ in schedule or shape: use a Tracer for each")
-    schema = schema_of(first, branches, selections, records[0].schedule, attributes(config, records[0].space))
-    joined = {k: (_joined([arrays[k].data for arrays, _ in batches]), a.dims) for k, a in first.items()}
+    schema = schema_of(
+        first, branches, selections, records[0].schedule, attributes(config, records[0].space)
+    )
+    joined = {
+        k: (_joined([arrays[k].data for arrays, _ in batches]), a.dims) for k, a in first.items()
+    }
     count = sum(r.rows for r in records)
     return tree_of(schema, joined, {"sample": np.arange(count)})
 
@@ -79,13 +93,23 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _arrays(record: Record, selections: Sequence[Selection]) -> tuple[dict[str, Array], dict[str, tuple[str, ...]]]:
+def _arrays(
+    record: Record, selections: Sequence[Selection]
+) -> tuple[dict[str, Array], dict[str, tuple[str, ...]]]:
     readings = record.readings(selections)
-    named = {path_of(s): flat_if_gram(s, readings[s.name].array) for s in selections if s.name in readings}
+    named = {
+        path_of(s): flat_if_gram(s, readings[s.name].array)
+        for s in selections
+        if s.name in readings
+    }
     return record.root() | named, {name: r.branches for name, r in readings.items()}
 
 
 def attributes(config: Mapping[str, Any], space: str) -> dict[str, Any]:
     """Attributes of a trace: texts as they are, everything else as JSON."""
-    found = {k: v if isinstance(v, str) else canonical(v) for k, v in config.items() if k not in ("prompts", "seeds")}
+    found = {
+        k: v if isinstance(v, str) else canonical(v)
+        for k, v in config.items()
+        if k not in ("prompts", "seeds")
+    }
     return found | {"space": space, "versions": canonical(versions()), "checksum": checksum(config)}

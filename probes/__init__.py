@@ -1,4 +1,6 @@
-"""What is read from representations and pictures: feature spaces by name, linear probes. Names load on first use."""
+"""What is read from representations and pictures: feature spaces by name, linear probes. Names load
+on first use.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Encoders of pictures that others trained: CLIP, DINOv2, DreamSim, LPIPS.
 
-Nothing is downloaded. Weights are taken from a folder that is named, or from the cache where their own library keeps
-them; where they are not there, one sentence says what is missing and how to get it.
-"""
+Nothing is downloaded. Weights are taken from a folder that is named, or from the cache where their
+own library keeps them; where they are not there, one sentence says what is missing and how to get
+it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,19 @@ HUB = {"clip": "openai/clip-vit-base-patch32", "dinov2": "facebook/dinov2-base"}
 _CLIP_NORM = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _IMAGENET_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _NORM = {"clip": _CLIP_NORM, "dinov2": _IMAGENET_NORM}
-_DREAMSIM = ("dino_vitb16_pretrain.pth", "open_clip_vitb16_pretrain.pth.tar", "clip_vitb16_pretrain.pth.tar")
+_DREAMSIM = (
+    "dino_vitb16_pretrain.pth",
+    "open_clip_vitb16_pretrain.pth.tar",
+    "clip_vitb16_pretrain.pth.tar",
+)
 _ALEXNET = "alexnet-owt-*.pth"  # the name under which torchvision keeps the trunk of LPIPS
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """``embed``: pictures (n, 3, h, w) in [0, 1] → embeddings (n, d). ``attrs``: its source and its weights' hash."""
+    """``embed``: pictures (n, 3, h, w) in [0, 1] → embeddings (n, d). ``attrs``: its source and its
+    weights' hash.
+    """
 
     name: str
     embed: Callable[[torch.Tensor], torch.Tensor]
@@ -46,14 +52,14 @@ class Encoder:
 def load_encoder(name: str, source: str | None = None) -> Encoder:
     """The encoder ``clip``, ``dinov2``, ``dreamsim`` or ``lpips``.
 
-    ``source``: a folder or hub name in place of the usual one (for DreamSim, its folder of weights; LPIPS takes none).
-    The embedding of CLIP is the projected one, that of DINOv2 its class token after the last norm. Squared Euclidean
-    distance between embeddings of LPIPS is the LPIPS distance (AlexNet, v0.1); cosine distance between those of
-    DreamSim is the DreamSim distance. Raises ValueError where weights or their library are not on this machine.
+    ``source``: a folder or hub name in place of the usual one (for DreamSim, its folder of weights;
+    LPIPS takes none). The embedding of CLIP is the projected one, that of DINOv2 its class token
+    after the last norm. Squared Euclidean distance between embeddings of LPIPS is the LPIPS
+    distance (AlexNet, v0.1); cosine distance between those of DreamSim is the DreamSim distance.
+    Raises ValueError where weights or their library are not on this machine.
 
-    Sources: Radford et al. 2021, arXiv 2103.00020; Oquab et al. 2023, arXiv 2304.07193; Fu et al. 2023,
-    arXiv 2306.09344; Zhang et al. 2018, arXiv 1801.03924, eq. 1.
-    """
+    Sources: Radford et al. 2021, arXiv 2103.00020; Oquab et al. 2023, arXiv 2304.07193; Fu et al.
+    2023, arXiv 2306.09344; Zhang et al. 2018, arXiv 1801.03924, eq. 1."""
     makers = {"clip": _transformer, "dinov2": _transformer, "dreamsim": _dreamsim, "lpips": _lpips}
     if name not in makers:
         raise ValueError(f"unknown encoder {name!r}: expected one of {', '.join(makers)}")
@@ -65,7 +71,11 @@ def weights_hash(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else b"")
+        digest.update(
+            value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if value.ndim
+            else b""
+        )
     return digest.hexdigest()
 
 
@@ -92,7 +102,9 @@ def _transformer(name: str, source: str | None) -> Encoder:
 
 
 def fitted(images: torch.Tensor, side: int) -> torch.Tensor:
-    """Pictures (n, 3, h, w) with their shorter side resized to ``side``, bicubic, and the middle square cut out."""
+    """Pictures (n, 3, h, w) with their shorter side resized to ``side``, bicubic, and the middle
+    square cut out.
+    """
     height, width = images.shape[-2:]
     scale = side / min(height, width)
     size = max(side, round(height * scale)), max(side, round(width * scale))
@@ -133,18 +145,25 @@ def _lpips(name: str, source: str | None) -> Encoder:
             "torchvision.models.alexnet(weights='DEFAULT') puts it there"
         )
     model = package.LPIPS(net="alex", verbose=False).eval()
-    return Encoder(name, lpips_embedding(model), {"encoder": "lpips v0.1, alex", "weights": weights_hash(model)})
+    return Encoder(
+        name,
+        lpips_embedding(model),
+        {"encoder": "lpips v0.1, alex", "weights": weights_hash(model)},
+    )
 
 
 def lpips_embedding(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """φ with ‖φ(a) − φ(b)‖² = LPIPS(a, b): unit features of each layer, times √(w/(h·w)), in one row.
+    """φ with ‖φ(a) − φ(b)‖² = LPIPS(a, b): unit features of each layer, times √(w/(h·w)), in one
+    row.
 
-    LPIPS is the mean over places of Σ_c w_c·(â_c − b̂_c)², summed over layers (Zhang et al. 2018, eq. 1).
-    """
+    LPIPS is the mean over places of Σ_c w_c·(â_c − b̂_c)², summed over layers (Zhang et al. 2018,
+    eq. 1)."""
 
     def embed(images: torch.Tensor) -> torch.Tensor:
         rows = []
-        for features, layer in zip(model.net(model.scaling_layer(images * 2 - 1)), model.lins, strict=True):
+        for features, layer in zip(
+            model.net(model.scaling_layer(images * 2 - 1)), model.lins, strict=True
+        ):
             unit = features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
             weight = layer.model[-1].weight.reshape(1, -1, 1, 1).clamp(min=0)
             rows.append((unit * (weight / unit[0, 0].numel()).sqrt()).flatten(1))

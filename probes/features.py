@@ -22,10 +22,10 @@ import numpy as np
 import torch
 
 from xhat.hooks.describe import fingerprint
-from xhat.hooks.points import denoiser_of, named_points
+from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.probes.encoders import Encoder, load_encoder, weights_hash
-from xhat.zoo.attributes import ATTRIBUTES, parse
-from xhat.zoo.judge import Judge, load_judge
+from xhat.zoo.family.attributes import ATTRIBUTES, parse
+from xhat.zoo.family.judge import Judge, load_judge
 
 SPACES = ("latent", "pixel", "judge", "denoiser", "clip", "dinov2", "dreamsim", "lpips")
 DENOISER_SIGMA = 0.7  # as noisy as timestep 261 of Stable Diffusion, where DIFT reads (Tang et al. 2023, 2306.03881)
@@ -33,9 +33,9 @@ DENOISER_SIGMA = 0.7  # as noisy as timestep 261 of Stable Diffusion, where DIFT
 
 @runtime_checkable
 class FeatureSpace(Protocol):
-    """``features``: latents (n, channel, y, x) → (n, d). ``attrs``: name, encoder and hash of its weights, for the
-    attributes of what is measured in it. A space that reads attributes too has ``labels`` and ``fidelity``, as
-    :class:`JudgeSpace`."""
+    """``features``: latents (n, channel, y, x) → (n, d). ``attrs``: name, encoder and hash of its
+    weights, for the attributes of what is measured in it. A space that reads attributes too has
+    ``labels`` and ``fidelity``, as :class:`JudgeSpace`."""
 
     name: str
     attrs: Mapping[str, str]
@@ -44,11 +44,12 @@ class FeatureSpace(Protocol):
 
 
 def feature_space(name: str, pipe: Any = None, **options: Any) -> FeatureSpace:
-    """The space of a name in :data:`SPACES`; after a colon, the point of ``denoiser`` or the folder of an encoder.
+    """The space of a name in :data:`SPACES`; after a colon, the point of ``denoiser`` or the folder
+    of an encoder.
 
-    ``pipe``: the pipeline whose VAE decodes, and whose denoiser ``denoiser`` reads; all but ``latent`` need it.
-    ``options``: those of the space's class. Raises ValueError for any other name, and where weights are not on this
-    machine.
+    ``pipe``: the pipeline whose VAE decodes, and whose denoiser ``denoiser`` reads; all but
+    ``latent`` need it. ``options``: those of the space's class. Raises ValueError for any other
+    name, and where weights are not on this machine.
 
     >>> feature_space("latent").features(np.full((1, 1, 2, 2), 3.0))
     array([[1., 1., 1., 1.]], dtype=float32)
@@ -56,11 +57,15 @@ def feature_space(name: str, pipe: Any = None, **options: Any) -> FeatureSpace:
     kind, _, source = name.partition(":")
     if kind not in SPACES:
         near = difflib.get_close_matches(kind, SPACES, 1) or SPACES
-        raise ValueError(f"unknown feature space {name!r}; did you mean {near[0]!r}? There are {', '.join(SPACES)}")
+        raise ValueError(
+            f"unknown feature space {name!r}; did you mean {near[0]!r}? There are {', '.join(SPACES)}"
+        )
     if kind == "latent":
         return LatentSpace()
     if pipe is None:
-        raise ValueError(f"the feature space {kind!r} needs the pipeline that made the latents: pass pipe=…")
+        raise ValueError(
+            f"the feature space {kind!r} needs the pipeline that made the latents: pass pipe=…"
+        )
     if kind == "denoiser":
         return DenoiserSpace(pipe, source or None, **options)
     if kind == "pixel":
@@ -71,19 +76,25 @@ def feature_space(name: str, pipe: Any = None, **options: Any) -> FeatureSpace:
 
 
 def decode(vae: Any, latents: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Latents (n, c, h, w) → images (n, 3, H, W) float32 in [0, 1], through the pipeline's own VAE."""
+    """Latents (n, c, h, w) → images (n, 3, H, W) float32 in [0, 1], through the pipeline's own
+    VAE.
+    """
     scale = getattr(vae.config, "scaling_factor", None) or 1.0
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     parts = []
     with torch.no_grad():
-        for part in torch.from_numpy(np.ascontiguousarray(latents, dtype=np.float32)).split(batch_size):
+        for part in torch.from_numpy(np.ascontiguousarray(latents, dtype=np.float32)).split(
+            batch_size
+        ):
             given = (part / scale + shift).to(vae.device, vae.dtype)
             parts.append((vae.decode(given).sample.float() / 2 + 0.5).clamp(0, 1).cpu().numpy())
     return np.concatenate(parts)
 
 
 class LatentSpace:
-    """Latents, flattened, each sample over its own root mean square: distances do not see the scale."""
+    """Latents, flattened, each sample over its own root mean square: distances do not see the
+    scale.
+    """
 
     name = "latent"
     attrs: Mapping[str, str] = {"space": "latent, unit RMS"}
@@ -95,7 +106,9 @@ class LatentSpace:
 
 
 class _Decoded:
-    """A space of pictures: decodes, and keeps the last ones, since each measure asks for the same."""
+    """A space of pictures: decodes, and keeps the last ones, since each measure asks for the
+    same.
+    """
 
     def __init__(self, vae: Any, batch_size: int = 64) -> None:
         self.vae, self.batch_size = vae, batch_size
@@ -103,7 +116,11 @@ class _Decoded:
 
     def images(self, latents: np.ndarray) -> np.ndarray:
         """Decoded pictures (n, 3, H, W) in [0, 1]."""
-        if self._seen is None or self._seen[0].shape != latents.shape or not np.array_equal(self._seen[0], latents):
+        if (
+            self._seen is None
+            or self._seen[0].shape != latents.shape
+            or not np.array_equal(self._seen[0], latents)
+        ):
             self._seen = (latents.copy(), decode(self.vae, latents, self.batch_size))
         return self._seen[1]
 
@@ -119,7 +136,9 @@ class PixelSpace(_Decoded):
         self.attrs: Mapping[str, str] = {"space": f"pixel, {side} × {side}"}
 
     def features(self, latents: np.ndarray) -> np.ndarray:
-        small = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(self.images(latents)), self.side)
+        small = torch.nn.functional.adaptive_avg_pool2d(
+            torch.from_numpy(self.images(latents)), self.side
+        )
         return small.mul(2).sub(1).flatten(1).numpy()
 
 
@@ -138,18 +157,31 @@ class EncoderSpace(_Decoded):
 class DenoiserSpace:
     """What a pipeline's denoiser reads at ``point`` of the noised latents, averaged over places.
 
-    The latents get noise at the step of the pipeline's schedule nearest to ``sigma``, the same for sample i of every
-    set, and are evaluated once under ``prompt``, without guidance. ``point``: an alias, glob or path; the middle of
-    the network if left out. ``call``: further arguments of the pipeline.
-    """
+    The latents get noise at the step of the pipeline's schedule nearest to ``sigma``, the same for
+    sample i of every set, and are evaluated once under ``prompt``, without guidance. ``point``: an
+    alias, glob or path; the middle of the network if left out. ``call``: further arguments of the
+    pipeline."""
 
     name = "denoiser"
 
     def __init__(
-        self, pipe: Any, point: str | None = None, *, sigma: float = DENOISER_SIGMA, prompt: str = "",
-        reduction: str = "mean", batch_size: int = 16, **call: Any,
-    ) -> None:  # fmt: skip
-        self.pipe, self.sigma, self.prompt, self.batch_size, self.call = pipe, sigma, prompt, batch_size, call
+        self,
+        pipe: Any,
+        point: str | None = None,
+        *,
+        sigma: float = DENOISER_SIGMA,
+        prompt: str = "",
+        reduction: str = "mean",
+        batch_size: int = 16,
+        **call: Any,
+    ) -> None:
+        self.pipe, self.sigma, self.prompt, self.batch_size, self.call = (
+            pipe,
+            sigma,
+            prompt,
+            batch_size,
+            call,
+        )
         self.point = point or middle_point(denoiser_of(pipe))
         self.reduction = reduction
         place = f"denoiser, {self.point} at σ ≈ {sigma:g}, {reduction}"
@@ -159,25 +191,34 @@ class DenoiserSpace:
         from xhat.probes.renoise import renoise
 
         noisy = renoise(
-            self.pipe, latents, self.sigma,
-            prompts=self.prompt, hooks={self.point: self.reduction}, batch_size=self.batch_size, **self.call,
-        )  # fmt: skip
-        return np.concatenate([value.reshape(len(latents), -1) for value in noisy.readings.values()], axis=1)
+            self.pipe,
+            latents,
+            self.sigma,
+            prompts=self.prompt,
+            hooks={self.point: self.reduction},
+            batch_size=self.batch_size,
+            **self.call,
+        )
+        return np.concatenate(
+            [value.reshape(len(latents), -1) for value in noisy.readings.values()], axis=1
+        )
 
 
 def middle_point(denoiser: Any) -> str:
     """The alias of the middle of a network: ``h`` of a UNet, else its middle block."""
     aliases = [p.alias for p in named_points(denoiser)]
-    blocks = [a for a in aliases if a.split(".")[0] in ("block", "single") and a.count(".") == 1] or aliases
+    blocks = [
+        a for a in aliases if a.split(".")[0] in ("block", "single") and a.count(".") == 1
+    ] or aliases
     return "h" if "h" in aliases else blocks[len(blocks) // 2]
 
 
 class JudgeSpace(_Decoded):
     """The embedded family's judge as a feature space and as a reader of attributes, over latents.
 
-    ``features(latents)`` → embeddings (n, 128); ``labels(latents, prompt)`` → {attribute: (labels (n,), values)} of
-    those attributes that the prompt leaves open; ``fidelity(latents, prompt)`` → (n,) share of what the prompt states
-    that is read back (for a bare prompt: whether the kind is).
+    ``features(latents)`` → embeddings (n, 128); ``labels(latents, prompt)`` → {attribute: (labels
+    (n,), values)} of those attributes that the prompt leaves open; ``fidelity(latents, prompt)`` →
+    (n,) share of what the prompt states that is read back (for a bare prompt: whether the kind is).
     """
 
     name = "judge"
@@ -193,9 +234,15 @@ class JudgeSpace(_Decoded):
     def labels(self, latents: np.ndarray, prompt: str) -> dict[str, tuple[np.ndarray, int]]:
         scene = parse(prompt)
         if scene is None:
-            raise ValueError(f"the judge knows the captions of the embedded family only; got the prompt {prompt!r}")
+            raise ValueError(
+                f"the judge knows the captions of the embedded family only; got the prompt {prompt!r}"
+            )
         reading = self.judge.read(self.images(latents), scene.kind)
-        free = {name: values for name, values in ATTRIBUTES[scene.kind].items() if name not in scene.values}
+        free = {
+            name: values
+            for name, values in ATTRIBUTES[scene.kind].items()
+            if name not in scene.values
+        }
         return {name: (reading.labels[name], len(values)) for name, values in free.items()}
 
     def fidelity(self, latents: np.ndarray, prompt: str) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Pictures under noise again: what a denoiser makes of given latents at one noise level of its own schedule."""
+"""Pictures under noise again: what a denoiser makes of given latents at one noise level of its own
+schedule.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from xhat.hooks.noise import NoiseLevel, NoiseLevels, noise_levels, space
-from xhat.hooks.record import Reading
-from xhat.hooks.recorder import Recorder
-from xhat.hooks.taps import quiet
-from xhat.samplers.hybrid import compose
-from xhat.samplers.plan import Plan, Segment
-from xhat.samplers.plans import default_steps
-from xhat.samplers.run import scheduled
+from xhat.hooks.noise.levels import NoiseLevel, NoiseLevels, noise_levels, space
+from xhat.hooks.points.taps import quiet
+from xhat.hooks.record.record import Reading
+from xhat.hooks.record.recorder import Recorder
+from xhat.samplers.composite.pipeline import compose
+from xhat.samplers.composite.run import scheduled
+from xhat.samplers.plans.build import default_steps
+from xhat.samplers.plans.plan import Plan, Segment
 
 
 @dataclass(frozen=True)
 class Renoised:
-    """``pred_x0`` and the noisy ``x_t`` in VP, (n, channel, y, x) float32 each, at ``level``; ``readings`` by name."""
+    """``pred_x0`` and the noisy ``x_t`` in VP, (n, channel, y, x) float32 each, at ``level``;
+    ``readings`` by name.
+    """
 
     level: NoiseLevel
     x_t: np.ndarray
@@ -41,16 +45,19 @@ def renoise(
     batch_size: int = 16,
     **call_kwargs: Any,
 ) -> Renoised:
-    """One evaluation, without guidance, of √ᾱ·z + √(1−ᾱ)·ε at the step of the pipeline's schedule nearest to σ.
+    """One evaluation, without guidance, of √ᾱ·z + √(1−ᾱ)·ε at the step of the pipeline's schedule
+    nearest to σ.
 
-    ``latents``: z (n, channel, y, x), in the units of the VAE. ``prompts``: one for all, or one a sample. The noise ε
-    of sample i depends on ``seed`` and i alone. The pipeline's own schedule, of the number of steps that belongs to
-    it, says which noise levels there are. Raises ValueError for a scheduler that cannot be entered in the middle.
-    """
+    ``latents``: z (n, channel, y, x), in the units of the VAE. ``prompts``: one for all, or one a
+    sample. The noise ε of sample i depends on ``seed`` and i alone. The pipeline's own schedule, of
+    the number of steps that belongs to it, says which noise levels there are. Raises ValueError for
+    a scheduler that cannot be entered in the middle."""
     latents = np.asarray(latents, dtype=np.float32)
     texts = [prompts] * len(latents) if isinstance(prompts, str) else list(prompts)
     if len(texts) != len(latents):
-        raise ValueError(f"{len(latents)} latents and {len(texts)} prompts: expected one for all, or one each")
+        raise ValueError(
+            f"{len(latents)} latents and {len(texts)} prompts: expected one for all, or one each"
+        )
     steps = default_steps(pipe)
     levels = noise_levels(scheduled(pipe.scheduler, Segment("model", 0, steps, steps)))
     at = nearest_step(levels, sigma)
@@ -59,8 +66,12 @@ def renoise(
     for start in range(0, len(latents), batch_size):
         rows = range(start, min(start + batch_size, len(latents)))
         noise = torch.stack([_noise(latents.shape[1:], seed, i) for i in rows]).numpy()
-        x_t = levels[at].alpha_bar ** 0.5 * latents[rows] + (1 - levels[at].alpha_bar) ** 0.5 * noise
-        parts.append((x_t, *_evaluated(one, x_t, levels[at], [texts[i] for i in rows], hooks, call_kwargs)))
+        x_t = (
+            levels[at].alpha_bar ** 0.5 * latents[rows] + (1 - levels[at].alpha_bar) ** 0.5 * noise
+        )
+        parts.append(
+            (x_t, *_evaluated(one, x_t, levels[at], [texts[i] for i in rows], hooks, call_kwargs))
+        )
     x_t, pred_x0 = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     readings = {name: np.concatenate([part[2][name] for part in parts]) for name in parts[0][2]}
     return Renoised(levels[at], x_t, pred_x0, readings)
@@ -74,20 +85,29 @@ def nearest_step(levels: NoiseLevels, sigma: float) -> int:
 
 
 def _noise(shape: tuple[int, ...], seed: int, index: int) -> torch.Tensor:
-    """Noise of a stream of its own: that of generator ``index`` may be the x_T which the latents were made of."""
+    """Noise of a stream of its own: that of generator ``index`` may be the x_T which the latents
+    were made of.
+    """
     own = zlib.crc32(f"renoise {seed} {index}".encode())
     return torch.randn(shape, generator=torch.Generator().manual_seed(own))
 
 
 def _evaluated(
-    pipe: Any, x_t: np.ndarray, level: NoiseLevel, prompts: list[str], hooks: Any, call: dict[str, Any]
+    pipe: Any,
+    x_t: np.ndarray,
+    level: NoiseLevel,
+    prompts: list[str],
+    hooks: Any,
+    call: dict[str, Any],
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """x̂₀ and readings of one step of ``pipe`` that begins at ``level`` with x_t, given in VP."""
     height, width = (
         call.get(name) or side * pipe.vae_scale_factor
         for name, side in zip(("height", "width"), x_t.shape[2:], strict=True)
     )
-    start = torch.from_numpy(np.ascontiguousarray(x_t, dtype=np.float32)).to(pipe.device, pipe.dtype)
+    start = torch.from_numpy(np.ascontiguousarray(x_t, dtype=np.float32)).to(
+        pipe.device, pipe.dtype
+    )
     given = _packed(pipe, _own(pipe, start, level))
     arguments = {"output_type": "latent", "height": height, "width": width} | call
     arguments["generator"] = torch.Generator().manual_seed(0)

@@ -1,25 +1,27 @@
-"""Plans, the pipelines that run them, and the rival ways to more diversity. Names are loaded on first use."""
+"""Plans, the pipelines that run them, and the rival ways to more diversity. Names are loaded on
+first use.
+"""
 
 from __future__ import annotations
 
 from xhat.lazy import lazily
 
 _EXPORTS = {
-    "Plan": "xhat.samplers.plan",
-    "Segment": "xhat.samplers.plan",
-    "compose": "xhat.samplers.hybrid",
-    "hybrid_plan": "xhat.samplers.plans",
-    "swap_plan": "xhat.samplers.plans",
-    "skip_plan": "xhat.samplers.plans",
-    "whole": "xhat.samplers.plans",
-    "with_noise": "xhat.samplers.plans",
-    "control_plans": "xhat.samplers.plans",
-    "Tap": "xhat.samplers.tap",
-    "rival": "xhat.samplers.rivals",
-    "RIVALS": "xhat.samplers.rivals",
-    "extract_lora": "xhat.samplers.lowrank",
-    "LowRank": "xhat.samplers.lowrank",
-    "Adaptive": "xhat.samplers.adaptive",
+    "Plan": "xhat.samplers.plans.plan",
+    "Segment": "xhat.samplers.plans.plan",
+    "compose": "xhat.samplers.composite.pipeline",
+    "hybrid_plan": "xhat.samplers.plans.build",
+    "swap_plan": "xhat.samplers.plans.build",
+    "skip_plan": "xhat.samplers.plans.build",
+    "whole": "xhat.samplers.plans.build",
+    "with_noise": "xhat.samplers.plans.build",
+    "control_plans": "xhat.samplers.plans.build",
+    "Tap": "xhat.samplers.composite.tap",
+    "rival": "xhat.samplers.rivals.registry",
+    "RIVALS": "xhat.samplers.rivals.registry",
+    "extract_lora": "xhat.samplers.composite.lowrank",
+    "LowRank": "xhat.samplers.composite.lowrank",
+    "Adaptive": "xhat.samplers.rivals.adaptive",
 }
 
 __all__ = list(_EXPORTS)

@@ -1,4 +1,6 @@
-"""What every test folder shares: the small pipelines of ``models.py`` under the fixture ``tiny``."""
+"""What every test folder shares: the small pipelines of ``models.py`` under the fixture
+``tiny``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ import torch
 
 def _load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"xhat_tests_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

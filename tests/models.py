@@ -1,4 +1,5 @@
-"""Small pipelines with random weights, built from diffusers' own classes, for tests of shape and equality.
+"""Small pipelines with random weights, built from diffusers' own classes, for tests of shape and
+equality.
 
 Latents are 4 × 8 × 8 (SD3: 16 channels), pictures 16 × 16. Weights depend on ``seed`` alone.
 """
@@ -24,7 +25,24 @@ from transformers import (
     T5EncoderModel,
 )
 
-WORDS = "a the of red green blue quiet loud small large planet plant face robot critter landscape".split()
+WORDS = [
+    "a",
+    "the",
+    "of",
+    "red",
+    "green",
+    "blue",
+    "quiet",
+    "loud",
+    "small",
+    "large",
+    "planet",
+    "plant",
+    "face",
+    "robot",
+    "critter",
+    "landscape",
+]
 NAMES = ("sd", "sdxl", "sd3", "pixart", "flux", "aura", "lumina", "zimage")
 
 
@@ -40,7 +58,9 @@ def tokenizer(length: int = 16) -> PreTrainedTokenizerFast:
     vocab = {word: i for i, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", *WORDS])}
     core = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    core.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",
@@ -69,7 +89,9 @@ def _clip(width: int = 16, projection: bool = False, act: str = "quick_gelu") ->
 
 
 def _t5(width: int = 16) -> Any:
-    config = T5Config(vocab_size=4 + len(WORDS), d_model=width, d_ff=2 * width, d_kv=8, num_layers=1, num_heads=2)
+    config = T5Config(
+        vocab_size=4 + len(WORDS), d_model=width, d_ff=2 * width, d_kv=8, num_layers=1, num_heads=2
+    )
     return T5EncoderModel(config).eval()
 
 
@@ -101,7 +123,9 @@ def _unet(cross: int, **extra: Any) -> Any:
 
 
 def ddim(**extra: Any) -> Any:
-    """The scheduler of Stable Diffusion, with x̂₀ left unclipped and steps that start at pure noise."""
+    """The scheduler of Stable Diffusion, with x̂₀ left unclipped and steps that start at pure
+    noise.
+    """
     settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     settings |= {
         "clip_sample": False,
@@ -294,7 +318,8 @@ def zimage(seed: int = 0, scheduler: Any = None) -> Any:
         words.chat_template = "{{ messages[0]['content'] }}"
         pipe = diffusers.ZImagePipeline(
             transformer=transformer,
-            scheduler=scheduler or diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+            scheduler=scheduler
+            or diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
             vae=_vae(4, shift=0.1),
             text_encoder=Qwen3Model(Qwen3Config(**_decoder())).eval(),
             tokenizer=words,
@@ -338,7 +363,11 @@ def call_arguments(name: str) -> dict[str, Any]:
     """What a small pipeline needs in a call, beyond prompt, steps and generator."""
     small: dict[str, Any] = {"height": 16, "width": 16}
     if name == "pixart":
-        small |= {"use_resolution_binning": False, "clean_caption": False, "max_sequence_length": 16}
+        small |= {
+            "use_resolution_binning": False,
+            "clean_caption": False,
+            "max_sequence_length": 16,
+        }
     if name in ("sd3", "flux", "aura", "lumina", "zimage"):
         small |= {"max_sequence_length": 16}
     if name == "lumina":  # its pipeline is for a VAE that halves the picture three times

@@ -1,4 +1,6 @@
-"""The documentation's Python runs as it stands, page by page, and the site builds without a warning."""
+"""The documentation's Python runs as it stands, page by page, and the site builds without a
+warning.
+"""
 
 import importlib.util
 import re
@@ -9,10 +11,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = {path: re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL) for path in (ROOT / "docs").glob("*.md")}
+PAGES = {
+    path: re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+    for path in (ROOT / "docs").glob("*.md")
+}
 
 
-@pytest.mark.parametrize("page", [path for path, blocks in PAGES.items() if blocks], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "page", [path for path, blocks in PAGES.items() if blocks], ids=lambda path: path.stem
+)
 def test_a_pages_python_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -28,10 +35,24 @@ def test_every_command_of_the_documentation_exists():
             assert command in COMMANDS, (path.name, command)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not installed: pip install .[docs]")
+@pytest.mark.skipif(
+    importlib.util.find_spec("mkdocs") is None,
+    reason="mkdocs is not installed: pip install .[docs]",
+)
 def test_the_site_builds_and_names_no_markup(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path / "site")]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "-d",
+        str(tmp_path / "site"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "site" / "reference.html").read_text()
-    assert page.count("doc-heading") > 80 and ":func:" not in page and "similarity_map" in page
+    assert page.count("doc-heading") > 80
+    assert ":func:" not in page
+    assert "similarity_map" in page

@@ -26,7 +26,9 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module] if node.module != "xhat" else [f"xhat.{a.name}" for a in node.names]
+            names = (
+                [node.module] if node.module != "xhat" else [f"xhat.{a.name}" for a in node.names]
+            )
         elif isinstance(node, ast.Import):
             names = [a.name for a in node.names]
         found |= {n.split(".")[1] for n in names if n.startswith("xhat.")}
@@ -42,12 +44,17 @@ def test_imports_go_one_way(folder):
 def test_every_folder_is_linked_into_the_package():
     for folder in MAY_IMPORT:
         link = ROOT / "src" / "xhat" / folder
-        assert link.is_symlink() and link.resolve() == ROOT / folder
+        assert link.is_symlink()
+        assert link.resolve() == ROOT / folder
 
 
 def test_import_is_light():
     code = "import sys, json, xhat; print(json.dumps(sorted(sys.modules)))"
-    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    loaded = json.loads(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
     assert not {"torch", "diffusers", "transformers", "matplotlib", "xarray"} & set(loaded)
 
 
@@ -79,4 +86,6 @@ def test_what_a_package_exports_is_there_and_no_module_of_it_has_that_name(packa
     module = import_module(f"xhat.{package}")
     for name in module._EXPORTS:
         assert getattr(module, name) is not None
-        assert not (ROOT / package / f"{name}.py").exists(), f"{name}: which of the two it is depends on import order"
+        assert not (ROOT / package / f"{name}.py").exists(), (
+            f"{name}: which of the two it is depends on import order"
+        )

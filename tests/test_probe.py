@@ -1,4 +1,6 @@
-"""``xhat probe``, end to end and small: pairs of the family and of random weights, in the layouts they come in."""
+"""``xhat probe``, end to end and small: pairs of the family and of random weights, in the layouts
+they come in.
+"""
 
 import json
 from types import SimpleNamespace
@@ -11,16 +13,21 @@ from diffusers import EulerDiscreteScheduler, LCMScheduler
 from safetensors.torch import save_file
 
 import xhat
-from xhat.analysis import budget as budgets
-from xhat.analysis.budget import duration, fitted
-from xhat.analysis.lora import Factors, tensors_of
-from xhat.analysis.pairing import compared, divisible
-from xhat.analysis.probe import probe, probe_arms, read_points, space_of
-from xhat.analysis.probe_sliders import slider_transfer
-from xhat.analysis.probe_verdict import recommended
-from xhat.analysis.structure import denoising_gain, has_learned, neighbour_correlation, structure
+from xhat.analysis.experiments.probe import probe, probe_arms, read_points, space_of
+from xhat.analysis.experiments.probe_verdict import recommended
+from xhat.analysis.measures.lora_factors import Factors, tensors_of
+from xhat.analysis.sampling import budget as budgets
+from xhat.analysis.sampling.budget import duration, fitted
+from xhat.analysis.sampling.pairing import compared, divisible
+from xhat.analysis.sampling.probe_sliders import slider_transfer
+from xhat.analysis.sampling.structure import (
+    denoising_gain,
+    has_learned,
+    neighbour_correlation,
+    structure,
+)
 from xhat.cli import main
-from xhat.zoo.slider import save_lora
+from xhat.zoo.lora.slider import save_lora
 
 ROOM = {"disk": 1000, "memory": 1000, "weights": 0}
 
@@ -40,7 +47,10 @@ def prompts(tmp_path_factory):
 def bare(tmp_path_factory):
     """The embedded student's UNet as one bare file."""
     path = tmp_path_factory.mktemp("bare") / "unet.safetensors"
-    save_file({k: v.contiguous() for k, v in xhat.load_pair("demo").student.unet.state_dict().items()}, path)
+    save_file(
+        {k: v.contiguous() for k, v in xhat.load_pair("demo").student.unet.state_dict().items()},
+        path,
+    )
     return path
 
 
@@ -55,14 +65,28 @@ def probed(bare, prompts, tmp_path_factory):
 def test_a_bare_unet_with_its_base(probed):
     out, _ = probed
     results = json.loads((out / "results.json").read_text())
-    assert results["verdict"]["show"] and results["run"]["prompts"] == ["a planet", "a critter"]
-    assert set(results["measured"]["arm"]) == {"student", "base", "hybrid", "base_few", "later", "skip"}
+    assert results["verdict"]["show"]
+    assert results["run"]["prompts"] == ["a planet", "a critter"]
+    assert set(results["measured"]["arm"]) == {
+        "student",
+        "base",
+        "hybrid",
+        "base_few",
+        "later",
+        "skip",
+    }
     html = (out / "report.html").read_text()
-    assert results["verdict"]["headline"].split(":")[0] in html and "http://" not in html
-    assert "does not say how it is to be run" in html and "of the checkpoint&#39;s 4 are in the base" in html
+    assert results["verdict"]["headline"].split(":")[0] in html
+    assert "http://" not in html
+    assert "does not say how it is to be run" in html
+    assert "of the checkpoint&#39;s 4 are in the base" in html
     assert {p.stem for p in (out / "data").iterdir()} == {
-        "samples", "filmstrip", "diversity", "commitment", "measured"
-    }  # fmt: skip
+        "samples",
+        "filmstrip",
+        "diversity",
+        "commitment",
+        "measured",
+    }
     for name, found in results["structure"].items():
         assert found["gain_mean"] > 0.2, name
 
@@ -87,7 +111,9 @@ def test_one_model_alone_says_what_cannot_be_said(prompts, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["sdxl", "sd3"])
 def test_random_weights_have_nothing_to_show(name, tiny, tmp_path, capsys):
-    """Small random pairs, saved as such models are published: a pipeline each, and for SDXL a student's bare UNet."""
+    """Small random pairs, saved as such models are published: a pipeline each, and for SDXL a
+    student's bare UNet.
+    """
     base, student = tiny.build(name, 0), tiny.build(name, 1)
     base.save_pretrained(tmp_path / "base")
     if name == "sdxl":
@@ -100,10 +126,14 @@ def test_random_weights_have_nothing_to_show(name, tiny, tmp_path, capsys):
     given = ("--steps", 3, "--guidance", 1, "--base-steps", 5, "--prompts", tmp_path / "p.txt")
     assert run(checkpoint, "--base", tmp_path / "base", *given, out=tmp_path / "out") == 0
     said = capsys.readouterr().out
-    assert "there is nothing to show" in said and "No plan is recommended" in said
+    assert "there is nothing to show" in said
+    assert "No plan is recommended" in said
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert not results["verdict"]["show"] and results["measured"] is None
-    assert all(found["gain_mean"] < 0.05 for found in results["structure"].values()), results["structure"]
+    assert not results["verdict"]["show"]
+    assert results["measured"] is None
+    assert all(found["gain_mean"] < 0.05 for found in results["structure"].values()), results[
+        "structure"
+    ]
     assert "nothing to show" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -112,7 +142,8 @@ def test_families_that_do_not_fit_are_refused_in_one_line(tiny, tmp_path, capsys
     capsys.readouterr()
     assert run("demo/dmd", "--base", tmp_path / "sd", out=tmp_path / "out") == 2
     error = capsys.readouterr().err
-    assert "do not fit together" in error and error.count("\n") == 1
+    assert "do not fit together" in error
+    assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -143,7 +174,8 @@ def test_values_that_are_not_finite_are_named_by_step_and_point(tiny, tmp_path):
 def test_mistakes_are_one_line(argv, says, tmp_path, capsys):
     assert run(*argv, out=tmp_path / "out") == 2
     error = capsys.readouterr().err
-    assert says in error and error.count("\n") == 1
+    assert says in error
+    assert error.count("\n") == 1
 
 
 def test_times_are_read_and_refused(tmp_path, capsys):
@@ -157,12 +189,27 @@ def test_times_are_read_and_refused(tmp_path, capsys):
 
 def test_work_is_cut_to_the_budget(tmp_path, monkeypatch):
     def shape(budget, each=1.0):
-        found = fitted(["p"] * 8, range(32), evaluations=1, each=each / budgets.MARGIN, budget=budget, room=ROOM,
-                       out=tmp_path, batch_size=8)  # fmt: skip
+        found = fitted(
+            ["p"] * 8,
+            range(32),
+            evaluations=1,
+            each=each / budgets.MARGIN,
+            budget=budget,
+            room=ROOM,
+            out=tmp_path,
+            batch_size=8,
+        )
         assert found.seconds <= budget + 1e-9
         return len(found.prompts), len(found.seeds)
 
-    assert [shape(b) for b in (1000, 256, 128, 64, 32, 8)] == [(8, 32), (8, 32), (8, 16), (8, 8), (4, 8), (2, 4)]
+    assert [shape(b) for b in (1000, 256, 128, 64, 32, 8)] == [
+        (8, 32),
+        (8, 32),
+        (8, 16),
+        (8, 8),
+        (4, 8),
+        (2, 4),
+    ]
     with pytest.raises(ValueError, match="more than the budget of 7 s: give --budget"):
         shape(7)
     monkeypatch.setattr(budgets.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
@@ -179,16 +226,20 @@ def test_the_gain_is_one_for_the_truth_and_not_above_zero_for_any_line():
     for line in (x_t, 0.5 * x_t, x_t / 0.7, 0 * x_t + z.mean(), 0.49 / 0.98 * x_t):
         assert denoising_gain(z, x_t, line) <= 1e-12
     smooth = np.cumsum(np.cumsum(rng.normal(size=(2, 1, 40, 40)), 2), 3)
-    assert neighbour_correlation(smooth) > 0.8 and abs(neighbour_correlation(rng.normal(size=(8, 4, 32, 32)))) < 0.02
+    assert neighbour_correlation(smooth) > 0.8
+    assert abs(neighbour_correlation(rng.normal(size=(8, 4, 32, 32)))) < 0.02
     assert neighbour_correlation(smooth + 100) == pytest.approx(neighbour_correlation(smooth))
 
 
 def test_a_trained_model_has_learned_and_a_random_one_has_not(tiny):
     base = xhat.load_pair("demo").base
     call = {"num_inference_steps": 4, "guidance_scale": 1.0}
-    final = xhat.trace(base, ["a planet", "a critter"], seeds=range(3), progress=False, **call)["final"]
+    final = xhat.trace(base, ["a planet", "a critter"], seeds=range(3), progress=False, **call)[
+        "final"
+    ]
     found = structure(base, final)
-    assert has_learned(found) and float(found["neighbours_mean"]) > 0.3
+    assert has_learned(found)
+    assert float(found["neighbours_mean"]) > 0.3
     pipe = tiny.sd()
     pipe.xhat_defaults = {"num_inference_steps": 4, "guidance_scale": 1.0}
     noise = xhat.trace(pipe, ["a planet", "a face"], seeds=range(3), progress=False)["final"]
@@ -197,12 +248,17 @@ def test_a_trained_model_has_learned_and_a_random_one_has_not(tiny):
 
 def test_what_fits_is_said_line_by_line(tiny):
     base, student = tiny.sd(0), tiny.sd(1)
-    student.scheduler = LCMScheduler.from_config(student.scheduler.config, original_inference_steps=4)
+    student.scheduler = LCMScheduler.from_config(
+        student.scheduler.config, original_inference_steps=4
+    )
     student.xhat_defaults = {"num_inference_steps": 4, "guidance_scale": 1.0}
     base.xhat_defaults = {"num_inference_steps": 20, "guidance_scale": 3.0}
     lines = {line.what: line for line in compared(student, base)}
-    assert lines["latents"].verdict == "the same" and lines["schedule"].verdict == "each runs its own"
-    assert "text_encoder" in lines["prompt encoders' weights"].verdict  # random ones: not the same weights
+    assert lines["latents"].verdict == "the same"
+    assert lines["schedule"].verdict == "each runs its own"
+    assert (
+        "text_encoder" in lines["prompt encoders' weights"].verdict
+    )  # random ones: not the same weights
     assert lines["noise levels"].verdict == "4 of the checkpoint's 4 are in the base's schedule"
     assert all(line.base is None for line in compared(student))
 
@@ -213,15 +269,21 @@ def test_a_scheduler_that_cannot_be_entered_is_replaced_and_said(tiny):
     pipe = tiny.sd()
     assert divisible(pipe) is None
     pipe.scheduler = PNDMScheduler.from_config(pipe.scheduler.config)
-    assert "DDIMScheduler stands in" in divisible(pipe) and divisible(pipe) is None
+    assert "DDIMScheduler stands in" in divisible(pipe)
+    assert divisible(pipe) is None
 
 
 def test_space_and_points_are_chosen_for_the_model(tiny):
     pair = xhat.load_pair("demo")
     assert space_of(None, pair.base, None).name == "judge"
     assert space_of(None, pair.base, ["a photograph"]).name == "latent"
-    assert space_of(None, tiny.sd(), None).name == "latent" and space_of("pixel", tiny.sd(), None).name == "pixel"
-    assert "h" in read_points(pair.base.unet) and read_points(tiny.sd3().transformer) == ["block.0", "block.1"]
+    assert space_of(None, tiny.sd(), None).name == "latent"
+    assert space_of("pixel", tiny.sd(), None).name == "pixel"
+    assert "h" in read_points(pair.base.unet)
+    assert read_points(tiny.sd3().transformer) == [
+        "block.0",
+        "block.1",
+    ]
     assert set(probe_arms(pair.base, pair.student)) == {"hybrid", "base_few", "later", "skip"}
 
 
@@ -229,27 +291,46 @@ def test_a_slider_does_the_same_to_the_same_network(tiny, tmp_path):
     """And where the two schedules do not meet, that is said."""
     generator = torch.Generator().manual_seed(0)
     up, down = torch.randn(4, 2, generator=generator), torch.randn(2, 8 * 9, generator=generator)
-    path = save_lora(tmp_path / "s.safetensors", tensors_of({"conv_out": Factors(up, down, (8, 3, 3))}), {})
+    path = save_lora(
+        tmp_path / "s.safetensors", tensors_of({"conv_out": Factors(up, down, (8, 3, 3))}), {}
+    )
     base, other = tiny.sd(), tiny.sd()
     for pipe in (base, other):
         pipe.xhat_defaults = {"num_inference_steps": 2, "guidance_scale": 1.0}
     found = slider_transfer(path, base, other, ["a red planet", "the face"], range(2))
-    assert found["cosine"][0] == pytest.approx(1, abs=1e-5) and found["size"] == pytest.approx(1, abs=1e-5)
+    assert found["cosine"][0] == pytest.approx(1, abs=1e-5)
+    assert found["size"] == pytest.approx(1, abs=1e-5)
     assert "in the direction" in found["said"]
     other.scheduler = LCMScheduler.from_config(other.scheduler.config, original_inference_steps=3)
     other.xhat_defaults["num_inference_steps"] = 3
-    base.scheduler = EulerDiscreteScheduler.from_config(base.scheduler.config, timestep_spacing="leading")
-    assert "was not tried" in slider_transfer(path, base, other, ["a red planet", "the face"], range(2))["said"]
+    base.scheduler = EulerDiscreteScheduler.from_config(
+        base.scheduler.config, timestep_spacing="leading"
+    )
+    assert (
+        "was not tried"
+        in slider_transfer(path, base, other, ["a red planet", "the face"], range(2))["said"]
+    )
 
 
 def made(gain, fidelity, loss=2.0):
-    """Arms on six prompts: the student ``loss`` below the base, the hybrid ``gain`` above the student."""
+    """Arms on six prompts: the student ``loss`` below the base, the hybrid ``gain`` above the
+    student.
+    """
     prompt = np.linspace(8, 12, 6)
-    levels = {"base": 0, "student": -loss, "hybrid": gain - loss, "later": -loss, "skip": -loss, "base_few": -loss}
+    levels = {
+        "base": 0,
+        "student": -loss,
+        "hybrid": gain - loss,
+        "later": -loss,
+        "skip": -loss,
+        "base_few": -loss,
+    }
     wave = np.array([1.0, -1, 1, -1, 1, -1])
     noise = {arm: 0.05 * (i - 2) * wave for i, arm in enumerate(levels)}
     vendi = np.stack([prompt + level + noise[arm] for arm, level in levels.items()])
-    faith = np.stack([0.9 + (fidelity if arm == "hybrid" else 0) + 0.005 * noise[arm] for arm in levels])
+    faith = np.stack(
+        [0.9 + (fidelity if arm == "hybrid" else 0) + 0.005 * noise[arm] for arm in levels]
+    )
     names = {"vendi_q2": vendi, "fidelity": faith, "rms": np.ones_like(vendi)}
     coords = {"arm": list(levels), "prompt": [f"p{i}" for i in range(6)]}
     return xr.Dataset({k: (("arm", "prompt"), v) for k, v in names.items()}, coords, {"n_seeds": 8})
@@ -266,7 +347,9 @@ def made(gain, fidelity, loss=2.0):
 )
 def test_recommendations_follow_the_numbers(gain, fidelity, loss, says):
     pair = xhat.load_pair("demo")
-    plans = {name: arm.pipe.scheduler.plan for name, arm in probe_arms(pair.base, pair.student).items()}
+    plans = {
+        name: arm.pipe.scheduler.plan for name, arm in probe_arms(pair.base, pair.student).items()
+    }
     verdict = recommended(made(gain, fidelity, loss), plans, None, [], diversity={}, commitment={})
     assert says in verdict.recommendation
     assert verdict.headline.startswith("It collapses" if loss else "No collapse")

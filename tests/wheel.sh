@@ -23,6 +23,6 @@ for name in ("hooks.trace", "samplers.hybrid", "zoo.pairs", "zoo.sliders", "prob
     importlib.import_module(f"xhat.{name}")
 pair = xhat.load_pair("demo")
 assert set(pair.loaders) > {"base"}
-assert any(figure.there for figure in xhat.figures.registry.figures()) and xhat.zoo.sliders.shipped()
+assert any(figure.there for figure in xhat.figures.kit.registry.figures()) and xhat.zoo.lora.shipped.shipped()
 print("wheel: imported", xhat.__version__, "with", ", ".join(pair.loaders))
 PY

@@ -1,4 +1,6 @@
-"""Checkpoint pairs: published ones by name, and the embedded family, its data, its training, its judge."""
+"""Checkpoint pairs: published ones by name, and the embedded family, its data, its training, its
+judge.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +11,21 @@ from xhat.lazy import lazily
 
 
 def list(cards: bool = False) -> None:
-    """Print the embedded family and the published checkpoints, a line each: name, steps, guidance, what there is.
+    """Print the embedded family and the published checkpoints, a line each: name, steps, guidance,
+    what there is.
 
-    With ``cards``, two more for each published one: its model card, and what was read to fill its entry in.
-    """
-    from xhat.zoo.hub import cached
+    With ``cards``, two more for each published one: its model card, and what was read to fill its
+    entry in."""
+    from xhat.zoo.load.entries import bases, published
+    from xhat.zoo.load.hub import cached
     from xhat.zoo.pairs import DEMO, defaults_of, embedded
-    from xhat.zoo.published import bases, published
 
     print("embedded")
     for name, folder in embedded().items():
         print(_line(f"{DEMO}/{name}", defaults_of(folder)))
-    print("\npublished: base and checkpoint; * where the weights are in the local Hugging Face cache")
+    print(
+        "\npublished: base and checkpoint; * where the weights are in the local Hugging Face cache"
+    )
     for base in bases().values():
         print(_line(base.name, base.call, f"{'*' if cached(base.repo) else ' '} {base.repo}"))
         if cards:
@@ -30,7 +35,9 @@ def list(cards: bool = False) -> None:
                 here = "*" if cached(entry.repo, entry.file) else " "
                 print(_line(entry.name, entry.call, f"{here} {entry.repo} ({entry.kind})"))
                 if cards:
-                    print(f"    {entry.source}\n    {'; '.join(filter(None, (entry.checked, entry.note)))}")
+                    print(
+                        f"    {entry.source}\n    {'; '.join(filter(None, (entry.checked, entry.note)))}"
+                    )
 
 
 def _line(name: str, call: Mapping[str, Any], rest: str = "") -> str:
@@ -41,13 +48,13 @@ def _line(name: str, call: Mapping[str, Any], rest: str = "") -> str:
 _EXPORTS = {
     "load_pair": "xhat.zoo.pairs",
     "load_model": "xhat.zoo.pairs",
-    "load_checkpoint": "xhat.zoo.checkpoints",
-    "load_judge": "xhat.zoo.judge",
-    "parse": "xhat.zoo.attributes",
-    "train_slider": "xhat.zoo.slider",
-    "load_slider": "xhat.zoo.lora",
-    "set_scales": "xhat.zoo.lora",
-    "sliding": "xhat.zoo.lora",
+    "load_checkpoint": "xhat.zoo.load.checkpoints",
+    "load_judge": "xhat.zoo.family.judge",
+    "parse": "xhat.zoo.family.attributes",
+    "train_slider": "xhat.zoo.lora.slider",
+    "load_slider": "xhat.zoo.lora.loading",
+    "set_scales": "xhat.zoo.lora.loading",
+    "sliding": "xhat.zoo.lora.loading",
 }
 
 __getattr__, __dir__ = lazily(globals(), _EXPORTS)

@@ -10,14 +10,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xhat.zoo.pipelines import BASE_DEFAULTS, STUDENT_DEFAULTS, defaults_of, load_pipeline
-from xhat.zoo.published import Base, Published, bases, find, published
+from xhat.zoo.load.entries import Base, Published, bases, find, published
+from xhat.zoo.load.pipelines import BASE_DEFAULTS, STUDENT_DEFAULTS, defaults_of, load_pipeline
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BASE_DEFAULTS", "STUDENT_DEFAULTS", "Pair", "defaults_of", "embedded", "load_model", "load_pair",
-           "load_pipeline"]  # fmt: skip
+__all__ = [
+    "BASE_DEFAULTS",
+    "STUDENT_DEFAULTS",
+    "Pair",
+    "defaults_of",
+    "embedded",
+    "load_model",
+    "load_pair",
+    "load_pipeline",
+]
 
 WEIGHTS = Path(__file__).parent / "weights"
 DEMO = "demo"
@@ -25,11 +33,11 @@ DEMO = "demo"
 
 @dataclass
 class Pair:
-    """A base and the students distilled from it. Pipelines are loaded on first use; ``student`` is the chosen one.
+    """A base and the students distilled from it. Pipelines are loaded on first use; ``student`` is
+    the chosen one.
 
-    Each pipeline carries ``xhat_defaults``, the steps and guidance that belong to it; ``defaults`` has them by name
-    without loading anything.
-    """
+    Each pipeline carries ``xhat_defaults``, the steps and guidance that belong to it; ``defaults``
+    has them by name without loading anything."""
 
     name: str
     loaders: Mapping[str, Callable[[Pair], Any]] = field(repr=False)
@@ -59,11 +67,12 @@ class Pair:
 
 
 def load_pair(name: str = DEMO, *, dtype: torch.dtype | None = None) -> Pair:
-    """A pair by name: ``"demo"`` (student ``dmd``), ``"demo/<student>"``, or a published one, ``"sdxl/dmd2"``.
+    """A pair by name: ``"demo"`` (student ``dmd``), ``"demo/<student>"``, or a published one,
+    ``"sdxl/dmd2"``.
 
-    Nothing is loaded yet; the weights of a published pair come from the hub's cache or the network. ``dtype`` is that
-    of the weights, float32 where it is left out. Raises ValueError for any other name, with the nearest ones.
-    """
+    Nothing is loaded yet; the weights of a published pair come from the hub's cache or the network.
+    ``dtype`` is that of the weights, float32 where it is left out. Raises ValueError for any other
+    name, with the nearest ones."""
     if name in published():
         return _published(find(name), dtype)
     folders = embedded()
@@ -72,7 +81,9 @@ def load_pair(name: str = DEMO, *, dtype: torch.dtype | None = None) -> Pair:
     if family != DEMO or (chosen and chosen not in students):
         known = [DEMO, *(f"{DEMO}/{n}" for n in students), *published()]
         near = difflib.get_close_matches(name, known, 1) or known
-        raise ValueError(f"unknown pair {name!r}; did you mean {near[0]!r}? `xhat models` lists the known pairs")
+        raise ValueError(
+            f"unknown pair {name!r}; did you mean {near[0]!r}? `xhat models` lists the known pairs"
+        )
     loaders = {member: _of_folder(folder, dtype) for member, folder in folders.items()}
     defaults = {member: defaults_of(folder) for member, folder in folders.items()}
     return Pair(name, loaders, chosen or students[0], defaults)
@@ -83,14 +94,16 @@ def _of_folder(folder: Path, dtype: torch.dtype | None) -> Callable[[Pair], Any]
 
 
 def _published(entry: Published, dtype: torch.dtype | None) -> Pair:
-    from xhat.zoo.checkpoints import load_published
+    from xhat.zoo.load.checkpoints import load_published
 
     student = entry.name.partition("/")[2]
     loaders: dict[str, Callable[[Pair], Any]] = {
         "base": lambda pair: load_model(entry.base.name, dtype=dtype),
         student: lambda pair: load_published(entry, pair.base, **_typed(dtype)),
     }
-    return Pair(entry.name, loaders, student, {"base": dict(entry.base.call), student: dict(entry.call)})
+    return Pair(
+        entry.name, loaders, student, {"base": dict(entry.base.call), student: dict(entry.call)}
+    )
 
 
 def _typed(dtype: torch.dtype | None) -> dict[str, Any]:
@@ -100,17 +113,21 @@ def _typed(dtype: torch.dtype | None) -> dict[str, Any]:
 def embedded() -> dict[str, Path]:
     """name → folder of every embedded pipeline, the base first."""
     order = ("base", "dmd", "lcm", "turbo", "paired")
-    return {name: WEIGHTS / name for name in order if (WEIGHTS / name / "model_index.json").exists()}
+    return {
+        name: WEIGHTS / name for name in order if (WEIGHTS / name / "model_index.json").exists()
+    }
 
 
-def load_model(name: str | Path, base: Any = None, *, dtype: torch.dtype | None = None, **loading: Any) -> Any:
-    """A pipeline by embedded name (``demo/base``, ``demo/dmd`` …), family (``sdxl``: its base), published name
-    (``sdxl/dmd2``), folder, file or hub name.
+def load_model(
+    name: str | Path, base: Any = None, *, dtype: torch.dtype | None = None, **loading: Any
+) -> Any:
+    """A pipeline by embedded name (``demo/base``, ``demo/dmd`` …), family (``sdxl``: its base),
+    published name (``sdxl/dmd2``), folder, file or hub name.
 
-    ``base`` and ``loading`` are those of :func:`xhat.zoo.load_checkpoint`, for a checkpoint that is no whole pipeline.
-    Raises ValueError for a name that is none of these, and for what is no checkpoint.
-    """
-    from xhat.zoo.checkpoints import load_checkpoint, load_published
+    ``base`` and ``loading`` are those of :func:`xhat.zoo.load_checkpoint`, for a checkpoint that is
+    no whole pipeline. Raises ValueError for a name that is none of these, and for what is no
+    checkpoint."""
+    from xhat.zoo.load.checkpoints import load_checkpoint, load_published
 
     name = str(name)
     if name.partition("/")[0] == DEMO and not Path(name).exists():

@@ -9,24 +9,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from xhat.moved import install
+
+install()
+
 __version__ = "0.1.0"
 
 _EXPORTS = {
     "trace": "xhat.hooks.trace",
     "Tracer": "xhat.hooks.trace",
-    "open_trace": "xhat.hooks.store",
-    "points": "xhat.hooks.points",
-    "mean": "xhat.hooks.reduce",
-    "pool": "xhat.hooks.reduce",
-    "project": "xhat.hooks.reduce",
-    "full": "xhat.hooks.reduce",
-    "gram": "xhat.hooks.reduce",
-    "hybrid": "xhat.samplers.hybrid",
-    "Plan": "xhat.samplers.plan",
-    "Policy": "xhat.analysis.policy",
+    "open_trace": "xhat.hooks.store.store",
+    "points": "xhat.hooks.points.names",
+    "mean": "xhat.hooks.points.reductions",
+    "pool": "xhat.hooks.points.reductions",
+    "project": "xhat.hooks.points.reductions",
+    "full": "xhat.hooks.points.reductions",
+    "gram": "xhat.hooks.points.reductions",
+    "hybrid": "xhat.samplers.composite.pipeline",
+    "Plan": "xhat.samplers.plans.plan",
+    "Policy": "xhat.analysis.experiments.policy",
     "load_pair": "xhat.zoo.pairs",
     "load_model": "xhat.zoo.pairs",
-    "load_checkpoint": "xhat.zoo.checkpoints",
+    "load_checkpoint": "xhat.zoo.load.checkpoints",
 }
 _PACKAGES = ("hooks", "zoo", "samplers", "probes", "analysis", "figures")
 

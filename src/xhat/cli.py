@@ -51,9 +51,13 @@ COMMANDS = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status. A user's mistake is one line on stderr and status 2."""
+    """Run the command line; returns the exit status. A user's mistake is one line on stderr and
+    status 2.
+    """
     args = _parser().parse_args(argv)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image processors that are not used
+    os.environ.setdefault(
+        "TRANSFORMERS_VERBOSITY", "error"
+    )  # it warns of image processors that are not used
     try:
         return args.run(args) or 0
     except (ValueError, OSError) as error:
@@ -66,7 +70,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="xhat", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
+    parser = argparse.ArgumentParser(
+        prog="xhat", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
         module = import_module(f"xhat.commands.{name}")

@@ -7,7 +7,9 @@ from importlib import import_module
 from typing import Any
 
 
-def lazily(namespace: dict[str, Any], homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazily(
+    namespace: dict[str, Any], homes: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` (PEP 562) of the package with the globals ``namespace``.
 
     ``homes``: name → the module that defines it. A name that was asked for stays in ``namespace``.

@@ -18,7 +18,9 @@ def lcm(**extra: Any) -> LCMScheduler:
 
 def make_pair(tiny: Any, steps: int = 4) -> Any:
     base, student = tiny.build("sd", 0), tiny.build("sd", 1, lcm())
-    student.register_modules(**{n: p for n, p in base.components.items() if n not in ("unet", "scheduler")})
+    student.register_modules(
+        **{n: p for n, p in base.components.items() if n not in ("unet", "scheduler")}
+    )
     base.xhat_defaults = {"num_inference_steps": steps + 2, "guidance_scale": 3.0}
     student.xhat_defaults = {"num_inference_steps": steps, "guidance_scale": 1.0}
     return SimpleNamespace(base=base, student=student, chosen="dmd")

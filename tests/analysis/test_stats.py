@@ -26,13 +26,20 @@ def test_bootstrap_of_many_units_is_the_normal_interval(rng):
     interval = bootstrap_mean(x, resamples=20000)
     half = 1.96 * x.std(ddof=1) / 20
     assert float(interval.estimate) == pytest.approx(x.mean())
-    np.testing.assert_allclose(interval.bounds(), [x.mean() - half, x.mean() + half], atol=0.05 * half)
+    np.testing.assert_allclose(
+        interval.bounds(), [x.mean() - half, x.mean() + half], atol=0.05 * half
+    )
 
 
 def test_bootstrap_of_few_units_covers_as_it_says():
-    """At 8 units a plain percentile interval of 95 % covers about 88 %: the expansion is what is tested."""
+    """At 8 units a plain percentile interval of 95 % covers about 88 %: the expansion is what is
+    tested.
+    """
     rng = np.random.default_rng(3)
-    hits = [i.low <= 0 <= i.high for i in (bootstrap_mean(rng.normal(size=8), resamples=400) for _ in range(600))]
+    hits = [
+        i.low <= 0 <= i.high
+        for i in (bootstrap_mean(rng.normal(size=8), resamples=400) for _ in range(600))
+    ]
     assert 0.92 <= np.mean(hits) <= 0.975
 
 
@@ -43,12 +50,15 @@ def test_bootstrap_draws_the_same_units_for_every_column_and_is_seeded(rng):
     np.testing.assert_array_equal(a.low, bootstrap_mean(np.stack([x, x], axis=-1), seed=5).low)
     assert not np.array_equal(a.low, bootstrap_mean(np.stack([x, x], axis=-1), seed=6).low)
     assert a.low.shape == (2, 2)
-    assert a.attrs["n"] == 9 and a.attrs["seed"] == 5 and "bootstrap" in a.attrs["interval"]
+    assert a.attrs["n"] == 9
+    assert a.attrs["seed"] == 5
+    assert "bootstrap" in a.attrs["interval"]
 
 
 def test_one_unit_has_no_bounds():
     interval = bootstrap_mean([3.0])
-    assert float(interval.estimate) == 3 and np.isnan(interval.bounds()).all()
+    assert float(interval.estimate) == 3
+    assert np.isnan(interval.bounds()).all()
 
 
 def test_a_paired_interval_forgets_what_the_arms_share(rng):
@@ -94,23 +104,30 @@ def test_refusals(call):
         call()
 
 
-@pytest.mark.parametrize(("groups", "count", "expected"), [(3, 100, 5), (4, 100, 23), (4, 7, 7), (12, 50, 50)])
+@pytest.mark.parametrize(
+    ("groups", "count", "expected"), [(3, 100, 5), (4, 100, 23), (4, 7, 7), (12, 50, 50)]
+)
 def test_whole_groups_change_places(rng, groups, count, expected):
     labels = rng.permutation(np.repeat(np.arange(groups), 3))
     orders = group_permutations(labels, count)
     assert orders.shape == (expected, 3 * groups)
     within = np.array([np.flatnonzero(labels == g).tolist().index(i) for i, g in enumerate(labels)])
     for order in orders:
-        assert sorted(order) == list(range(3 * groups)) and (order != np.arange(3 * groups)).any()
+        assert sorted(order) == list(range(3 * groups))
+        assert (order != np.arange(3 * groups)).any()
         moved = labels[order]
-        assert all(len(set(moved[labels == g])) == 1 for g in range(groups))  # a group goes to one place
+        assert all(
+            len(set(moved[labels == g])) == 1 for g in range(groups)
+        )  # a group goes to one place
         assert (within[order] == within).all()  # and keeps its order
     if expected != count:
         assert len({tuple(o) for o in orders}) == expected
 
 
 def test_the_largest_statistic_holds_its_level_over_a_map():
-    """40 cells of pure noise: any p_map ≤ 5 % in about 5 % of maps, though most maps have a raw p ≤ 5 %."""
+    """40 cells of pure noise: any p_map ≤ 5 % in about 5 % of maps, though most maps have a raw p ≤
+    5 %.
+    """
     rng = np.random.default_rng(0)
     raw, corrected = [], []
     for _ in range(300):
@@ -118,15 +135,18 @@ def test_the_largest_statistic_holds_its_level_over_a_map():
         found = max_statistic(draws[0], draws[1:])
         raw.append(found.p.min() <= 0.05)
         corrected.append(found.p_map.min() <= 0.05)
-    assert np.mean(raw) > 0.7 and 0.02 <= np.mean(corrected) <= 0.085
+    assert np.mean(raw) > 0.7
+    assert 0.02 <= np.mean(corrected) <= 0.085
 
 
 def test_a_true_cell_is_found_and_distances_count_downward(rng):
     null = rng.normal(size=(199, 5))
     observed = np.array([8.0, 0, 0, 0, 0])
     found = max_statistic(observed, null)
-    assert found.p_map[0] == 1 / 200 and (found.p_map[1:] > 0.1).all()
-    assert observed[0] > found.critical[0] and (observed[1:] < found.critical[1:]).all()
+    assert found.p_map[0] == 1 / 200
+    assert (found.p_map[1:] > 0.1).all()
+    assert observed[0] > found.critical[0]
+    assert (observed[1:] < found.critical[1:]).all()
     downward = max_statistic(-observed, -null, larger=False)
     np.testing.assert_allclose(downward.p_map, found.p_map)
     np.testing.assert_allclose(downward.critical, -found.critical)
@@ -136,5 +156,6 @@ def test_cells_outside_the_family_do_not_set_the_bar(rng):
     null = rng.normal(size=(99, 3))
     family = np.array([True, True, False])
     found = max_statistic(np.zeros(3), null, family=family)
-    assert np.isnan(found.p_map[2]) and np.isfinite(found.p_map[:2]).all()
+    assert np.isnan(found.p_map[2])
+    assert np.isfinite(found.p_map[:2]).all()
     np.testing.assert_array_equal(found.p_map[:2], max_statistic(np.zeros(2), null[:, :2]).p_map)

@@ -1,4 +1,6 @@
-"""What benchmarks share: arms in turns, paired ratios, peak memory, and the page of their tables."""
+"""What benchmarks share: arms in turns, paired ratios, peak memory, and the page of their
+tables.
+"""
 
 from __future__ import annotations
 
@@ -45,15 +47,23 @@ def test_peak_memory_is_that_of_the_action(table):
 
 def test_a_table_is_written_and_the_page_holds_it(table, tmp_path, monkeypatch, capsys):
     args = argparse.Namespace(quick=False, out=tmp_path)
-    table.publish(args, "tracing", "Tracing", {"small": [{"arm": "a", "ms": 1}, {"arm": "b", "MiB": 2}]}, "the disk")
+    table.publish(
+        args,
+        "tracing",
+        "Tracing",
+        {"small": [{"arm": "a", "ms": 1}, {"arm": "b", "MiB": 2}]},
+        "the disk",
+    )
     text = (tmp_path / "tracing.md").read_text()
     assert "| arm | ms | MiB |\n|---|---|---|\n| a | 1 | – |\n| b | – | 2 |" in text
-    assert "Machine: " in text and "What bounds it now: the disk" in text
+    assert "Machine: " in text
+    assert "What bounds it now: the disk" in text
     import run
 
     monkeypatch.setattr(run, "RESULTS", tmp_path)
     page = run.page()
-    assert text in page and "Not measured yet: `python benchmarks/run.py sampling`" in page
+    assert text in page
+    assert "Not measured yet: `python benchmarks/run.py sampling`" in page
 
 
 def test_a_quick_run_leaves_the_results_alone(table, monkeypatch, tmp_path, capsys):

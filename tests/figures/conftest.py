@@ -4,30 +4,48 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xhat.figures.curves import together
-from xhat.figures.data import save_data
+from xhat.figures.kit.curves import together
+from xhat.figures.kit.data import save_data
 
 PROMPT = "<script>alert('x')</script> & a $planet$"
-LEVELS = {"base": [14.0, 8, 4, 2, 1.6, 1, 0.7, 0.2], "student": [14.0, 4, 1.6, 0.7], "hybrid": [14.0, 4, 1.6, 0.7]}
+LEVELS = {
+    "base": [14.0, 8, 4, 2, 1.6, 1, 0.7, 0.2],
+    "student": [14.0, 4, 1.6, 0.7],
+    "hybrid": [14.0, 4, 1.6, 0.7],
+}
 
 
 def curve(sigma, names):
     steps = len(sigma)
     mean = np.linspace(1, 2, steps)
     bounds = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
-    found = {f"{name}_{part}": ("step", v, {"interval": "x"}) for name in names for part, v in bounds.items()}
-    return xr.Dataset(found, {"sigma": ("step", np.array(sigma)), "timestep": ("step", np.arange(steps)[::-1])})
+    found = {
+        f"{name}_{part}": ("step", v, {"interval": "x"})
+        for name in names
+        for part, v in bounds.items()
+    }
+    return xr.Dataset(
+        found, {"sigma": ("step", np.array(sigma)), "timestep": ("step", np.arange(steps)[::-1])}
+    )
 
 
 @pytest.fixture(scope="session")
 def frames():
     rng = np.random.default_rng(0)
-    models = [(name, step, sigma) for name, levels in LEVELS.items() for step, sigma in enumerate(levels)]
+    models = [
+        (name, step, sigma) for name, levels in LEVELS.items() for step, sigma in enumerate(levels)
+    ]
     names, steps, sigmas = zip(*models, strict=True)
     pictures = rng.integers(0, 256, (len(models), 2, 2, 8, 8, 3), dtype="uint8")
-    coords = {"model": ("frame", list(names)), "step": ("frame", list(steps)), "sigma": ("frame", list(sigmas))}
+    coords = {
+        "model": ("frame", list(names)),
+        "step": ("frame", list(steps)),
+        "sigma": ("frame", list(sigmas)),
+    }
     dims = ("frame", "prompt", "seed", "y", "x", "rgb")
-    return xr.Dataset({"frames": (dims, pictures)}, {**coords, "prompt": [PROMPT, "a critter"], "seed": [0, 7]})
+    return xr.Dataset(
+        {"frames": (dims, pictures)}, {**coords, "prompt": [PROMPT, "a critter"], "seed": [0, 7]}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +55,7 @@ def measured():
     names = ("vendi_q2", "attribute_entropy", "mean_pairwise_distance", "fidelity")
     arms, prompts = list(level), [PROMPT, "a critter", "a plant", "a planet"]
     values = np.array(list(level.values()))[:, None] + rng.normal(0, 0.01, (4, 4))
-    found = {name: (("arm", "prompt"), values) for name in names}
+    found = dict.fromkeys(names, (("arm", "prompt"), values))
     found |= {"evaluations": ("arm", [40.0, 8, 4, 4]), "seconds": ("arm", [0.4, 0.08, 0.04, 0.04])}
     return xr.Dataset(found, {"arm": arms, "prompt": prompts}, {"n_seeds": 24, "student": "dmd"})
 
@@ -47,11 +65,17 @@ def similarity():
     rng = np.random.default_rng(2)
     shape, dims = (4, 3, 5), ("network", "level", "layer")
     cka = rng.uniform(0.2, 0.9, shape)
-    found = {"cka": cka, "low": cka - 0.1, "high": cka + 0.1, "p_map": rng.choice([0.01, 0.5], shape)}
+    found = {
+        "cka": cka,
+        "low": cka - 0.1,
+        "high": cka + 0.1,
+        "p_map": rng.choice([0.01, 0.5], shape),
+    }
     found |= {"procrustes": 1 - cka, "mutual_knn": cka**2}
     coords = {"network": ["dmd", "lcm", "base_few", "untrained"], "level": [14.0, 4, 0.7]}
     data = xr.Dataset(
-        {k: (dims, v) for k, v in found.items()}, {**coords, "layer": ["in", "down.0", "h", "out", "x_t"]}
+        {k: (dims, v) for k, v in found.items()},
+        {**coords, "layer": ["in", "down.0", "h", "out", "x_t"]},
     )
     data["seed_to_seed"] = (dims[1:], rng.uniform(0.2, 0.9, shape[1:]))
     return data
@@ -59,7 +83,9 @@ def similarity():
 
 @pytest.fixture(scope="session")
 def schematic():
-    rows = [("base", "base", s) for s in LEVELS["base"]] + [("student", "student", s) for s in LEVELS["student"]]
+    rows = [("base", "base", s) for s in LEVELS["base"]] + [
+        ("student", "student", s) for s in LEVELS["student"]
+    ]
     rows += [("hybrid", "base" if i == 0 else "student", s) for i, s in enumerate(LEVELS["hybrid"])]
     columns = zip(("plan", "model", "sigma"), zip(*rows, strict=True), strict=True)
     return xr.Dataset({name: ("step", np.array(column)) for name, column in columns})
@@ -75,7 +101,9 @@ def run(tmp_path_factory, frames, measured, similarity, schematic):
     every = {
         "samples": xr.Dataset({"images": (dims, pictures)}, coords),
         "filmstrip": frames,
-        "diversity": together({n: curve(s, ("vendi_q2", "attribute_entropy")) for n, s in LEVELS.items()}),
+        "diversity": together(
+            {n: curve(s, ("vendi_q2", "attribute_entropy")) for n, s in LEVELS.items()}
+        ),
         "commitment": together({n: curve(s, ("cosine", "committed")) for n, s in LEVELS.items()}),
         "schematic": schematic,
         "similarity_map": similarity.assign_attrs(finding="the lowest CKA is at <h>"),

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from xhat.figures import style
-from xhat.figures.data import load_data
 from xhat.figures.filmstrip import chosen_levels
-from xhat.figures.registry import draw
+from xhat.figures.kit import style
+from xhat.figures.kit.data import load_data
+from xhat.figures.kit.registry import draw
 
 
 def colours(lines):
@@ -18,11 +18,17 @@ def colours(lines):
 def test_curves_have_an_interval_each_and_noise_falls(run, name):
     data = load_data(name, run)
     for axis in draw(name, data).axes:
-        assert colours(axis.lines) == [to_rgb(style.COLOURS[m]) for m in ("base", "student", "hybrid")]
+        assert colours(axis.lines) == [
+            to_rgb(style.COLOURS[m]) for m in ("base", "student", "hybrid")
+        ]
         assert len(axis.collections) == 3
-        assert axis.xaxis_inverted() and axis.get_xscale() == "log" and axis.get_ylabel()
+        assert axis.xaxis_inverted()
+        assert axis.get_xscale() == "log"
+        assert axis.get_ylabel()
         for line, model in zip(axis.lines, ("base", "student", "hybrid"), strict=True):
-            np.testing.assert_array_equal(line.get_xdata(), data["sigma"].values[data["model"].values == model])
+            np.testing.assert_array_equal(
+                line.get_xdata(), data["sigma"].values[data["model"].values == model]
+            )
 
 
 def test_samples_have_a_row_a_model_in_each_block(run):
@@ -43,7 +49,9 @@ def test_filmstrip_puts_equal_noise_in_one_column(run):
 def test_columns_keep_what_is_shared_and_no_more_than_asked():
     long, short = np.geomspace(14, 0.1, 30), np.geomspace(14, 0.1, 30)[[0, 10, 20]]
     chosen = chosen_levels([short, long], 8)
-    assert len(chosen) == 8 and set(short) <= set(chosen) and (np.diff(chosen) < 0).all()
+    assert len(chosen) == 8
+    assert set(short) <= set(chosen)
+    assert (np.diff(chosen) < 0).all()
 
 
 def test_schematic_marks_the_handover(run):
@@ -60,14 +68,18 @@ def test_similarity_map_has_a_map_a_student_and_baselines_beside_each_profile(ru
     assert [axis.get_title() for axis in maps] == ["DMD", "LCM"]
     for axis, student in zip(maps, ("dmd", "lcm"), strict=True):
         one = similarity.sel(network=student)
-        np.testing.assert_allclose(axis.images[0].get_array(), one["cka"].transpose("layer", "level"))
+        np.testing.assert_allclose(
+            axis.images[0].get_array(), one["cka"].transpose("layer", "level")
+        )
         assert len(axis.collections[0].get_offsets()) == int((one["p_map"] > 0.05).sum())
     profiles = [axis for axis in figure.axes if axis.get_title().startswith("σ")]
     assert len(profiles) == 3
     assert all(len(axis.lines) == 5 and len(axis.collections) == 4 for axis in profiles)
 
 
-@pytest.mark.parametrize("name", ["samples", "diversity", "filmstrip", "schematic", "similarity_map"])
+@pytest.mark.parametrize(
+    "name", ["samples", "diversity", "filmstrip", "schematic", "similarity_map"]
+)
 @pytest.mark.parametrize("venue", ["icml", "neurips"])
 def test_text_is_inside_the_figure_and_legible(run, name, venue):
     figure = draw(name, run=run, at=venue)
@@ -77,10 +89,15 @@ def test_text_is_inside_the_figure_and_legible(run, name, venue):
         for text in [axis.title, axis._left_title, axis.xaxis.label, axis.yaxis.label, *axis.texts]:
             box = text.get_window_extent()
             if text.get_text():
-                assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= figure.bbox.x1 + 1, text.get_text()
+                assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= figure.bbox.x1 + 1, (
+                    text.get_text()
+                )
                 assert text.get_fontsize() >= 7
 
 
 def test_colours_of_different_models_differ():
-    chosen = {style.COLOURS[m] for m in ("base", "base_few", "dmd", "lcm", "turbo", "paired", "hybrid", "real")}
+    chosen = {
+        style.COLOURS[m]
+        for m in ("base", "base_few", "dmd", "lcm", "turbo", "paired", "hybrid", "real")
+    }
     assert len(chosen) == 8

@@ -1,4 +1,6 @@
-"""The front's figure: a marker, a number and a line of the key for every method, none lost, none cut off."""
+"""The front's figure: a marker, a number and a line of the key for every method, none lost, none
+cut off.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from xhat.figures.kit.style import colour
 from xhat.figures.pareto import draw
-from xhat.figures.style import colour
 
 
 def data(count=14, fidelity=True, seed=0):
@@ -27,8 +29,14 @@ def data(count=14, fidelity=True, seed=0):
     }
     for name in ("vendi_q2", *(["fidelity"] if fidelity else [])):
         mean = 1 + rng.random(count)
-        found |= {f"{name}_{part}": ("arm", mean + d) for part, d in (("mean", 0), ("low", -0.1), ("high", 0.2))}
-    found |= {"evaluations": ("arm", rng.integers(3, 41, count)), "seconds": ("arm", rng.random(count) / 10 + 0.01)}
+        found |= {
+            f"{name}_{part}": ("arm", mean + d)
+            for part, d in (("mean", 0), ("low", -0.1), ("high", 0.2))
+        }
+    found |= {
+        "evaluations": ("arm", rng.integers(3, 41, count)),
+        "seconds": ("arm", rng.random(count) / 10 + 0.01),
+    }
     return xr.Dataset(found, coords={"arm": arms}, attrs={"measure": "vendi_q2"})
 
 
@@ -52,17 +60,23 @@ def test_every_method_is_numbered_in_every_panel_and_named_once(fidelity):
 def test_markers_are_where_the_means_are():
     found = data()
     axis = draw(found).axes[1]
-    drawn = {(float(x), float(y)) for line in axis.lines for x, y in zip(*line.get_data(), strict=True)}
-    assert drawn >= set(zip(found["evaluations"].values.astype(float), found["vendi_q2_mean"].values, strict=True))
+    drawn = {
+        (float(x), float(y)) for line in axis.lines for x, y in zip(*line.get_data(), strict=True)
+    }
+    assert drawn >= set(
+        zip(found["evaluations"].values.astype(float), found["vendi_q2_mean"].values, strict=True)
+    )
     own = [line for line in axis.lines if line.get_marker() == "s"]
-    assert own and own[0].get_color() == colour("student")
+    assert own
+    assert own[0].get_color() == colour("student")
 
 
 def test_the_front_line_never_falls_with_cost():
     axis = draw(data()).axes[1]
     line = next(line for line in axis.lines if line.get_drawstyle() == "steps-post")
     x, y = line.get_data()
-    assert (np.diff(x) >= 0).all() and (np.diff(y) > 0).all()
+    assert (np.diff(x) >= 0).all()
+    assert (np.diff(y) > 0).all()
 
 
 def test_numbers_keep_clear_of_each_other():
@@ -73,7 +87,8 @@ def test_numbers_keep_clear_of_each_other():
         boxes = [t.get_window_extent() for t in axis.texts]
         crossing = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
         shared = sum(
-            max(0, min(a.x1, b.x1) - max(a.x0, b.x0)) * max(0, min(a.y1, b.y1) - max(a.y0, b.y0)) for a, b in crossing
+            max(0, min(a.x1, b.x1) - max(a.x0, b.x0)) * max(0, min(a.y1, b.y1) - max(a.y0, b.y0))
+            for a, b in crossing
         )
         assert shared < 0.1 * sum(box.width * box.height for box in boxes)
 

@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xhat.analysis.published import CITATION, retention
+from xhat.analysis.experiments.paper import CITATION, retention
 from xhat.figures import alignment_map, dose_response, energy
 from xhat.figures import retention as retention_figure
-from xhat.figures.data import load_data, save_data
-from xhat.figures.style import colour, save
+from xhat.figures.kit.data import load_data, save_data
+from xhat.figures.kit.style import colour, save
 
 CONTROLS, MODELS, SIGMA = ["square", "big", "square@dmd"], ["base", "dmd", "lcm"], [14.6, 1.6]
-DESCRIBED = {"control": CONTROLS, "what": ("control", CONTROLS), "trained_on": ("control", ["base", "base", "dmd"])}
+DESCRIBED = {
+    "control": CONTROLS,
+    "what": ("control", CONTROLS),
+    "trained_on": ("control", ["base", "base", "dmd"]),
+}
 
 
 @pytest.fixture
@@ -22,7 +26,11 @@ def rng():
 
 
 def interval(dims, mean, half=0.1, name="", mid="_mean"):
-    return {f"{name}{mid}": (dims, mean), f"{name}_low": (dims, mean - half), f"{name}_high": (dims, mean + half)}
+    return {
+        f"{name}{mid}": (dims, mean),
+        f"{name}_low": (dims, mean - half),
+        f"{name}_high": (dims, mean + half),
+    }
 
 
 @pytest.fixture
@@ -44,7 +52,10 @@ def retained(rng):
     found = interval(dims, mean, name="retention", mid="") | {
         "published": ("published_student", list(published.values()))
     }
-    found["published_each"] = (("published_control", "published_student"), rng.uniform(0.7, 1.6, (9, 4)))
+    found["published_each"] = (
+        ("published_control", "published_student"),
+        rng.uniform(0.7, 1.6, (9, 4)),
+    )
     coords = DESCRIBED | {"model": MODELS[1:], "published_student": list(published)}
     return xr.Dataset(found, coords=coords, attrs={"source": CITATION})
 
@@ -56,9 +67,16 @@ def aligned(rng):
     cosine = np.full((2, 3, 3, 2), 0.5)
     cosine[:, :, 0] = np.nan  # not reached
     cosine[0, :2, 2, 1] = 0.95
-    found = {"cosine": (dims, cosine), "other": (dims, 0.1 * cosine), "random": (dims, -0.1 * cosine)}
+    found = {
+        "cosine": (dims, cosine),
+        "other": (dims, 0.1 * cosine),
+        "random": (dims, -0.1 * cosine),
+    }
     same = np.full((2, 3, 2), 0.8)
-    found |= {"same_random": (dims[:1] + dims[2:], same), "same_random_high": (dims[:1] + dims[2:], same + 0.05)}
+    found |= {
+        "same_random": (dims[:1] + dims[2:], same),
+        "same_random_high": (dims[:1] + dims[2:], same + 0.05),
+    }
     found["sigma"] = (("model", "step"), [SIGMA, SIGMA])
     return xr.Dataset(found, coords=DESCRIBED | {"model": MODELS[1:], "point": points})
 
@@ -82,7 +100,9 @@ def test_dose_response_draws_a_panel_a_control_and_a_curve_a_model(doses):
         curves[colour("dmd")].get_ydata(), doses["effect_mean"].sel(control="square", model="dmd")
     )
     assert len(shown[2].collections) == 2  # a band a model that was tried
-    crosses = [line for line in shown[0].lines if line.get_marker() == "x" and len(line.get_xdata())]
+    crosses = [
+        line for line in shown[0].lines if line.get_marker() == "x" and len(line.get_xdata())
+    ]
     assert [line.get_xdata().tolist() for line in crosses] == [[2.0]]
 
 
@@ -91,9 +111,13 @@ def test_retention_stands_beside_the_published_one(retained):
     ours, paper = figure.axes
     assert [t.get_text() for t in ours.get_yticklabels()] == CONTROLS
     dmd = next(line for line in ours.lines if line.get_label() == "DMD")
-    np.testing.assert_allclose(dmd.get_xdata(), [0.9, 0.2])  # no mark where there is no effect to retain
+    np.testing.assert_allclose(
+        dmd.get_xdata(), [0.9, 0.2]
+    )  # no mark where there is no effect to retain
     lcm = next(line for line in ours.lines if line.get_label() == "LCM")
-    np.testing.assert_allclose(lcm.get_xdata(), [0.5, retention_figure.LIMIT[1]])  # beyond the axis: at its edge
+    np.testing.assert_allclose(
+        lcm.get_xdata(), [0.5, retention_figure.LIMIT[1]]
+    )  # beyond the axis: at its edge
     assert [t.get_text() for t in paper.get_yticklabels()] == ["DMD2", "LCM", "Turbo", "Lightning"]
     bars = np.concatenate([c.get_segments() for c in paper.collections])[:, 0, 0]
     np.testing.assert_allclose(sorted(bars), sorted(retention().values()))
@@ -103,7 +127,9 @@ def test_the_map_has_a_row_a_student_and_marks_what_is_above_its_null(aligned):
     figure = alignment_map.draw(aligned)
     images = [a.images[0].get_array() for a in figure.axes if a.images]
     assert len(images) == 6
-    expected = np.degrees(np.arccos([0.5, (0.95 + 0.95) / 2]))  # of the base's controls, the student's own left out
+    expected = np.degrees(
+        np.arccos([0.5, (0.95 + 0.95) / 2])
+    )  # of the base's controls, the student's own left out
     np.testing.assert_allclose(images[0][2], expected)
     assert np.ma.getmaskarray(images[0])[0].all() or np.isnan(np.asarray(images[0])[0]).all()
     np.testing.assert_allclose(images[2][1:], 90)
@@ -112,17 +138,25 @@ def test_the_map_has_a_row_a_student_and_marks_what_is_above_its_null(aligned):
 
 
 def test_many_students_stand_side_by_side(aligned):
-    more = xr.concat([aligned, aligned.assign_coords(model=["turbo", "paired"])], "model", data_vars="all")
+    more = xr.concat(
+        [aligned, aligned.assign_coords(model=["turbo", "paired"])], "model", data_vars="all"
+    )
     figure = alignment_map.draw(more)
     shown = [a for a in figure.axes if a.images]
-    assert [a.get_title() for a in shown[:4]] == ["base and DMD", "base and LCM", "base and Turbo", "base and paired"]
+    assert [a.get_title() for a in shown[:4]] == [
+        "base and DMD",
+        "base and LCM",
+        "base and Turbo",
+        "base and paired",
+    ]
     np.testing.assert_allclose(shown[8].images[0].get_array()[1:], 90)  # unlike pairs of the first
 
 
 def test_energy_draws_every_control_of_the_base_and_falls_with_the_noise(used):
     figure = energy.draw(used)
     top, bottom = figure.axes[0], figure.axes[2]
-    assert top.xaxis_inverted() and bottom.get_yscale() == "log"
+    assert top.xaxis_inverted()
+    assert bottom.get_yscale() == "log"
     assert len(bottom.containers) == 2
     mean = bottom.lines[-1].get_ydata()
     two = used["absolute"].isel(model=0, control=[0, 1], point=1).values
@@ -133,5 +167,8 @@ def test_energy_draws_every_control_of_the_base_and_falls_with_the_noise(used):
 def test_figures_are_drawn_from_their_files_to_the_same_bytes(name, request, tmp_path):
     module = {"retained": retention_figure, "aligned": alignment_map}[name]
     save_data(request.getfixturevalue(name), tmp_path, name)
-    pdfs = [save(module.draw(load_data(name, tmp_path)), tmp_path / f"{i}")[0].read_bytes() for i in range(2)]
+    pdfs = [
+        save(module.draw(load_data(name, tmp_path)), tmp_path / f"{i}")[0].read_bytes()
+        for i in range(2)
+    ]
     assert pdfs[0] == pdfs[1]

@@ -8,12 +8,12 @@ import xarray as xr
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from xhat.analysis.arms import MEASURES
-from xhat.analysis.swaps import KINDS, control_table, swap_matrix, swap_sets
+from xhat.analysis.experiments.swaps import KINDS, control_table, swap_matrix, swap_sets
+from xhat.analysis.sampling.arms import MEASURES
 from xhat.figures import controls, sensitivity
 from xhat.figures import swap_matrix as matrix
-from xhat.figures.curves import together
-from xhat.figures.style import colour
+from xhat.figures.kit.curves import together
+from xhat.figures.kit.style import colour
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,11 @@ def measured():
     arms = list(dict.fromkeys([*names, *patterns]))
     found = {m: (("arm", "prompt"), rng.normal(3, 1, size=(len(arms), 5))) for m in MEASURES}
     found |= {m: ("arm", np.ones(len(arms))) for m in ("evaluations", "seconds")}
-    return xr.Dataset(found, {"arm": arms, "prompt": list("abcde")}, {"n_seeds": 4, "student": "lcm"}), patterns, names
+    return (
+        xr.Dataset(found, {"arm": arms, "prompt": list("abcde")}, {"n_seeds": 4, "student": "lcm"}),
+        patterns,
+        names,
+    )
 
 
 def test_a_square_is_the_colour_of_who_makes_the_step(measured):
@@ -36,28 +40,40 @@ def test_a_square_is_the_colour_of_who_makes_the_step(measured):
     squares = [p for p in cells.patches if isinstance(p, Rectangle)]
     letters = [t.get_text() for t in cells.texts if len(t.get_text()) == 1]
     assert len(squares) == len(letters) == 4 * len(patterns)
-    of_letter = {"s": colour("lcm"), "b": colour("base"), "f": colour("base_few"), "g": matrix.GUIDED}
+    of_letter = {
+        "s": colour("lcm"),
+        "b": colour("base"),
+        "f": colour("base_few"),
+        "g": matrix.GUIDED,
+    }
     for square, letter in zip(squares, letters, strict=True):
         assert to_hex(square.get_facecolor()).lower() == of_letter[letter].lower()
-    assert letters.count("g") == 5 and letters.count("f") == 1
+    assert letters.count("g") == 5
+    assert letters.count("f") == 1
     assert len(panels) == 3
 
 
 def test_rows_of_all_panels_are_of_one_arm(measured):
-    """The point in a row is the mean of the arm whose squares stand beside it; the bar is its interval."""
+    """The point in a row is the mean of the arm whose squares stand beside it; the bar is its
+    interval.
+    """
     data, patterns, _ = measured
     table = swap_matrix(data, {p: p for p in patterns})
     cells, vendi, *_ = matrix.draw(table).axes
     at = {}
     for text in cells.texts:
         if len(text.get_text()) == 1:
-            at.setdefault(round(text.get_position()[1], 3), []).append(text.get_text().replace("g", "B"))
+            at.setdefault(round(text.get_position()[1], 3), []).append(
+                text.get_text().replace("g", "B")
+            )
     points, bars = vendi.collections[1].get_offsets(), vendi.collections[0].get_segments()
     assert len(points) == len(patterns)
     for (x, y), bar in zip(points, bars, strict=True):
         row = table.sel(arm="".join(at[round(float(y), 3)]))
         assert x == pytest.approx(float(row["vendi_q2_mean"]))
-        assert bar[:, 0].tolist() == pytest.approx([float(row["vendi_q2_low"]), float(row["vendi_q2_high"])])
+        assert bar[:, 0].tolist() == pytest.approx(
+            [float(row["vendi_q2_low"]), float(row["vendi_q2_high"])]
+        )
 
 
 def test_controls_are_drawn_as_differences_from_the_student(measured):
@@ -65,7 +81,12 @@ def test_controls_are_drawn_as_differences_from_the_student(measured):
     table = control_table(data, {n: n for n in names})
     figure = controls.draw(table)
     labels = [t.get_text() for t in figure.axes[0].get_yticklabels()]
-    assert "the student" not in labels and {"first step skipped", "strength 0.5", "base, its own steps"} <= set(labels)
+    assert "the student" not in labels
+    assert {
+        "first step skipped",
+        "strength 0.5",
+        "base, its own steps",
+    } <= set(labels)
     points = figure.axes[0].collections[1].get_offsets()
     for text, (x, _) in zip(labels, points, strict=True):
         row = table.isel(arm=int(np.flatnonzero(table["label"].values == text)[0]))
@@ -76,26 +97,31 @@ def test_controls_are_drawn_as_differences_from_the_student(measured):
 def test_sensitivity_shows_curves_chance_and_pairs():
     def curve(*values):
         parts = {
-            f"{n}_{p}": ("step", np.array(values)) for n in ("identified", "gain") for p in ("mean", "low", "high")
+            f"{n}_{p}": ("step", np.array(values))
+            for n in ("identified", "gain")
+            for p in ("mean", "low", "high")
         }
         return xr.Dataset(parts, {"sigma": ("step", np.array([10.0, 1.0]))}, {"chance": 0.25})
 
     data = together({"base": curve(0.3, 1.0), "student": curve(0.9, 1.0)})
     data = data.merge(
         xr.Dataset(
-            {f"paired_rank_{p}": ("arm", [0.1, 0.4]) for p in ("mean", "low", "high")}, {"arm": ["student", "hybrid"]}
+            {f"paired_rank_{p}": ("arm", [0.1, 0.4]) for p in ("mean", "low", "high")},
+            {"arm": ["student", "hybrid"]},
         )
     )
     seen, moved, paired = sensitivity.draw(data).axes
-    assert [line.get_label() for line in seen.lines[:2]] == ["base", "student"] and len(moved.lines) == 2
+    assert [line.get_label() for line in seen.lines[:2]] == ["base", "student"]
+    assert len(moved.lines) == 2
     np.testing.assert_allclose(seen.lines[1].get_ydata(), [0.9, 1.0])
-    assert list(seen.lines[2].get_ydata()) == [0.25, 0.25] and seen.xaxis_inverted()
+    assert list(seen.lines[2].get_ydata()) == [0.25, 0.25]
+    assert seen.xaxis_inverted()
     np.testing.assert_allclose(paired.collections[1].get_offsets()[:, 0], [0.1, 0.4])
     assert [t.get_text() for t in paired.get_yticklabels()] == ["student", "hybrid"]
 
 
 def test_the_three_are_among_the_figures_that_are_redrawn():
-    from xhat.figures.registry import figures
+    from xhat.figures.kit.registry import figures
 
     titles = {entry.name: entry.caption for entry in figures()}
     assert {"swap_matrix", "controls", "sensitivity"} <= set(titles)

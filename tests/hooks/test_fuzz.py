@@ -1,4 +1,6 @@
-"""Names, reductions, prompts and stores, whatever is in them: they work, or are refused by a ValueError."""
+"""Names, reductions, prompts and stores, whatever is in them: they work, or are refused by a
+ValueError.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +13,50 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import xhat
-from xhat.hooks.reduce import NAMES, Reduction, parse
-from xhat.hooks.select import select
-from xhat.hooks.store import open_trace
+from xhat.hooks.points.reductions import NAMES, Reduction, parse
+from xhat.hooks.points.select import select
+from xhat.hooks.store.store import open_trace
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array", "ignore:This process.*is multi-threaded", "ignore:.*not finished"),
+    pytest.mark.filterwarnings(
+        "ignore:__array", "ignore:This process.*is multi-threaded", "ignore:.*not finished"
+    ),
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning"),
 ]
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-SLOW = settings(FEW, max_examples=4)
-words = st.sampled_from(["up", "down", "mid", "res", "attn", "h", "0", "1", "*", "**", "?", "[", "]", "[a-", "@", "."])
-names = st.one_of(
-    st.text(max_size=12), st.lists(words, max_size=6).map("".join), st.lists(words, max_size=5).map(".".join)
+FEW = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-arguments = st.sampled_from(["", "()", "(4)", "(-1)", "(0)", "(1.5)", "(mean)", "(8, seed=1)", "(8, 3, dtype=float16)",
-                             "(dtype=bool)", "(gram)", "(*x)", "(__import__('os'))", "(", "(4)(4)"])  # fmt: skip
-reductions = st.one_of(st.text(max_size=12), st.builds(str.__add__, st.sampled_from(NAMES), arguments))
+SLOW = settings(FEW, max_examples=4)
+words = st.sampled_from(
+    ["up", "down", "mid", "res", "attn", "h", "0", "1", "*", "**", "?", "[", "]", "[a-", "@", "."]
+)
+names = st.one_of(
+    st.text(max_size=12),
+    st.lists(words, max_size=6).map("".join),
+    st.lists(words, max_size=5).map(".".join),
+)
+arguments = st.sampled_from(
+    [
+        "",
+        "()",
+        "(4)",
+        "(-1)",
+        "(0)",
+        "(1.5)",
+        "(mean)",
+        "(8, seed=1)",
+        "(8, 3, dtype=float16)",
+        "(dtype=bool)",
+        "(gram)",
+        "(*x)",
+        "(__import__('os'))",
+        "(",
+        "(4)(4)",
+    ]
+)
+reductions = st.one_of(
+    st.text(max_size=12), st.builds(str.__add__, st.sampled_from(NAMES), arguments)
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +75,8 @@ def test_names_choose_points_or_are_refused(pipe, name, reduction):
     except ValueError as error:
         assert str(error)
         return
-    assert chosen and all(s.point.path in dict(pipe.unet.named_modules()) for s in chosen)
+    assert chosen
+    assert all(s.point.path in dict(pipe.unet.named_modules()) for s in chosen)
 
 
 @FEW
@@ -57,7 +87,8 @@ def test_reductions_read_back_as_they_are_written(text):
     except ValueError as error:
         assert str(error)
         return
-    assert isinstance(found, Reduction) and parse(str(found)) == found
+    assert isinstance(found, Reduction)
+    assert parse(str(found)) == found
 
 
 # a prompt may be any text that can be encoded at all: no lone surrogates
@@ -70,19 +101,34 @@ prompts = st.text(st.characters(exclude_categories=["Cs"]), min_size=0, max_size
 def test_any_prompts_come_back_from_a_store(pipe, tmp_path, texts):
     path = tmp_path / "a.zarr"
     shutil.rmtree(path, ignore_errors=True)
-    call = {"seeds": [0], "batch_size": 6, "num_inference_steps": 1, "progress": False, "output_type": "latent"}
+    call = {
+        "seeds": [0],
+        "batch_size": 6,
+        "num_inference_steps": 1,
+        "progress": False,
+        "output_type": "latent",
+    }
     found = xhat.trace(pipe, texts, store=path, **call)
     assert found["prompt"].values.tolist() == texts
     chosen = found.sel(prompt=texts[0])["pred_x0"].values
     assert np.isfinite(chosen).all()
-    assert "<script>" not in found._repr_html_() and [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+    assert "<script>" not in found._repr_html_()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 
 @pytest.fixture(scope="module")
 def store(pipe, tmp_path_factory):
     path = tmp_path_factory.mktemp("fuzz") / "a.zarr"
     hooks = {"h": "mean", "in": "gram"}
-    found = xhat.trace(pipe, ["a", "b"], seeds=[0, 1], hooks=hooks, store=path, num_inference_steps=1, progress=False)
+    found = xhat.trace(
+        pipe,
+        ["a", "b"],
+        seeds=[0, 1],
+        hooks=hooks,
+        store=path,
+        num_inference_steps=1,
+        progress=False,
+    )
     return path, found.load()
 
 
@@ -114,8 +160,13 @@ def test_a_damaged_store_is_refused_or_reads_as_it_was_made(store, tmp_path, dat
         return
     try:
         found = found.load()
-    except (ValueError, OSError, RuntimeError) as error:  # the codec's own, of a chunk that is read late
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+    ) as error:  # the codec's own, of a chunk that is read late
         assert str(error)
         return
-    assert isinstance(found, xr.DataTree) and found.to_dataset() is not None
+    assert isinstance(found, xr.DataTree)
+    assert found.to_dataset() is not None
     assert set(found["activations"].children) <= set(whole["activations"].children)

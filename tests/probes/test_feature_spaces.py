@@ -1,4 +1,6 @@
-"""Feature spaces by name: what each measures, that weights come from folders and the cache alone, and their hashes."""
+"""Feature spaces by name: what each measures, that weights come from folders and the cache alone,
+and their hashes.
+"""
 
 from types import SimpleNamespace
 
@@ -9,7 +11,7 @@ import transformers
 from torch import nn
 
 import xhat
-from xhat.analysis.diversity import diversity_by_noise, final_diversity, vendi
+from xhat.analysis.measures.diversity import diversity_by_noise, final_diversity, vendi
 from xhat.probes import encoders
 from xhat.probes.encoders import Encoder, fitted, load_encoder, lpips_embedding, weights_hash
 from xhat.probes.features import SPACES, FeatureSpace, feature_space, middle_point
@@ -25,7 +27,13 @@ def folders(tmp_path_factory):
     """Small CLIP and DINOv2 of random weights, saved as their libraries save them."""
     root = tmp_path_factory.mktemp("encoders")
     torch.manual_seed(0)
-    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+    size = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    }
     clip = transformers.CLIPVisionConfig(**size, intermediate_size=32, projection_dim=12)
     transformers.CLIPVisionModelWithProjection(clip).save_pretrained(root / "clip")
     dino = transformers.Dinov2Config(**size, mlp_ratio=2)
@@ -40,14 +48,17 @@ def test_names_and_mistakes(tiny):
         feature_space("pixel")
     pipe = tiny.sd()
     for name in ("latent", "pixel", "denoiser"):
-        assert isinstance(feature_space(name, pipe), FeatureSpace) and name in SPACES
+        assert isinstance(feature_space(name, pipe), FeatureSpace)
+        assert name in SPACES
 
 
 def test_latents_have_unit_size_each():
     x = latents() * np.array([1, 10, 0.1]).reshape(3, 1, 1, 1)
     features = feature_space("latent").features(x)
     np.testing.assert_allclose((features**2).mean(1), 1, rtol=1e-5)
-    np.testing.assert_allclose(features[1], feature_space("latent").features(x[1:2] * 7)[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        features[1], feature_space("latent").features(x[1:2] * 7)[0], rtol=1e-5
+    )
 
 
 def test_pixels_are_the_pictures_averaged(tiny):
@@ -57,14 +68,18 @@ def test_pixels_are_the_pictures_averaged(tiny):
     np.testing.assert_allclose(space.features(latents()), expected.reshape(3, -1), atol=1e-6)
 
 
-@pytest.mark.parametrize("name, width", [("clip", 12), ("dinov2", 16)])
+@pytest.mark.parametrize(("name", "width"), [("clip", 12), ("dinov2", 16)])
 def test_encoders_of_transformers_load_from_a_folder(name, width, folders, tiny):
     space = feature_space(f"{name}:{folders / name}", tiny.sd())
     features = space.features(latents())
-    assert features.shape == (3, width) and np.isfinite(features).all()
-    assert space.attrs["encoder"] == str(folders / name) and len(space.attrs["weights"]) == 64
+    assert features.shape == (3, width)
+    assert np.isfinite(features).all()
+    assert space.attrs["encoder"] == str(folders / name)
+    assert len(space.attrs["weights"]) == 64
     images = torch.from_numpy(space.images(latents()))
-    kind = transformers.CLIPVisionModelWithProjection if name == "clip" else transformers.Dinov2Model
+    kind = (
+        transformers.CLIPVisionModelWithProjection if name == "clip" else transformers.Dinov2Model
+    )
     model = kind.from_pretrained(folders / name).eval()
     mean, std = (np.reshape(v, (1, 3, 1, 1)) for v in (_mean(name), _std(name)))
     given = torch.from_numpy((images.numpy() - mean) / std).float()
@@ -107,13 +122,18 @@ def test_a_package_that_is_not_there_is_named(monkeypatch):
 
 
 class SmallLPIPS(nn.Module):
-    """The published formula on two small layers, with the attributes that the package's model has."""
+    """The published formula on two small layers, with the attributes that the package's model
+    has.
+    """
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.first, self.second = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 4, 3, stride=2)
-        self.lins = [SimpleNamespace(model=nn.Sequential(nn.Dropout(), nn.Conv2d(c, 1, 1, bias=False))) for c in (5, 4)]
+        self.lins = [
+            SimpleNamespace(model=nn.Sequential(nn.Dropout(), nn.Conv2d(c, 1, 1, bias=False)))
+            for c in (5, 4)
+        ]
         for layer in self.lins:
             layer.model[-1].weight.data.abs_()
 
@@ -127,9 +147,13 @@ class SmallLPIPS(nn.Module):
     def distance(self, a, b):
         """Zhang et al. 2018, eq. 1, place by place."""
         total = 0.0
-        for x, y, layer in zip(*(self.net(self.scaling_layer(i * 2 - 1)) for i in (a, b)), self.lins, strict=True):
+        for x, y, layer in zip(
+            *(self.net(self.scaling_layer(i * 2 - 1)) for i in (a, b)), self.lins, strict=True
+        ):
             x, y = (z / (z.pow(2).sum(1, keepdim=True).sqrt() + 1e-10) for z in (x, y))
-            total = total + nn.functional.conv2d((x - y) ** 2, layer.model[-1].weight).mean((1, 2, 3))
+            total = total + nn.functional.conv2d((x - y) ** 2, layer.model[-1].weight).mean(
+                (1, 2, 3)
+            )
         return total
 
 
@@ -167,10 +191,15 @@ def test_denoiser_features_depend_on_the_sample_alone(name, tiny):
     space = feature_space("denoiser", pipe, batch_size=2, **_small(tiny, name))
     x = latents(3, channels)
     features = space.features(x)
-    assert features.ndim == 2 and len(features) == 3 and np.isfinite(features).all()
+    assert features.ndim == 2
+    assert len(features) == 3
+    assert np.isfinite(features).all()
     np.testing.assert_allclose(features[:2], space.features(x[:2]), atol=1e-5)
     assert not np.allclose(features[0], features[1])
-    assert middle_point(pipe.unet if hasattr(pipe, "unet") else pipe.transformer) in space.attrs["space"]
+    assert (
+        middle_point(pipe.unet if hasattr(pipe, "unet") else pipe.transformer)
+        in space.attrs["space"]
+    )
 
 
 def _small(tiny, name):
@@ -179,14 +208,18 @@ def _small(tiny, name):
 
 def test_a_denoiser_sees_the_noise_level_that_is_said():
     pipe = xhat.load_pair("demo").base
-    clean = pipe("a planet", generator=torch.Generator().manual_seed(1), output_type="latent").images.numpy()
+    clean = pipe(
+        "a planet", generator=torch.Generator().manual_seed(1), output_type="latent"
+    ).images.numpy()
     near, far = (renoise(pipe, clean, sigma, prompts="a planet") for sigma in (0.1, 3.0))
-    assert near.level.sigma < 0.3 and far.level.sigma > 1.5
+    assert near.level.sigma < 0.3
+    assert far.level.sigma > 1.5
     a = near.level.alpha_bar
     noise = (near.x_t - a**0.5 * clean) / (1 - a) ** 0.5
     assert abs(noise.std() - 1) < 0.1
     errors = [np.abs(r.pred_x0 - clean).mean() for r in (near, far)]
-    assert errors[0] < 0.3 * np.abs(clean).mean() and errors[0] < errors[1]
+    assert errors[0] < 0.3 * np.abs(clean).mean()
+    assert errors[0] < errors[1]
 
 
 def test_x0_of_a_renoised_sample_is_the_schedulers_own(tiny):
@@ -198,7 +231,9 @@ def test_x0_of_a_renoised_sample_is_the_schedulers_own(tiny):
     with torch.no_grad():
         eps = pipe.unet(torch.from_numpy(found.x_t), found.level.timestep, embeds).sample.numpy()
     a = found.level.alpha_bar
-    np.testing.assert_allclose(found.pred_x0, (found.x_t - (1 - a) ** 0.5 * eps) / a**0.5, atol=1e-4)
+    np.testing.assert_allclose(
+        found.pred_x0, (found.x_t - (1 - a) ** 0.5 * eps) / a**0.5, atol=1e-4
+    )
 
 
 def test_the_noise_is_not_that_which_the_latents_were_made_of(tiny):
@@ -223,12 +258,15 @@ def test_measures_take_a_space_by_name():
     call = {"num_inference_steps": 2, "guidance_scale": 1.0}
     traced = xhat.trace(pair.student, ["a planet"], seeds=range(4), progress=False, **call)
     by_name = final_diversity(traced, features="judge", pipe=pair.base)
-    assert "attribute_entropy" in by_name and by_name.attrs["features"] == "judge"
+    assert "attribute_entropy" in by_name
+    assert by_name.attrs["features"] == "judge"
     assert len(by_name.attrs["weights"]) == 64
     x = feature_space("pixel", pair.base).features(traced["final"].values[0])
     pixels = final_diversity(traced, features="pixel", pipe=pair.base)
     assert float(pixels["vendi_q2"][0]) == pytest.approx(vendi(x, q=2), rel=1e-6)
-    named, plain = (diversity_by_noise(traced, features=f)["vendi_q2"].values for f in ("latent", None))
+    named, plain = (
+        diversity_by_noise(traced, features=f)["vendi_q2"].values for f in ("latent", None)
+    )
     np.testing.assert_allclose(named, plain, rtol=1e-5)
 
 

@@ -19,15 +19,21 @@ def test_decoding_is_the_pipelines_own(base):
         base("a planet", generator=torch.Generator().manual_seed(0), output_type=o, **call).images
         for o in ("latent", "np")
     )
-    np.testing.assert_allclose(decode(base.vae, latents.numpy()), images.transpose(0, 3, 1, 2), atol=1e-6)
+    np.testing.assert_allclose(
+        decode(base.vae, latents.numpy()), images.transpose(0, 3, 1, 2), atol=1e-6
+    )
 
 
 def test_labels_are_of_what_the_prompt_leaves_open(base):
-    space, latents = JudgeSpace(base.vae), np.random.default_rng(0).normal(size=(4, 4, 16, 16)).astype(np.float32)
+    space, latents = (
+        JudgeSpace(base.vae),
+        np.random.default_rng(0).normal(size=(4, 4, 16, 16)).astype(np.float32),
+    )
     labels = space.labels(latents, "a blue planet with a ring")
     assert set(labels) == {"background", "size", "surface", "moons"}
     for values, count in labels.values():
-        assert values.shape == (4,) and values.max() < count
+        assert values.shape == (4,)
+        assert values.max() < count
     assert space.features(latents).shape == (4, 128)
     with pytest.raises(ValueError, match="a cat"):
         space.labels(latents, "a cat")

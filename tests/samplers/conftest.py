@@ -25,7 +25,9 @@ def sharing(base: Any, other: Any, slot: str) -> Any:
     return other
 
 
-def make_pair(tiny: Any, name: str, base_scheduler: Any = None, student_scheduler: Any = None) -> Any:
+def make_pair(
+    tiny: Any, name: str, base_scheduler: Any = None, student_scheduler: Any = None
+) -> Any:
     """``base``, ``student``, ``students`` (two), ``name`` and ``slot`` of a small pair."""
     slot = "transformer" if name in ("sd3", "pixart") else "unet"
     own = None if name == "sd3" else lcm()
@@ -36,7 +38,9 @@ def make_pair(tiny: Any, name: str, base_scheduler: Any = None, student_schedule
     }
     for pipe, steps, guidance in ((base, 6, 3.0), *((s, 4, 1.0) for s in students.values())):
         pipe.xhat_defaults = {"num_inference_steps": steps, "guidance_scale": guidance}
-    return SimpleNamespace(base=base, student=students["one"], students=students, name=name, slot=slot)
+    return SimpleNamespace(
+        base=base, student=students["one"], students=students, name=name, slot=slot
+    )
 
 
 @pytest.fixture(scope="session")
@@ -56,9 +60,16 @@ def pairs(tiny):
 def sample(tiny):
     """Latents of a call: two prompts, ``seeds`` samples of each, one generator a sample."""
 
-    def call(pipe: Any, name: str, seeds: Any = range(1), prompts: Any = PROMPTS, **call: Any) -> torch.Tensor:
+    def call(
+        pipe: Any, name: str, seeds: Any = range(1), prompts: Any = PROMPTS, **call: Any
+    ) -> torch.Tensor:
         generators = [torch.Generator().manual_seed(seed) for _ in prompts for seed in seeds]
-        arguments = {"num_images_per_prompt": len(seeds), "output_type": "latent", **tiny.call_arguments(name), **call}
+        arguments = {
+            "num_images_per_prompt": len(seeds),
+            "output_type": "latent",
+            **tiny.call_arguments(name),
+            **call,
+        }
         return pipe(list(prompts), generator=generators, **arguments).images
 
     return call

@@ -14,7 +14,10 @@ def test_diffusers_loads_every_member_and_gives_the_same_picture():
         ours = load_model(f"demo/{name}")
         theirs = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
         call = {"num_inference_steps": 4, "guidance_scale": 1.0, "output_type": "np"}
-        a, b = (p("a planet", generator=torch.Generator().manual_seed(0), **call).images for p in (ours, theirs))
+        a, b = (
+            p("a planet", generator=torch.Generator().manual_seed(0), **call).images
+            for p in (ours, theirs)
+        )
         assert (a == b).all()
 
 
@@ -42,12 +45,17 @@ def test_a_folder_that_is_no_pipeline(tmp_path):
 
 def test_list_names_the_family_and_the_published_pairs(capsys):
     from xhat import zoo
-    from xhat.zoo.published import bases, published
+    from xhat.zoo.load.entries import bases, published
 
     zoo.list()
-    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    lines = [
+        line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")
+    ]
     assert lines[: len(embedded())] == [f"demo/{n}" for n in embedded()]
     assert set(lines[len(embedded()) :]) == {*bases(), *published()}
     zoo.list(cards=True)
     out = capsys.readouterr().out
-    assert all(entry.source in out and entry.checked in out for entry in (*published().values(), *bases().values()))
+    assert all(
+        entry.source in out and entry.checked in out
+        for entry in (*published().values(), *bases().values())
+    )

@@ -10,17 +10,23 @@ HELP = "the main job on the embedded pair: trace, compare, report"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pair", default="demo", help="embedded pair: demo, or demo/<student> (default demo)")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for results (default runs/demo)")
-    parser.add_argument("--quick", action="store_true", help="four prompts × eight seeds, under a minute")
+    parser.add_argument(
+        "--pair", default="demo", help="embedded pair: demo, or demo/<student> (default demo)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="folder for results (default runs/demo)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="four prompts × eight seeds, under a minute"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    from xhat.analysis.demo import demo
-    from xhat.figures.demo_data import save_demo_data
-    from xhat.figures.registry import redraw
-    from xhat.figures.report import write_report
-    from xhat.zoo.attributes import OPEN_PROMPTS
+    from xhat.analysis.experiments.collapse import demo
+    from xhat.figures.kit.registry import redraw
+    from xhat.figures.report.collect import save_demo_data
+    from xhat.figures.report.page import write_report
+    from xhat.zoo.family.attributes import OPEN_PROMPTS
     from xhat.zoo.pairs import load_pair
 
     pair = load_pair(args.pair)

@@ -8,7 +8,9 @@ HELP = "list the embedded family and the published pairs"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cards", action="store_true", help="the model card of each, and what of it was read")
+    parser.add_argument(
+        "--cards", action="store_true", help="the model card of each, and what of it was read"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -16,23 +16,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "methods are measured on the other half, on other seeds, the same for all. About four minutes; --quick, one."
     )
     fitting(parser)
-    parser.add_argument("--rank", type=int, default=32, metavar="R", help="of the low-rank student (default 32)")
+    parser.add_argument(
+        "--rank", type=int, default=32, metavar="R", help="of the low-rank student (default 32)"
+    )
     parser.add_argument("--quick", action="store_true", help="4 prompts × 6 seeds for each half")
-    parser.add_argument("--out", type=Path, default=Path("runs/pareto"), metavar="RUN", help="folder for results, "
-                        "figure and samples; the same command goes on there (default runs/pareto)")  # fmt: skip
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/pareto"),
+        metavar="RUN",
+        help="folder for results, "
+        "figure and samples; the same command goes on there (default runs/pareto)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     import json
 
-    from xhat.analysis.pareto import figure_data, measure_pareto, predicted
-    from xhat.analysis.pareto_text import table, to_results
-    from xhat.analysis.policy import Policy
-    from xhat.analysis.policy_traces import trace_alone
-    from xhat.figures.data import save_data
-    from xhat.figures.registry import redraw
+    from xhat.analysis.experiments.pareto import figure_data, measure_pareto, predicted
+    from xhat.analysis.experiments.pareto_text import table, to_results
+    from xhat.analysis.experiments.policy import Policy
+    from xhat.analysis.traces.policy_traces import trace_alone
+    from xhat.figures.kit.data import save_data
+    from xhat.figures.kit.registry import redraw
     from xhat.probes.features import feature_space
-    from xhat.zoo.attributes import OPEN_PROMPTS
+    from xhat.zoo.family.attributes import OPEN_PROMPTS
     from xhat.zoo.pairs import load_pair
 
     pair = load_pair(args.pair)
@@ -45,7 +53,9 @@ def run(args: argparse.Namespace) -> None:
     policy = Policy.fit(traces, args.budget, space=space, measure=args.measure, margin=args.margin)
     policy.save(out / "policy.json")
     print(f"{policy.explain()}\n", flush=True)
-    measured = measure_pareto(pair, policy, judge, seeds, space=space, cache=out / "finals", rank=args.rank)
+    measured = measure_pareto(
+        pair, policy, judge, seeds, space=space, cache=out / "finals", rank=args.rank
+    )
     expected = predicted(policy, measured)
     results = to_results(measured, policy, expected)
     results = {"pair": args.pair, "student": pair.chosen, "fitted_on": list(fit), **results}
@@ -53,4 +63,8 @@ def run(args: argparse.Namespace) -> None:
     save_data(figure_data(measured).assign_attrs(said), out, "pareto")
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     redraw(["pareto"], run=out, out=out / "figures")
-    print("\n".join(["", table(measured), "", *results["sentences"], "", f"results: {out / 'results.json'}"]))
+    print(
+        "\n".join(
+            ["", table(measured), "", *results["sentences"], "", f"results: {out / 'results.json'}"]
+        )
+    )

@@ -8,11 +8,13 @@ HELP = "list the hook points of a model"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="demo/base, a diffusers folder, or a hub name")
+    parser.add_argument(
+        "model", metavar="MODEL", help="demo/base, a diffusers folder, or a hub name"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    from xhat.hooks.points import points
+    from xhat.hooks.points.names import points
     from xhat.zoo.pairs import load_model
 
     print(points(load_model(args.model)))

@@ -18,29 +18,79 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "a recommended plan and its evidence. Without a base: what can be said of one model alone. A run that was "
         "stopped goes on when the same command is given again."
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", help="demo/dmd, a published name (sdxl/dmd2), "
-                        "a folder, a file of weights, a LoRA, a hub name (default: the student of --pair)")  # fmt: skip
-    parser.add_argument("--base", metavar="BASE", help="what it was distilled from: the same forms, or a family (sdxl)")
-    parser.add_argument("--pair", metavar="NAME", help="the base of this pair, demo or a published one: in place of "
-                        "--base")  # fmt: skip
-    parser.add_argument("--like", metavar="NAME", help="run it as this published checkpoint: its scheduler and call")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of the checkpoint (default: its own; 4 for bare "
-                        "weights)")  # fmt: skip
-    parser.add_argument("--guidance", type=float, metavar="G", help="guidance of the checkpoint (default: its own; "
-                        "none for bare weights)")  # fmt: skip
-    parser.add_argument("--base-steps", type=int, metavar="N", help="steps of the base (default: its own)")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line (default: eight that leave much "
-                        "open)")  # fmt: skip
-    parser.add_argument("--seeds", type=seeds, default=range(32), metavar="0:32", help="a range, or a list 1,2,5 "
-                        "(default 0:32)")  # fmt: skip
-    parser.add_argument("--budget", type=budget, default=600.0, metavar="10m", help="time it may take: 90s, 10m, 2h; "
-                        "prompts and seeds are cut to fit (default 10m)")  # fmt: skip
-    parser.add_argument("--space", metavar="S", help="where pictures are compared: judge, dinov2, clip, dreamsim, "
-                        "lpips, pixel, latent, denoiser (default: the best that is there)")  # fmt: skip
-    parser.add_argument("--sliders", nargs="+", type=Path, default=[], metavar="FILE", help="LoRAs to try on both")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision (default float32)")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="B", help="samples at a time (default 16)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the report and all else")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        nargs="?",
+        help="demo/dmd, a published name (sdxl/dmd2), "
+        "a folder, a file of weights, a LoRA, a hub name (default: the student of --pair)",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="BASE",
+        help="what it was distilled from: the same forms, or a family (sdxl)",
+    )
+    parser.add_argument(
+        "--pair",
+        metavar="NAME",
+        help="the base of this pair, demo or a published one: in place of --base",
+    )
+    parser.add_argument(
+        "--like", metavar="NAME", help="run it as this published checkpoint: its scheduler and call"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="steps of the checkpoint (default: its own; 4 for bare weights)",
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        metavar="G",
+        help="guidance of the checkpoint (default: its own; none for bare weights)",
+    )
+    parser.add_argument(
+        "--base-steps", type=int, metavar="N", help="steps of the base (default: its own)"
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="a prompt a line (default: eight that leave much open)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=seeds,
+        default=range(32),
+        metavar="0:32",
+        help="a range, or a list 1,2,5 (default 0:32)",
+    )
+    parser.add_argument(
+        "--budget",
+        type=budget,
+        default=600.0,
+        metavar="10m",
+        help="time it may take: 90s, 10m, 2h; prompts and seeds are cut to fit (default 10m)",
+    )
+    parser.add_argument(
+        "--space",
+        metavar="S",
+        help="where pictures are compared: judge, dinov2, clip, dreamsim, "
+        "lpips, pixel, latent, denoiser (default: the best that is there)",
+    )
+    parser.add_argument(
+        "--sliders", nargs="+", type=Path, default=[], metavar="FILE", help="LoRAs to try on both"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="precision (default float32)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=16, metavar="B", help="samples at a time (default 16)"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the report and all else"
+    )
 
 
 def budget(text: str) -> float:
@@ -56,8 +106,8 @@ def budget(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> None:
-    from xhat.analysis.probe import probe
-    from xhat.figures.probe_report import write_probe_report
+    from xhat.analysis.experiments.probe import probe
+    from xhat.figures.report.probe import write_probe_report
 
     prompts = _prompts(args.prompts) if args.prompts else None
     missing = [str(path) for path in args.sliders if not path.exists()]
@@ -65,13 +115,32 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"no slider at {', '.join(missing)}: expected LoRA files")
     student, base, notes = load(args)
     result = probe(
-        student, base, out=args.out, prompts=prompts, seeds=args.seeds, budget=args.budget, space=args.space,
-        sliders=args.sliders, batch_size=args.batch_size,
-    )  # fmt: skip
+        student,
+        base,
+        out=args.out,
+        prompts=prompts,
+        seeds=args.seeds,
+        budget=args.budget,
+        space=args.space,
+        sliders=args.sliders,
+        batch_size=args.batch_size,
+    )
     result.notes.extend(notes)
     report = write_probe_report(result, student.vae, args.out, args.checkpoint or args.pair)
     said = result.verdict
-    print("\n".join(["", said.headline, said.recommendation, "", *said.evidence, *notes, f"\nreport: {report}"]))
+    print(
+        "\n".join(
+            [
+                "",
+                said.headline,
+                said.recommendation,
+                "",
+                *said.evidence,
+                *notes,
+                f"\nreport: {report}",
+            ]
+        )
+    )
 
 
 def load(args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
@@ -92,8 +161,12 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
         assert pair is not None
         student = pair.student
     else:
-        student = load_model(args.checkpoint, base, dtype=dtype, **({"like": args.like} if args.like else {}))
-        if not args.like and getattr(student, "xhat_defaults", None) is getattr(base, "xhat_defaults", 0):
+        student = load_model(
+            args.checkpoint, base, dtype=dtype, **({"like": args.like} if args.like else {})
+        )
+        if not args.like and getattr(student, "xhat_defaults", None) is getattr(
+            base, "xhat_defaults", 0
+        ):
             notes = _assume(student)
     _set(student, args.steps, args.guidance)
     if base is not None:
@@ -102,14 +175,18 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
 
 
 def _assume(student: Any) -> list[str]:
-    """Weights without a word on how they are run: four steps without guidance, as most students are."""
+    """Weights without a word on how they are run: four steps without guidance, as most students
+    are.
+    """
     from diffusers import LCMScheduler
 
-    from xhat.hooks.noise import space
+    from xhat.hooks.noise.levels import space
 
     student.xhat_defaults = {"num_inference_steps": 4, "guidance_scale": 1.0}
     if space(student.scheduler) != "flow":
-        student.scheduler = LCMScheduler.from_config(student.scheduler.config, original_inference_steps=4)
+        student.scheduler = LCMScheduler.from_config(
+            student.scheduler.config, original_inference_steps=4
+        )
     return [
         f"The file does not say how it is to be run. It was run in 4 steps of {type(student.scheduler).__name__} "
         "without guidance, as most such students are: say otherwise with --like, --steps and --guidance."

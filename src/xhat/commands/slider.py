@@ -14,8 +14,12 @@ _MODEL = "demo/base, a diffusers folder, or a hub name"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(required=True, metavar="train|list|apply")
-    _train_arguments(verbs.add_parser("train", help="train a slider between two prompts, on any model"))
-    listing = verbs.add_parser("list", help="sliders and styles of the embedded family, and what they were trained on")
+    _train_arguments(
+        verbs.add_parser("train", help="train a slider between two prompts, on any model")
+    )
+    listing = verbs.add_parser(
+        "list", help="sliders and styles of the embedded family, and what they were trained on"
+    )
     listing.set_defaults(verb=list_sliders)
     _apply_arguments(verbs.add_parser("apply", help="a grid: models × scales, from the same seeds"))
 
@@ -27,33 +31,75 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("model", metavar="MODEL", nargs="?", help=_MODEL)
     parser.add_argument(
-        "--all", action="store_true", help="retrain the sliders, directions and styles of the embedded family"
+        "--all",
+        action="store_true",
+        help="retrain the sliders, directions and styles of the embedded family",
     )
-    parser.add_argument("--target", nargs="+", metavar="P", help='what the slider is for: "a critter"')
-    parser.add_argument("--positive", nargs="+", metavar="P", help='where scale 1 leads: "a critter with horns"')
-    parser.add_argument("--negative", nargs="+", metavar="P", help='where scale -1 leads: "a critter with no horns"')
+    parser.add_argument(
+        "--target", nargs="+", metavar="P", help='what the slider is for: "a critter"'
+    )
+    parser.add_argument(
+        "--positive", nargs="+", metavar="P", help='where scale 1 leads: "a critter with horns"'
+    )
+    parser.add_argument(
+        "--negative", nargs="+", metavar="P", help='where scale -1 leads: "a critter with no horns"'
+    )
     parser.add_argument("--rank", type=int, metavar="R", help="rank of the LoRA (default 4)")
-    parser.add_argument("--eta", type=float, metavar="E", help="how far scale 1 goes, in differences of the two "
-                        "predictions")  # fmt: skip
-    parser.add_argument("--layers", choices=("attention", "all"), help="layers that it adapts (default attention)")
+    parser.add_argument(
+        "--eta",
+        type=float,
+        metavar="E",
+        help="how far scale 1 goes, in differences of the two predictions",
+    )
+    parser.add_argument(
+        "--layers", choices=("attention", "all"), help="layers that it adapts (default attention)"
+    )
     parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps")
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.add_argument("--device", metavar="D", help="cpu or cuda (default: where the model is)")
-    parser.add_argument("--to", type=Path, metavar="FILE", help="where to write it (default runs/slider/slider"
-                        ".safetensors)", default=Path("runs/slider/slider.safetensors"))  # fmt: skip
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="FILE",
+        help="where to write it (default runs/slider/slider.safetensors)",
+        default=Path("runs/slider/slider.safetensors"),
+    )
     parser.set_defaults(verb=train)
 
 
 def _apply_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", metavar="MODEL", nargs="+", help=f"one or more: {_MODEL}")
-    parser.add_argument("--slider", required=True, metavar="S", help="name of `xhat slider list`, or a LoRA file: "
-                        "diffusers, PEFT or Kohya keys, .safetensors or .pt")  # fmt: skip
-    parser.add_argument("--prompt", metavar="P", help="default: the prompt that the slider was trained for")
-    parser.add_argument("--scales", type=float, nargs="+", default=[-2, -1, 0, 1, 2], metavar="X",
-                        help="signed scales (default -2 -1 0 1 2)")  # fmt: skip
-    parser.add_argument("--seeds", type=seeds, default=[0, 1], metavar="0:2", help="a range, or a list (default 0:2)")
-    parser.add_argument("--hybrid", action="store_true", help="add the hybrid of the first model and the second")
-    parser.add_argument("--out", type=Path, default=Path("runs/slider"), metavar="RUN", help="default runs/slider")
+    parser.add_argument(
+        "--slider",
+        required=True,
+        metavar="S",
+        help="name of `xhat slider list`, or a LoRA file: "
+        "diffusers, PEFT or Kohya keys, .safetensors or .pt",
+    )
+    parser.add_argument(
+        "--prompt", metavar="P", help="default: the prompt that the slider was trained for"
+    )
+    parser.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[-2, -1, 0, 1, 2],
+        metavar="X",
+        help="signed scales (default -2 -1 0 1 2)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=seeds,
+        default=[0, 1],
+        metavar="0:2",
+        help="a range, or a list (default 0:2)",
+    )
+    parser.add_argument(
+        "--hybrid", action="store_true", help="add the hybrid of the first model and the second"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/slider"), metavar="RUN", help="default runs/slider"
+    )
     parser.set_defaults(verb=apply)
 
 
@@ -63,8 +109,8 @@ def run(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """``xhat slider train``"""
-    from xhat.zoo.slider import save_lora, train_slider
-    from xhat.zoo.sliders import slider_notes
+    from xhat.zoo.lora.shipped import slider_notes
+    from xhat.zoo.lora.slider import save_lora, train_slider
 
     if args.all:
         train_all(args)
@@ -73,25 +119,36 @@ def train(args: argparse.Namespace) -> None:
     missing = [f"--{name}" for name, given in prompts.items() if not given]
     if args.model is None or missing:
         wanted = ", ".join(missing) or "MODEL"
-        raise ValueError(f"train needs {wanted}: a model and a target, a positive and a negative prompt, or --all")
+        raise ValueError(
+            f"train needs {wanted}: a model and a target, a positive and a negative prompt, or --all"
+        )
     pipe = _load(args.model)
     given = {name: getattr(args, name) for name in ("rank", "eta", "layers", "steps")}
-    settings = {name: value for name, value in given.items() if value is not None} | {"seed": args.seed}
-    state = train_slider(pipe, **prompts, **settings, device=args.device, run=args.to.parent / "training")
+    settings = {name: value for name, value in given.items() if value is not None} | {
+        "seed": args.seed
+    }
+    state = train_slider(
+        pipe, **prompts, **settings, device=args.device, run=args.to.parent / "training"
+    )
     save_lora(args.to, state, slider_notes(pipe, args.model, *prompts.values(), **settings))
     print(f"slider: {args.to}\nlook at it: xhat slider apply {args.model} --slider {args.to}")
 
 
 def train_all(args: argparse.Namespace) -> None:
     """Retrain what ships with the family, at the settings of its tables."""
-    from xhat.zoo.custom import train_styles
-    from xhat.zoo.sliders import train_sliders
-    from xhat.zoo.sliderspace import train_directions
+    from xhat.zoo.lora.shipped import train_sliders
+    from xhat.zoo.lora.sliderspace import train_directions
+    from xhat.zoo.lora.styles import train_styles
 
-    own = [name for name in ("model", "target", "positive", "negative", "rank", "eta", "layers", "steps")
-           if getattr(args, name) is not None]  # fmt: skip
+    own = [
+        name
+        for name in ("model", "target", "positive", "negative", "rank", "eta", "layers", "steps")
+        if getattr(args, name) is not None
+    ]
     if own:
-        raise ValueError(f"--all trains what ships with the family, at its own settings: leave out {', '.join(own)}")
+        raise ValueError(
+            f"--all trains what ships with the family, at its own settings: leave out {', '.join(own)}"
+        )
     runs = Path("runs/zoo")
     train_sliders(runs, seed=args.seed)
     train_directions(runs, seed=args.seed)
@@ -101,8 +158,8 @@ def train_all(args: argparse.Namespace) -> None:
 def list_sliders(args: argparse.Namespace) -> None:
     """``xhat slider list``"""
     from xhat.hooks.describe import fingerprint
+    from xhat.zoo.lora.shipped import notes, shipped
     from xhat.zoo.pairs import load_model
-    from xhat.zoo.sliders import notes, shipped
 
     now: dict[str, str] = {}
     print(f"{'name':14} {'trained on':10} {'scale 1':42} {'scale -1':38} rank  steps")
@@ -111,20 +168,28 @@ def list_sliders(args: argparse.Namespace) -> None:
         model = said["model"]
         if model not in now:
             now[model] = fingerprint(load_model(model))
-        old = "" if said["weights"] == now[model] else "  (trained on other weights than those now in place)"
-        found = f"{said['target']}: {said['share']:.0%} of its variance" if "share" in said else said["target"]
+        old = (
+            ""
+            if said["weights"] == now[model]
+            else "  (trained on other weights than those now in place)"
+        )
+        found = (
+            f"{said['target']}: {said['share']:.0%} of its variance"
+            if "share" in said
+            else said["target"]
+        )
         up, down = _text(said.get("positive", found)), _text(said.get("negative", ""))
         print(f"{name:14} {model:10} {up:42} {down:38} {said['rank']:4} {said['steps']:6}{old}")
 
 
 def apply(args: argparse.Namespace) -> None:
     """``xhat slider apply``"""
-    from xhat.analysis.slider_grid import slider_grid
-    from xhat.figures.data import save_data
-    from xhat.figures.registry import redraw
-    from xhat.samplers.hybrid import hybrid
-    from xhat.zoo.judge import load_judge
-    from xhat.zoo.sliders import find
+    from xhat.analysis.sampling.slider_grid import slider_grid
+    from xhat.figures.kit.data import save_data
+    from xhat.figures.kit.registry import redraw
+    from xhat.samplers.composite.pipeline import hybrid
+    from xhat.zoo.family.judge import load_judge
+    from xhat.zoo.lora.shipped import find
 
     path, prompt = find(args.slider, args.prompt)
     pipes = {name.removeprefix("demo/"): _load(name) for name in args.models}
@@ -137,9 +202,15 @@ def apply(args: argparse.Namespace) -> None:
     save_data(data, args.out, "slider_grid")
     redraw(["slider_grid"], run=args.out, out=args.out / "figures")
     for model in data["model"].values:
-        bad = [f"{s:+g}" for s in data["scale"].values if bool(data["saturated"].sel(model=model, scale=s))]
+        bad = [
+            f"{s:+g}"
+            for s in data["scale"].values
+            if bool(data["saturated"].sel(model=model, scale=s))
+        ]
         if bad:
-            print(f"{model}: pictures saturate at scale {', '.join(bad)}: nearer to 0 they may be sound")
+            print(
+                f"{model}: pictures saturate at scale {', '.join(bad)}: nearer to 0 they may be sound"
+            )
     print(f"grid: {args.out / 'figures' / 'slider_grid.png'}")
 
 

@@ -9,14 +9,26 @@ HELP = "the paper's Tables 1–3, D.1 and E.1 as LaTeX and CSV: this project's n
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", metavar="TABLE", help="1, 2, 3, D.1, E.1 (default: all)")
-    parser.add_argument("--from", dest="runs", type=Path, nargs="+", default=[], metavar="RUN", help="runs of demo, "
-                        "swaps and transfer (default: the embedded family's data, which is shipped)")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=Path("runs/tables"), help="folder (default runs/tables)")
+    parser.add_argument(
+        "names", nargs="*", metavar="TABLE", help="1, 2, 3, D.1, E.1 (default: all)"
+    )
+    parser.add_argument(
+        "--from",
+        dest="runs",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="runs of demo, "
+        "swaps and transfer (default: the embedded family's data, which is shipped)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/tables"), help="folder (default runs/tables)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    from xhat.figures.tables import tables, write_tables
+    from xhat.figures.report.tables import tables, write_tables
 
     paths = write_tables(args.out, args.runs, args.names)
     for name, table in tables(args.runs).items():

@@ -13,29 +13,56 @@ HELP = "sample prompts × seeds and keep x̂₀ and readings of every step"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="demo/base, a diffusers folder, or a hub name")
-    parser.add_argument("--prompts", nargs="+", default=[], metavar="P", help="one or more prompts")
-    parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="more prompts, one a line")
     parser.add_argument(
-        "--seeds", type=seeds, default=range(8), metavar="0:64", help="a range, or a list 1,2,5 (default 0:8)"
+        "model", metavar="MODEL", help="demo/base, a diffusers folder, or a hub name"
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="inference steps (default: the checkpoint's own)")
-    parser.add_argument("--guidance", type=float, metavar="G", help="guidance scale (default: the checkpoint's own)")
+    parser.add_argument("--prompts", nargs="+", default=[], metavar="P", help="one or more prompts")
     parser.add_argument(
-        "--hooks", nargs="*", default=[], metavar="POINT[=REDUCTION]",
+        "--prompts-file", type=Path, metavar="FILE", help="more prompts, one a line"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=seeds,
+        default=range(8),
+        metavar="0:64",
+        help="a range, or a list 1,2,5 (default 0:8)",
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="inference steps (default: the checkpoint's own)"
+    )
+    parser.add_argument(
+        "--guidance", type=float, metavar="G", help="guidance scale (default: the checkpoint's own)"
+    )
+    parser.add_argument(
+        "--hooks",
+        nargs="*",
+        default=[],
+        metavar="POINT[=REDUCTION]",
         help='points by alias, glob or path, e.g. h, "up.*=project(256)"; reductions: mean, pool(n), project(dim), '
         "full, gram (default mean). `xhat points MODEL` lists them",
-    )  # fmt: skip
-    parser.add_argument("--batch-size", type=int, default=8, metavar="B", help="samples at a time (default 8)")
-    parser.add_argument("--device", metavar="D", help="cuda:1, cpu, … (default: this process's GPU, or the CPU)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="of the weights")
+    )
     parser.add_argument(
-        "--store", required=True, metavar="PATH", help="Zarr store, a folder or a URL; a stopped run goes on there"
+        "--batch-size", type=int, default=8, metavar="B", help="samples at a time (default 8)"
+    )
+    parser.add_argument(
+        "--device", metavar="D", help="cuda:1, cpu, … (default: this process's GPU, or the CPU)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        default="float32",
+        help="of the weights",
+    )
+    parser.add_argument(
+        "--store",
+        required=True,
+        metavar="PATH",
+        help="Zarr store, a folder or a URL; a stopped run goes on there",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    from xhat.hooks.tiles import share
+    from xhat.hooks.store.tiles import share
     from xhat.hooks.trace import trace
     from xhat.zoo.pairs import load_model
 
@@ -44,9 +71,15 @@ def run(args: argparse.Namespace) -> None:
     given = {name: value for name, value in call.items() if value is not None}
     prompts, first = _prompts(args), share()[0] == 0
     tree = trace(
-        _placed(load_model(args.model), args.device, args.dtype), prompts, seeds=args.seeds, hooks=hooks,
-        store=args.store, batch_size=args.batch_size, progress=first, **given,
-    )  # fmt: skip
+        _placed(load_model(args.model), args.device, args.dtype),
+        prompts,
+        seeds=args.seeds,
+        hooks=hooks,
+        store=args.store,
+        batch_size=args.batch_size,
+        progress=first,
+        **given,
+    )
     if first:
         print(tree)
 
@@ -54,9 +87,15 @@ def run(args: argparse.Namespace) -> None:
 def _prompts(args: argparse.Namespace) -> list[str]:
     listed = list(args.prompts)
     if args.prompts_file is not None:
-        listed += [line.strip() for line in args.prompts_file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        listed += [
+            line.strip()
+            for line in args.prompts_file.read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        ]
     if not listed:
-        raise ValueError("no prompts: give some with --prompts, or a file of them with --prompts-file")
+        raise ValueError(
+            "no prompts: give some with --prompts, or a file of them with --prompts-file"
+        )
     return listed
 
 

@@ -1,0 +1,196 @@
+"""Which plan to run, from traces of base and student alone: no hybrid is sampled.
+
+A hybrid's base makes the first of the student's steps. What its pictures owe to the base is settled
+by then, the rest is the student's. So the diversity of the plan is expected to lie between the two,
+
+    D̂ = D_student + c·(D_base − D_student),
+
+with D_student and D_base those of the two models' own final pictures in the traces, and c the share
+of the base's picture that is settled at the hand-over: the squared correlation, across the seeds of
+a prompt, of the base's x̂₀ there with its own final latents. No steps of the base give the student,
+all of them the base. Fidelity is made late, and is interpolated by the share of the student's steps
+that the base stands in for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from xhat.analysis import stats
+from xhat.analysis.traces.policy_traces import Seen, read_traces, settled
+from xhat.samplers.plans import policy as kept
+from xhat.samplers.plans.plan import Plan
+
+
+class Policy(kept.Policy):
+    """A policy that can be fitted. See :class:`xhat.samplers.plans.policy.Policy` for what it
+    holds.
+    """
+
+    @classmethod
+    def fit(
+        cls,
+        traces: Mapping[str, Any],
+        budget: float = 1.2,
+        *,
+        space: Any = None,
+        measure: str = "vendi_q2",
+        margin: float = 0.05,
+        worth: float = 0.05,
+        adaptive: bool = True,
+    ) -> Self:
+        """The most diverse plan within the budget, by prediction from ``traces``.
+
+        traces
+            name → trace, all of the same prompts and seeds: ``"base"`` and ``"student"`` as they are called of
+            themselves, and any further runs of one of them alone, named ``"base_…"`` and ``"student_…"``. Each base
+            trace (of few steps, without guidance) gives hybrids of its own steps; each student trace (without fresh
+            noise, without its first step) is an option as it stands.
+        budget
+            network evaluations a picture may cost, as a multiple of the student's.
+        space
+            where pictures are compared, as in :func:`~xhat.analysis.sampling.arms.measure_arms`; None: the latents themselves.
+            Where it tells fidelity, options expected more than ``margin`` below the student's are left out.
+        measure
+            what is meant by diversity: one of ``vendi_q2``, ``vendi_q1``, ``attribute_entropy``,
+            ``mean_pairwise_distance``.
+        adaptive
+            also learn when a prompt needs the plan, from the spread of the student's first x̂₀: the threshold under
+            which the predicted gains, less ``worth`` of the student's diversity each, add up to most.
+
+        Raises ValueError for traces that do not fit together, an unknown measure, and a budget that
+        allows nothing."""
+        seen = read_traces(traces, space, measure)
+        drafts = _drafts(seen)
+        own = float(seen["student"].fidelity.mean())
+        least = own - margin if np.isfinite(own) else None
+        chosen = _choose(drafts, budget, least)
+        look = (
+            _look(seen["student"], chosen, worth) if adaptive and chosen.name != "student" else None
+        )
+        first = seen["student"].trace
+        return cls(
+            chosen=chosen.name,
+            budget=budget,
+            measure=measure,
+            goal=float(seen["base"].diversity.mean()),
+            least_fidelity=least,
+            setting=f"{first.sizes['prompt']} prompts × {first.sizes['seed']} seeds; {stats.LEVEL:.0%} bootstrap over "
+            "prompts",
+            options=tuple(draft.option() for draft in drafts),
+            look=look,
+        )
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An option with the prediction of each prompt."""
+
+    name: str
+    plan: Plan
+    diversity: np.ndarray
+    fidelity: np.ndarray
+    measured: bool
+    because: str
+
+    def option(self) -> kept.Option:
+        found = stats.bootstrap_mean(self.diversity)
+        fidelity = float(self.fidelity.mean())
+        low, high = (
+            float(v) if np.isfinite(v) else float(found.estimate) for v in (found.low, found.high)
+        )
+        return kept.Option(
+            self.name,
+            self.plan,
+            float(self.plan.evaluations),
+            float(found.estimate),
+            low,
+            high,
+            fidelity if np.isfinite(fidelity) else None,
+            self.measured,
+            self.because,
+        )
+
+
+def _drafts(seen: Mapping[str, Seen]) -> list[Draft]:
+    """Every option: the student's traces as they stand, and every hybrid of a base and a student
+    trace.
+    """
+    students = [one for name, one in seen.items() if name.startswith("student")]
+    bases = [one for name, one in seen.items() if name.startswith("base")]
+    drafts = [
+        Draft(one.name, one.plan, one.diversity, one.fidelity, True, "as traced")
+        for one in students
+    ]
+    for student in students:
+        if student.whole:
+            for base in bases:
+                drafts += _hybrids(base, student)
+    return drafts
+
+
+def _hybrids(base: Seen, student: Seen) -> list[Draft]:
+    """Hybrids of a base's first steps and a student's last, one for each place to hand over."""
+    drafts = []
+    steps = len(student.sigma)
+    for k in range(1, steps):
+        above = int((base.sigma > student.sigma[k] * (1 + 1e-5)).sum())
+        if base.whole and 0 < above < len(base.sigma):
+            drafts.append(_hybrid(base, student, above, k, steps))
+    return drafts
+
+
+def _hybrid(base: Seen, student: Seen, above: int, k: int, steps: int) -> Draft:
+    c = settled(base.trace, above - 1)
+    own, late = base.plan.segments[0], student.plan.segments[0]
+    plan = Plan([replace(own, start=0, stop=above), replace(late, start=k)])
+    diversity = student.diversity + c * (base.diversity - student.diversity)
+    fidelity = student.fidelity + k / steps * (base.fidelity - student.fidelity)
+    return Draft(
+        f"{base.name} {above} of {own.num_inference_steps}, then {student.name} from step {k}",
+        plan,
+        diversity,
+        fidelity,
+        False,
+        f"since {c.mean():.0%} of the pictures of {base.name!r} are settled where it hands over, at σ = "
+        f"{student.sigma[k]:.3g}, between {student.diversity.mean():.3f} of {student.name!r} and "
+        f"{base.diversity.mean():.3f} of {base.name!r}",
+    )
+
+
+def _choose(drafts: list[Draft], budget: float, least: float | None) -> Draft:
+    student = next(draft for draft in drafts if draft.name == "student")
+    allowed = budget * student.plan.evaluations
+    within = [d for d in drafts if d.plan.evaluations <= allowed + 1e-9]
+    if not within:
+        cheapest = min(drafts, key=lambda d: d.plan.evaluations)
+        raise ValueError(
+            f"a budget of {budget:g} allows {allowed:g} evaluations a picture, {budget:g} × the student's "
+            f"{student.plan.evaluations}: nothing is that cheap. The cheapest option, {cheapest.name}, takes "
+            f"{cheapest.plan.evaluations}: give a budget of {cheapest.plan.evaluations / student.plan.evaluations:g}"
+        )
+    faithful = [d for d in within if least is None or d.fidelity.mean() >= least]
+    if not faithful:
+        raise ValueError(
+            f"of the options within a budget of {budget:g} none is expected to keep a fidelity of {least:.3f}: "
+            "give a larger budget or margin"
+        )
+    return max(faithful, key=lambda d: (d.diversity.mean(), -d.plan.evaluations))
+
+
+def _look(student: Seen, chosen: Draft, worth: float) -> kept.Look:
+    """Where a prompt is worth the plan: the threshold on the spread under which net gains add up to
+    most.
+    """
+    first = student.trace["pred_x0"].isel(step=0).transpose("prompt", "seed", ...).values
+    spreads = np.array([kept.spread(x) for x in first])
+    gains = chosen.diversity - student.diversity
+    order = np.argsort(spreads, kind="stable")
+    sums = np.cumsum((gains - worth * student.diversity)[order])
+    best = int(sums.argmax())
+    threshold = float(spreads[order[best]]) if sums[best] > 0 else 0.0
+    prompts = tuple(str(p) for p in student.trace["prompt"].values)
+    return kept.Look(threshold, prompts, tuple(spreads.tolist()), tuple(gains.tolist()), worth)

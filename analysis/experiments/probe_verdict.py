@@ -1,0 +1,224 @@
+"""What a probe lets one say of a checkpoint, and which plan it recommends: sentences of the
+numbers, either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xhat.analysis.sampling.arms import against, summarised
+from xhat.analysis.sampling.structure import has_learned
+from xhat.samplers.plans.plan import Plan
+
+MEASURE, CLOSE = "vendi_q2", 1.5
+"""What diversity means; and how many times the student's evaluations a recommended plan may take."""
+
+SAID = {
+    "student": "the checkpoint as it is",
+    "hybrid": "the base for the first step, the checkpoint after",
+    "later": "the checkpoint for the first step, the base after",
+    "skip": "the checkpoint without its first step",
+    "base_few": "the base at the checkpoint's number of steps",
+    "base": "the base at its own steps",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``headline`` and ``recommendation`` in a sentence or two each, the ``evidence`` for them, the
+    ``plan`` as JSON (None where there is none to recommend), and whether there was something to
+    ``show`` at all."""
+
+    headline: str
+    recommendation: str
+    evidence: list[str] = field(default_factory=list)
+    plan: str | None = None
+    show: bool = True
+
+
+def nothing(unlearned: list[str], shown: Mapping[str, xr.Dataset]) -> Verdict:
+    """For models that do not denoise: no measure of diversity means anything there."""
+    both = len(unlearned) == len(shown) > 1
+    who = "Neither the checkpoint nor its base" if both else f"The {_model(unlearned[0])}"
+    verb = "has" if both else "has not"
+    return Verdict(
+        headline=f"{who} {verb} learned to make pictures: there is nothing to show.",
+        recommendation="No plan is recommended. A network with random or broken weights looks like this, and so does "
+        "one that is run with a scheduler, prediction type or precision that is not its own.",
+        evidence=[learned_text(name, found) for name, found in shown.items()],
+        show=False,
+    )
+
+
+def learned_text(name: str, found: xr.Dataset) -> str:
+    """What the two tests of structure say of one model."""
+    gain, low, high = (float(found[f"gain_{part}"]) for part in ("mean", "low", "high"))
+    better = "better" if has_learned(found) else "no better"
+    near = float(found["neighbours_mean"])
+    return (
+        f"{_model(name).capitalize()}: given noise at σ = {found.attrs['sigma']:.2g}, it predicts what tells its own "
+        f"pictures apart {better} than a straight line in x_t would (gain {gain:+.2f}, 95 % interval {low:+.2f} to "
+        f"{high:+.2f}; 1 is perfect, 0 the line). Neighbouring values of its final latents correlate at {near:.2f}; in "
+        "white noise, at 0."
+    )
+
+
+def alone(
+    measured: xr.Dataset, diversity: Mapping[str, xr.Dataset], commitment: Mapping[str, xr.Dataset]
+) -> Verdict:
+    """For one model without a base: what it does, and that whether it lost something cannot be
+    told.
+    """
+    own = summarised(measured).sel(arm="student")
+    n = int(measured.attrs["n_seeds"])
+    count = _level(own, MEASURE)
+    return Verdict(
+        headline=f"Across {n} seeds of a prompt its pictures count as {count} different ones.",
+        recommendation="Whether that is a collapse cannot be told without the model it was distilled from: give "
+        "--base. No plan is recommended.",
+        evidence=_evidence(diversity, commitment) + _fidelity(own, "The checkpoint"),
+    )
+
+
+def recommended(
+    measured: xr.Dataset,
+    plans: Mapping[str, Plan],
+    similar: xr.Dataset | None,
+    moved: list[dict[str, Any]],
+    *,
+    diversity: Mapping[str, xr.Dataset],
+    commitment: Mapping[str, xr.Dataset],
+) -> Verdict:
+    """For a pair: whether the checkpoint lost diversity to its base, where, and which plan gives it
+    back at its cost.
+
+    A plan is recommended where its gain over the checkpoint is above zero, its fidelity (where
+    known) is not below the checkpoint's, both beyond their intervals over prompts, and it takes at
+    most 1.5 times the evaluations: of those, the one of most diversity."""
+    lost, gains = against(measured, "base").sel(arm="student"), against(measured, "student")
+    levels = summarised(measured)
+    collapsed = float(lost[f"{MEASURE}_high"]) < 0
+    headline = (
+        f"It collapses: across seeds, its pictures count as {_level(levels.sel(arm='student'), MEASURE)} different "
+        f"ones, the base's as {_level(levels.sel(arm='base'), MEASURE)} (difference {_interval(lost, MEASURE)})."
+        if collapsed
+        else f"No collapse was found: across seeds, its diversity is {_beside(lost)} the base's (Vendi "
+        f"{_interval(lost, MEASURE)}, over {measured.sizes['prompt']} prompts × {measured.attrs['n_seeds']} seeds)."
+    )
+    good = [arm for arm in plans if _helps(gains, plans, measured, arm)]
+    best = max(good, key=lambda arm: float(gains[f"{MEASURE}_mean"].sel(arm=arm)), default=None)
+    evidence = (
+        _evidence(diversity, commitment)
+        + _cells(gains, levels)
+        + _layers(similar)
+        + _sliders(moved)
+    )
+    if not collapsed and best is None:
+        text = (
+            "Sample it as it is: no loss of diversity was found that a plan could undo, and none that was tried "
+            "adds any. More prompts and seeds tell smaller differences."
+        )
+        return Verdict(headline, text, evidence)
+    if best is None:
+        text = (
+            "No plan that was tried gives diversity back beyond its interval over prompts: sample it as it is, or "
+            "train another student."
+        )
+        return Verdict(headline, text, evidence)
+    gap, gain = -float(lost[f"{MEASURE}_mean"]), float(gains[f"{MEASURE}_mean"].sel(arm=best))
+    share = f", {gain / gap:.0%} of what was lost" if collapsed and gap > 0 else ""
+    text = (
+        f"Sample with {SAID[best]}, {plans[best].evaluations} evaluations a picture: "
+        f"{_interval(gains.sel(arm=best), MEASURE)} Vendi over the checkpoint alone{share}."
+    )
+    return Verdict(headline, text, evidence, plans[best].to_json())
+
+
+def _beside(lost: xr.Dataset) -> str:
+    return "above" if float(lost[f"{MEASURE}_low"]) > 0 else "not told apart from"
+
+
+def _helps(gains: xr.Dataset, plans: Mapping[str, Plan], measured: xr.Dataset, arm: str) -> bool:
+    found = gains.sel(arm=arm)
+    faithful = "fidelity_high" not in found or float(found["fidelity_high"]) >= 0
+    affordable = plans[arm].evaluations <= CLOSE * plans["base_few"].evaluations
+    return float(found[f"{MEASURE}_low"]) > 0 and faithful and affordable
+
+
+def _evidence(
+    diversity: Mapping[str, xr.Dataset], commitment: Mapping[str, xr.Dataset]
+) -> list[str]:
+    """Where the seeds part, and how soon a run is decided."""
+    lines = []
+    for name, found in diversity.items():
+        first, last = (float(found[f"{MEASURE}_mean"][i]) for i in (0, -1))
+        at = float(commitment[name]["cosine_mean"][0])
+        sigma = float(np.median(commitment[name]["committed_sigma"]))
+        lines.append(
+            f"{_model(name).capitalize()}: x̂₀ of its first step counts as {first:.3g} different pictures across seeds, "
+            f"its last as {last:.3g}. The first x̂₀ is at cosine {at:.2f} to the run's own last, and half of the runs "
+            f"are within a tenth of it from σ = {sigma:.2g} on."
+        )
+    return lines
+
+
+def _cells(gains: xr.Dataset, levels: xr.Dataset) -> list[str]:
+    lines = []
+    for arm in gains["arm"].values:
+        one = gains.sel(arm=arm)
+        more = f"; fidelity {_interval(one, 'fidelity')}" if "fidelity_mean" in one else ""
+        rms = float(levels["rms_mean"].sel(arm=arm))
+        lines.append(
+            f"{SAID[str(arm)].capitalize()}: Vendi {_interval(one, MEASURE)} against the checkpoint{more}; "
+            f"RMS of its latents {rms:.2f}."
+        )
+    return lines
+
+
+def _layers(similar: xr.Dataset | None) -> list[str]:
+    if similar is None:
+        return []
+    same = [n for n in similar["layer_a"].values if n in similar["layer_b"].values and n != "x_t"]
+    cells = xr.concat(
+        [similar["similarity"].sel(layer_a=n, layer_b=n, drop=True) for n in same], "layer"
+    )
+    first, last = cells.isel(pair=0), cells.isel(pair=-1)
+    if not np.isfinite(first).any():
+        return ["Layers could not be compared: they do not tell the samples apart."]
+    least = same[int(np.nanargmin(first.values))]
+    sigmas = [float(similar["sigma_b"][i]) for i in (0, -1)]
+    return [
+        f"Layers of base and checkpoint are alike at {float(first.mean()):.2f} (debiased CKA, mean over {len(same)} "
+        f"points) at σ = {sigmas[0]:.3g} and at {float(last.mean()):.2f} at σ = {sigmas[1]:.3g}; least alike at the "
+        f"first is {least}, {float(first.min()):.2f}."
+    ]
+
+
+def _sliders(moved: list[dict[str, Any]]) -> list[str]:
+    return [str(found["said"]) for found in moved]
+
+
+def _fidelity(own: xr.Dataset, who: str) -> list[str]:
+    return (
+        [f"{who} draws what the prompt states at {_level(own, 'fidelity')}."]
+        if "fidelity_mean" in own
+        else []
+    )
+
+
+def _level(found: xr.Dataset, name: str) -> str:
+    return f"{float(found[f'{name}_mean']):.3g}"
+
+
+def _interval(found: xr.Dataset, name: str) -> str:
+    mean, low, high = (float(found[f"{name}_{part}"]) for part in ("mean", "low", "high"))
+    return f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]"
+
+
+def _model(name: str) -> str:
+    return "checkpoint" if name == "student" else name

@@ -1,0 +1,83 @@
+"""Which methods are on the front of diversity, fidelity and cost, and how far from it the others
+are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xhat.analysis import stats
+
+
+def on_front(values: Any) -> np.ndarray:
+    """(n,) whether no other row is at least as good in every column and better in one. Larger is
+    better.
+
+    ``values``: (n, d). Equal rows do not push each other out. Raises ValueError for another shape,
+    and NaN.
+
+    >>> on_front([[1, 3], [2, 2], [1, 2]]).tolist()
+    [True, True, False]
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 2 or np.isnan(x).any():
+        raise ValueError(f"a front needs values (n, d) without NaN, got shape {x.shape}")
+    no_worse = (x[:, None] >= x[None]).all(-1)
+    better = (x[:, None] > x[None]).any(-1)
+    return np.logical_not((no_worse & better).any(0))
+
+
+def front_share(
+    measured: xr.Dataset,
+    names: tuple[str, ...],
+    cost: str = "evaluations",
+    *,
+    seed: int = 0,
+    resamples: int = stats.RESAMPLES,
+) -> np.ndarray:
+    """(arm,) share of bootstrap samples of prompts in which an arm is on the front of ``names`` and
+    low ``cost``.
+
+    ``measured``: variables ``names`` (arm, prompt) and ``cost`` (arm), of
+    :func:`~xhat.analysis.sampling.arms.measure_arms`."""
+    prompts = measured.sizes["prompt"]
+    weights = stats.draws(prompts, resamples, seed)
+    means = [measured[name].transpose("arm", "prompt").values @ weights.T for name in names]
+    price = -np.repeat(measured[cost].values[:, None], resamples, axis=1)
+    stacked = np.stack([*means, price], -1)  # (arm, resample, …)
+    return np.mean([on_front(stacked[:, i]) for i in range(resamples)], axis=0)
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How much more diversity an arm would need to be on the front: over what ``other`` at most as
+    dear and at least as faithful it falls short by most. ``low`` and ``high`` bound the paired
+    difference; ``other`` is None on the front."""
+
+    other: str | None
+    gap: float
+    low: float
+    high: float
+
+
+def distance(measured: xr.Dataset, arm: str, measure: str, cost: str = "evaluations") -> Distance:
+    """Of :class:`Distance`, for ``arm`` among those of ``measured``."""
+    mean = measured[measure].mean("prompt")
+    rivals = measured[cost].values <= float(measured[cost].sel(arm=arm)) + 1e-9
+    if "fidelity" in measured:
+        faithful = measured["fidelity"].mean("prompt")
+        rivals &= faithful.values >= float(faithful.sel(arm=arm)) - 1e-12
+    candidates = mean.where(
+        xr.DataArray(rivals, dims="arm", coords={"arm": measured["arm"]}), drop=True
+    )
+    best = str(candidates["arm"].values[int(candidates.values.argmax())])
+    if float(candidates.max()) <= float(mean.sel(arm=arm)):
+        return Distance(None, 0.0, 0.0, 0.0)
+    found = stats.paired_difference(
+        measured[measure].sel(arm=arm).values, measured[measure].sel(arm=best).values
+    )
+    return Distance(best, float(found.estimate), float(found.low), float(found.high))

@@ -1,0 +1,214 @@
+"""Arms: several samplers on the same prompts and seeds, measured alike and compared prompt by
+prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from xhat.analysis import stats
+from xhat.analysis.measures.diversity import final_diversity
+from xhat.analysis.sampling.final_latents import Arm, described, sample_arms, to_sample
+from xhat.analysis.sampling.noise_ledger import check_paired, noise_ledger
+from xhat.hooks.describe import checksum
+from xhat.hooks.points.names import denoiser_of, parts_of
+from xhat.hooks.points.rehearsal import with_defaults
+from xhat.hooks.points.taps import quiet
+from xhat.probes.features import FeatureSpace
+
+__all__ = ["MEASURES", "Arm", "against", "cost", "measure_arms", "measure_finals", "summarised"]
+
+MEASURES = {
+    "vendi_q2": "Vendi (q = 2)",
+    "attribute_entropy": "attribute entropy",
+    "mean_pairwise_distance": "mean pairwise distance",
+    "fidelity": "fidelity",
+    "rms": "latent RMS",
+}
+
+
+def measure_arms(
+    arms: Mapping[str, Arm],
+    prompts: Iterable[str],
+    seeds: Iterable[int],
+    *,
+    space: FeatureSpace,
+    cache: Path | None = None,
+    batch_size: int = 24,
+    keep_x0: Collection[str] = (),
+) -> xr.Dataset:
+    """Diversity across seeds, fidelity and cost of every arm, on the same prompts and the same
+    noise.
+
+    Variables (arm, prompt): ``vendi_q2``, ``vendi_q1``, ``mean_pairwise_distance``, ``rms``, and
+    where the space can tell, ``attribute_entropy`` and ``fidelity``; (arm): ``evaluations`` of the
+    network and ``seconds`` for one picture on this machine, decoding included; (line): the ledger
+    of noise (:func:`~xhat.analysis.sampling.noise_ledger.noise_ledger`). Seed s gives every arm the
+    same x_T, which is checked. ``cache``: a folder where finals are kept as they are made, and
+    timings, so that a run that was stopped goes on; of the arms ``keep_x0`` with x̂₀ of every step.
+    Raises ValueError where arms start from other noise."""
+    prompts, seeds = list(prompts), list(seeds)
+    if not arms:
+        raise ValueError("no arms to measure: expected {name: Arm(pipe, call)}")
+    costs = {
+        name: _cost_once(
+            arm, prompts[0], min(8, batch_size), None if cache is None else cache / name
+        )
+        for name, arm in tqdm(arms.items(), desc="timing", unit="arm")
+    }
+    _announce(
+        to_sample(arms, prompts, seeds, cache, batch_size, keep_x0),
+        costs,
+        len(prompts) * len(seeds),
+    )
+    evaluations = {name: found[0] for name, found in costs.items()}
+    samples = sample_arms(
+        arms,
+        prompts,
+        seeds,
+        cache=cache,
+        batch_size=batch_size,
+        weights=evaluations,
+        keep_x0=keep_x0,
+    )
+    paired = check_paired(samples)
+    measured = measure_finals({name: arm["final"] for name, arm in samples.items()}, space)
+    for position, name in enumerate(("evaluations", "seconds")):
+        measured[name] = ("arm", np.array([costs[arm][position] for arm in arms]))
+    measured = measured.merge(noise_ledger(samples))
+    return measured.assign_attrs(x_T=paired, seeds=seeds, batch_size=batch_size)
+
+
+def measure_finals(finals: Mapping[str, xr.DataArray], space: FeatureSpace) -> xr.Dataset:
+    """The measures of :func:`measure_arms` of final latents (prompt, seed, …), by arm."""
+    parts = []
+    for final in tqdm(finals.values(), desc="measuring", unit="arm"):
+        found = final_diversity(
+            {"final": final},
+            features=space.features,
+            labels=getattr(space, "labels", None),
+            fidelity=getattr(space, "fidelity", None),
+        )
+        parts.append(found[[name for name, v in found.data_vars.items() if v.dims == ("prompt",)]])
+    joined = xr.concat(
+        parts, xr.DataArray(list(finals), dims="arm", name="arm"), combine_attrs="override"
+    )
+    return joined.assign_attrs(n_seeds=next(iter(finals.values())).sizes["seed"], **space.attrs)
+
+
+def summarised(measured: xr.Dataset, **options: Any) -> xr.Dataset:
+    """Mean over prompts of every measure of every arm: ``<name>_mean``, ``_low``, ``_high`` (arm).
+
+    Options are those of :func:`~xhat.analysis.stats.bootstrap_mean`; the same prompts are drawn for
+    every arm."""
+    found = measured.drop_dims("prompt")
+    for name, array in _measures(measured).items():
+        interval = stats.bootstrap_mean(array.transpose("prompt", "arm").values, **options)
+        found = _with_interval(found, name, interval)
+    return found
+
+
+def against(measured: xr.Dataset, reference: str, **options: Any) -> xr.Dataset:
+    """Every arm less the arm ``reference``, prompt by prompt: ``<name>_mean``, ``_low``, ``_high``
+    (arm).
+
+    Arms are all but the reference. Options are those of
+    :func:`~xhat.analysis.stats.bootstrap_mean`. Raises ValueError for a reference that is no arm.
+    """
+    arms = [str(arm) for arm in measured["arm"].values]
+    if reference not in arms:
+        raise ValueError(f"no arm is named {reference!r}; there are {', '.join(arms)}")
+    others = [arm for arm in arms if arm != reference]
+    found = xr.Dataset(coords={"arm": others}, attrs={**measured.attrs, "reference": reference})
+    for name, array in _measures(measured).items():
+        b = array.sel(arm=others).transpose("prompt", "arm").values
+        a = np.broadcast_to(array.sel(arm=[reference]).transpose("prompt", "arm").values, b.shape)
+        found = _with_interval(found, name, stats.paired_difference(a, b, **options))
+    return found
+
+
+def _cost_once(arm: Arm, prompt: str, batch_size: int, folder: Path | None) -> tuple[float, float]:
+    """:func:`cost`, kept in ``folder`` beside the arm's samples: a run that goes on does not time
+    again.
+    """
+    if folder is None:
+        return cost(arm.pipe, prompt, batch_size, **arm.call)
+    path = (
+        folder
+        / f"cost-{checksum(described(arm) | {'prompt': prompt, 'batch': batch_size})[:32]}.json"
+    )
+    if not path.exists():
+        found = cost(arm.pipe, prompt, batch_size, **arm.call)
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
+    evaluations, seconds = json.loads(path.read_text())
+    return evaluations, seconds
+
+
+def cost(pipe: Any, prompt: str, batch_size: int = 8, **call: Any) -> tuple[float, float]:
+    """(network evaluations, seconds) for one picture of an ordinary, untraced call; guidance counts
+    twice.
+
+    Seconds are the best of two calls of ``batch_size`` pictures, on this machine, decoding
+    included."""
+    evaluated = 0
+
+    def count(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal evaluated
+        evaluated += len(
+            args[0] if args else kwargs["sample" if "sample" in kwargs else "hidden_states"]
+        )
+
+    handles = [
+        m.register_forward_pre_hook(count, with_kwargs=True) for m in parts_of(denoiser_of(pipe))
+    ]
+    arguments = {"output_type": "np", **with_defaults(pipe, call)}
+    times = []
+    try:
+        with quiet(pipe):
+            for _ in range(2):
+                started = time.perf_counter()
+                pipe(prompt, num_images_per_prompt=batch_size, **arguments)
+                times.append(time.perf_counter() - started)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return evaluated / 2 / batch_size, min(times) / batch_size
+
+
+def _measures(measured: xr.Dataset) -> dict[str, xr.DataArray]:
+    return {
+        str(name): v for name, v in measured.data_vars.items() if set(v.dims) == {"arm", "prompt"}
+    }
+
+
+def _with_interval(found: xr.Dataset, name: str, interval: stats.Interval) -> xr.Dataset:
+    parts = {"mean": interval.estimate, "low": interval.low, "high": interval.high}
+    added = {f"{name}_{part}": ("arm", value, interval.attrs) for part, value in parts.items()}
+    return found.assign(added).assign_attrs(interval.attrs)
+
+
+def _announce(
+    missing: Mapping[str, int], costs: Mapping[str, tuple[float, float]], each: int
+) -> None:
+    """What is left to do, before it is begun. ``missing``: pictures, by arm; ``each``: pictures of
+    an arm.
+    """
+    seconds, left = (
+        sum(costs[name][1] * count for name, count in missing.items()),
+        sum(missing.values()),
+    )
+    there = f" ({len(missing) * each - left} are there)" if left < len(missing) * each else ""
+    print(
+        f"{len(missing)} arms × {each} pictures: {left} to sample{there}, about {seconds:.0f} s",
+        file=sys.stderr,
+    )

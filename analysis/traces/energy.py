@@ -1,0 +1,125 @@
+"""Whether a direction that exists is used: how much of the variance across seeds lies along it, in
+free sampling.
+
+A control's direction, at a point and noise level, is the mean change that it makes there. If a
+student still has the direction (the control moves it) but its own samples hardly vary along it, the
+direction exists and is not activated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xhat.analysis import stats
+from xhat.analysis.sampling.effects import SAMPLE, points_of
+
+
+def direction(effect: xr.Dataset, prompts: Sequence[str] | None = None) -> xr.Dataset:
+    """Unit direction of a control at every point, (step, …): the mean of its effect over prompts
+    and seeds.
+
+    ``effect``: of :func:`xhat.analysis.sampling.effects.effect`; ``prompts``: those to take, all by
+    default. NaN where the control changes nothing."""
+    chosen = (
+        effect
+        if prompts is None
+        else effect.sel(prompt=[p for p in effect["prompt"].values if p in prompts])
+    )
+    if not chosen.sizes["prompt"]:
+        raise ValueError(f"the effect was measured on none of the prompts {list(prompts or [])}")
+    mean = chosen[points_of(effect)].mean(("prompt", "seed"), dtype="float64")
+    found = {}
+    for name, value in mean.data_vars.items():
+        length = np.linalg.norm(value.values, axis=-1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found[name] = (value.dims, value.values / length)
+    return xr.Dataset(found, coords=mean.coords)
+
+
+def energy(free: xr.Dataset, along: xr.Dataset, prompts: Sequence[str] | None = None) -> xr.Dataset:
+    """Variance across seeds along a direction, of every prompt, point and step, in free sampling.
+
+    Variables (prompt, point, step): ``along`` = var⟨x, u⟩, ``total`` = Σ_d var x_d, ``share`` =
+    along/total; variances are unbiased. ``free``: of
+    :func:`xhat.analysis.sampling.effects.free_runs`; ``along``: of :func:`direction`. A share of
+    1/d is what a random direction of d dimensions has if the variance is spread evenly. Raises
+    ValueError for one seed, and for other noise levels.
+
+    Projected points estimate both variances without bias; x̂₀ is whole.
+    """
+    if free.sizes["seed"] < 2:
+        raise ValueError("variance is across seeds: at least 2 are needed, got 1")
+    if not np.allclose(free["sigma"], along["sigma"], rtol=1e-3):
+        raise ValueError(
+            f"the direction is of σ {along['sigma'].values}, the samples are of {free['sigma'].values}"
+        )
+    chosen = (
+        free
+        if prompts is None
+        else free.sel(prompt=[p for p in free["prompt"].values if p in prompts])
+    )
+    points = points_of(along)
+    found: dict[str, list[np.ndarray]] = {"along": [], "total": []}
+    for point in points:
+        x = chosen[point].transpose(*SAMPLE, ...).values.astype(np.float64)
+        found["along"].append(np.einsum("petd,td->pet", x, along[point].values).var(1, ddof=1))
+        found["total"].append(x.var(1, ddof=1).sum(-1))
+    stacked = {name: np.stack(values, axis=1) for name, values in found.items()}
+    stacked["share"] = stacked["along"] / stacked["total"]
+    coords: dict[str, Any] = {"prompt": chosen["prompt"], "point": points}
+    coords |= {name: free[name] for name in ("timestep", "sigma", "alpha_bar")}
+    return xr.Dataset(
+        {n: (("prompt", "point", "step"), v) for n, v in stacked.items()}, coords=coords
+    )
+
+
+def compared(
+    base: xr.Dataset, student: xr.Dataset, random: Mapping[str, xr.Dataset], **options: Any
+) -> xr.Dataset:
+    """A student's energy along a direction against the base's, with intervals over prompts.
+
+    ``base``, ``student``: of :func:`energy`; ``random``: name → energy of the student along random
+    LoRAs' directions. Variables (point, step), each with ``_low`` and ``_high``: ``base``,
+    ``student``, mean shares; ``ratio``, student's mean share over base's, ``absolute``, the same of
+    the variances themselves, both with the same prompts drawn in either; ``random``, the student's
+    mean share along random directions, with the least and the most of them. A ratio below 1 with
+    its whole interval: less activated than in the base."""
+    found = {
+        "base": stats.bootstrap_mean(_by_prompt(base, "share"), **options),
+        "student": stats.bootstrap_mean(_by_prompt(student, "share"), **options),
+        "ratio": stats.paired_ratio(
+            _by_prompt(base, "share"), _by_prompt(student, "share"), **options
+        ),
+        "absolute": stats.paired_ratio(
+            _by_prompt(base, "along"), _by_prompt(student, "along"), **options
+        ),
+    }
+    reached = base["share"].notnull().all("prompt") & student["share"].notnull().all("prompt")
+    result = xr.Dataset(coords={k: base[k] for k in ("point", "timestep", "sigma", "alpha_bar")})
+    for name, interval in found.items():
+        for part, value in (
+            ("", interval.estimate),
+            ("_low", interval.low),
+            ("_high", interval.high),
+        ):
+            result[f"{name}{part}"] = (
+                ("point", "step"),
+                np.where(reached, value, np.nan),
+                interval.attrs,
+            )
+    drawn = np.stack(
+        [e["share"].mean("prompt").transpose("point", "step").values for e in random.values()]
+        or [np.full((base.sizes["point"], base.sizes["step"]), np.nan)]
+    )
+    for part, value in (("", drawn.mean(0)), ("_low", drawn.min(0)), ("_high", drawn.max(0))):
+        result[f"random{part}"] = (("point", "step"), value)
+    return result.assign_attrs(found["ratio"].attrs)
+
+
+def _by_prompt(measured: xr.Dataset, name: str) -> np.ndarray:
+    """(prompt, point, step), with 1 where the control does not reach: marked NaN at the end."""
+    values = measured[name].transpose("prompt", "point", "step").values
+    return np.where(np.isfinite(values).all(0), values, 1.0)

@@ -1,0 +1,26 @@
+"""Forest plots: a line an arm, its mean as a point, its interval as a bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+
+
+def forest(
+    axis: Axes, data: xr.Dataset, name: str, place: np.ndarray, shades: Sequence[str]
+) -> None:
+    """``<name>_mean`` with ``_low`` and ``_high`` (arm) at heights ``place``, each in its shade."""
+    mean, low, high = (data[f"{name}_{part}"].values for part in ("mean", "low", "high"))
+    axis.hlines(place, low, high, color=shades, lw=1.2)
+    axis.scatter(mean, place, color=shades, s=11, zorder=3)
+    axis.tick_params(axis="y", length=0)
+    axis.locator_params(axis="x", nbins=4)
+    axis.spines["left"].set_visible(False)
+    axis.set_axisbelow(True)
+    axis.grid(axis="x", lw=0.3, color="#dddddd")

@@ -1,0 +1,122 @@
+"""The figures by file name: what there is, drawing one, redrawing all without running a model."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from xhat.figures.kit.data import SHIPPED, load_data
+from xhat.figures.kit.style import save, venue
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HERE = Path(__file__).parents[1]
+LAYOUTS = 2  # around pictures of fixed shape a constrained layout settles at the second pass, not at the first
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure: its name, which is that of its file and of its data; what it shows; whether its
+    data is there.
+    """
+
+    name: str
+    title: str
+    caption: str
+    there: bool
+
+
+def figures(run: Path | None = None) -> list[Entry]:
+    """Every file of this folder with ``draw(data)``, and whether ``run`` (or the embedded family)
+    has its data.
+    """
+    folder = SHIPPED if run is None else run / "data"
+    return [Entry(name, *said, (folder / f"{name}.nc").exists()) for name, said in _drawn().items()]
+
+
+def draw(
+    name: str, data: xr.Dataset | None = None, *, run: Path | None = None, at: str | None = None
+) -> Figure:
+    """The figure ``name`` from ``data``, or from the data of ``run`` (default: of the embedded
+    family).
+
+    ``at``: a venue, whose widths are used. matplotlib's settings are left as they were. Raises
+    ValueError for an unknown figure or venue, and where there is no data."""
+    import matplotlib as mpl
+
+    _check([name])
+    data = load_data(name, run) if data is None else data
+    with mpl.rc_context(), venue(at) if at else nullcontext():
+        figure = import_module(f"xhat.figures.{name}").draw(data)
+        for _ in range(LAYOUTS):
+            figure.draw_without_rendering()
+    return figure
+
+
+def redraw(
+    names: Iterable[str] = (), *, run: Path | None = None, out: Path, at: str | None = None
+) -> dict[str, list[Path]]:
+    """Draw the figures ``names`` (default: all whose data is there) into ``out``; name → [PDF,
+    PNG].
+
+    Raises ValueError for unknown names, for names without data, and where there is no data at all.
+    """
+    names = list(names)
+    _check(names)
+    chosen = names or [entry.name for entry in figures(run) if entry.there]
+    if not chosen:
+        raise ValueError(
+            f"no figure data in {SHIPPED if run is None else run / 'data'}: run `xhat demo` first"
+        )
+    return {name: save(draw(name, run=run, at=at), out / name) for name in chosen}
+
+
+def _check(names: Iterable[str]) -> None:
+    known = list(_drawn())
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1) or known
+            raise ValueError(
+                f"unknown figure {name!r}; did you mean {near[0]!r}? `xhat figures --list` names them"
+            )
+
+
+@cache
+def _drawn() -> dict[str, tuple[str, str]]:
+    """name → (title, caption) of every file here that defines ``draw``, read without importing
+    it.
+    """
+    found = {}
+    for path in sorted(HERE.glob("*.py")):
+        tree = ast.parse(path.read_text())
+        defined = [
+            node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "draw"
+        ]
+        if path.stem != "registry" and defined:
+            found[path.stem] = _said(path.stem, tree)
+    return found
+
+
+def _said(name: str, tree: ast.Module) -> tuple[str, str]:
+    """``TITLE`` and ``CAPTION`` of a file, or its name and the first line of its docstring."""
+    constants = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    line = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return str(constants.get("TITLE", name.replace("_", " ").capitalize())), str(
+        constants.get("CAPTION", line)
+    )

@@ -1,0 +1,203 @@
+"""How every figure looks: widths of the big venues, one colour a model throughout, fonts that
+print.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+VENUES: dict[str, dict[str, float]] = {
+    "icml": {"column": 3.25, "text": 6.75},
+    "cvpr": {"column": 3.25, "text": 6.875},
+    "neurips": {"column": 2.68, "text": 5.5},
+    "iclr": {"column": 2.68, "text": 5.5},
+    "acl": {"column": 3.03, "text": 6.3},
+    "ieee": {"column": 3.5, "text": 7.16},
+    "nature": {"column": 3.5, "text": 7.2},
+}
+"""Inches of one column and of the full text, by venue; "column" is half the text where the page has one column."""
+
+WIDTHS = dict(VENUES["icml"])
+"""Inches of a figure where no venue is named."""
+
+# Okabe & Ito 2008 and, for wine and teal, Tol 2021: told apart by colour-blind readers, and in grey
+# by lightness.
+COLOURS = {
+    "base": "#0072B2",
+    "base_few": "#56B4E9",
+    "student": "#D55E00",
+    "dmd": "#D55E00",  # the embedded pair's student
+    "hybrid": "#009E73",
+    "lcm": "#E69F00",
+    "turbo": "#CC79A7",
+    "paired": "#882255",
+    "skip": "#44AA99",
+    "fresh": "#999933",
+    "real": "#333333",
+    "untrained": "#999999",
+    "x_t": "#666666",
+    "policy": "#000000",
+}
+OTHER = "#777777"
+"""The colour of whatever has none of its own; several of them are told apart by marker and label."""
+
+LABELS = {
+    "base": "base",
+    "base_few": "few-step base",
+    "student": "student",
+    "dmd": "DMD",
+    "hybrid": "hybrid",
+    "lcm": "LCM",
+    "turbo": "Turbo",
+    "paired": "paired",
+    "skip": "first step skipped",
+    "later": "later steps the base's",
+    "fresh": "fresh noise",
+    "real": "real pictures",
+    "untrained": "untrained",
+    "x_t": "x_t",
+}
+MARKERS = {
+    "base": "o",
+    "base_few": "v",
+    "student": "s",
+    "dmd": "s",
+    "hybrid": "D",
+    "lcm": "^",
+    "turbo": "P",
+    "paired": "X",
+    "skip": "<",
+    "fresh": ">",
+    "real": "*",
+}
+
+RC: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+}
+
+_venue: ContextVar[dict[str, float] | None] = ContextVar("venue", default=None)
+
+
+def colour(model: str) -> str:
+    """The one colour of a model or arm; ``hybrid_guided`` is drawn as ``hybrid``, what is unknown
+    in grey.
+
+    >>> colour("base_few"), colour("hybrid_guided") == colour("hybrid"), colour("another") == OTHER
+    ('#56B4E9', True, True)
+    """
+    return COLOURS.get(_known(model), OTHER)
+
+
+def label(model: str) -> str:
+    """A model's name as it is printed; others lose their underscores.
+
+    >>> label("dmd"), label("hybrid_guided")
+    ('DMD', 'hybrid guided')
+    """
+    return LABELS.get(model, model.replace("_", " "))
+
+
+def marker(model: str) -> str:
+    """The marker that goes with the colour, for readers who see none."""
+    return MARKERS.get(_known(model), "o")
+
+
+def _known(model: str) -> str:
+    """The longest name with a colour that ``model`` starts with, word by word."""
+    words = model.split("_")
+    prefixes = ("_".join(words[:n]) for n in range(len(words), 0, -1))
+    return next((p for p in prefixes if p in COLOURS), model)
+
+
+def width(name: str) -> float:
+    """Inches of ``"column"`` or ``"text"`` at the venue in force."""
+    return (_venue.get() or WIDTHS)[name]
+
+
+@contextmanager
+def venue(name: str) -> Iterator[None]:
+    """Figures drawn inside have this venue's widths. Raises ValueError for an unknown one, naming
+    those that are.
+    """
+    if name not in VENUES:
+        raise ValueError(f"unknown venue {name!r}; there are {', '.join(VENUES)}")
+    token = _venue.set(VENUES[name])
+    try:
+        yield
+    finally:
+        _venue.reset(token)
+
+
+def new_figure(of_width: str, height: float) -> Figure:
+    """An empty figure, not tied to any window: ``of_width`` "column" or "text", ``height`` in
+    inches.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams.update(RC)
+    _tell_notebooks(Figure)
+    return Figure(figsize=(width(of_width), height), layout="constrained")
+
+
+def _tell_notebooks(kind: type) -> None:
+    """Have a notebook show figures as pictures: importing pyplot would, and nothing here needs
+    it.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if shell is None or any(
+        kind in f.type_printers for f in shell.display_formatter.formatters.values()
+    ):
+        return
+    from IPython.core.pylabtools import select_figure_formats
+
+    select_figure_formats(shell, {"png"})
+
+
+def noise_axis(axis: Axes) -> None:
+    """Make x the noise level: logarithmic, falling from left to right as sampling runs, with plain
+    numbers.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set(xscale="log", xlabel="noise level σ")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    if not axis.xaxis_inverted():
+        axis.invert_xaxis()
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write PDF (fonts embedded as type 42, byte-identical when redrawn) and PNG."""
+    import matplotlib as mpl
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    pdf, png = stem.with_suffix(".pdf"), stem.with_suffix(".png")
+    with mpl.rc_context(RC):
+        figure.savefig(pdf, metadata={"CreationDate": None})
+        figure.savefig(png, metadata={"Software": None})
+    return [pdf, png]

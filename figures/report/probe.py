@@ -1,0 +1,108 @@
+"""The report of a probe: one HTML file with the verdict first, then its evidence, the table, the
+figures.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xhat.analysis.experiments.probe import ProbeResult
+from xhat.figures.kit.curves import together
+from xhat.figures.kit.data import load_data, save_data
+from xhat.figures.kit.registry import figures, redraw
+from xhat.figures.report.collect import committed
+from xhat.figures.report.page import FIRST, table
+from xhat.figures.report.player import frames_of, player
+from xhat.probes.features import decode
+
+SHOWN_PROMPTS, SHOWN_SEEDS = 2, 8
+
+
+def write_probe_report(result: ProbeResult, vae: Any, out: Path, name: str) -> Path:
+    """Write ``report.html``, ``results.json``, ``data/*.nc`` and ``figures/`` into ``out``; gives
+    the report's path.
+    """
+    _save(result, vae, out)
+    (out / "results.json").write_text(result.to_json(), encoding="utf-8")
+    there = {entry.name: entry for entry in figures(out) if entry.there}
+    drawn = redraw(run=out, out=out / "figures")
+    order = [n for n in FIRST if n in there] + [n for n in there if n not in FIRST]
+    shown = [
+        {
+            "name": n,
+            "title": there[n].title,
+            "caption": there[n].caption,
+            "png": _base64(drawn[n][1]),
+        }
+        for n in order
+        if n != "filmstrip" or result.verdict.show
+    ]
+    page = _page(
+        title=f"Probe of {name}",
+        verdict=result.verdict,
+        lines=result.lines,
+        notes=result.notes,
+        run=result.estimate.text(),
+        prompts=result.estimate.prompts,
+        figures=shown,
+        table=table(result.measured) if result.measured is not None else None,
+        player=player(load_data("filmstrip", out)).html if result.verdict.show else "",
+    )
+    path = out / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _save(result: ProbeResult, vae: Any, out: Path) -> None:
+    save_data(_samples(result.samples, vae), out, "samples")
+    if not result.verdict.show:
+        return
+    save_data(frames_of(result.traces, vae, prompts=SHOWN_PROMPTS, seeds=2), out, "filmstrip")
+    save_data(together(result.diversity), out, "diversity")
+    save_data(
+        together({name: committed(found) for name, found in result.commitment.items()}),
+        out,
+        "commitment",
+    )
+    if result.measured is not None:
+        save_data(result.measured, out, "measured")
+
+
+def _samples(finals: dict[str, xr.DataArray], vae: Any) -> xr.Dataset:
+    """Pictures of a few prompts and seeds of every arm, as the figure ``samples`` takes them."""
+    first = next(iter(finals.values()))
+    few = first["prompt"].values[:SHOWN_PROMPTS]
+    pictures = []
+    for final in finals.values():
+        some = final.transpose("prompt", "seed", ...).sel(prompt=few).isel(seed=slice(SHOWN_SEEDS))
+        images = decode(vae, some.values.reshape(-1, *some.shape[2:]), batch_size=4)
+        images = np.round(images.transpose(0, 2, 3, 1) * 255).astype("uint8")
+        pictures.append(images.reshape(*some.shape[:2], *images.shape[1:]))
+    coords = {
+        "model": list(finals),
+        "prompt": [str(p) for p in few],
+        "seed": first["seed"].values[:SHOWN_SEEDS],
+    }
+    return xr.Dataset(
+        {"images": (("model", "prompt", "seed", "y", "x", "rgb"), np.stack(pictures))}, coords
+    )
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def _page(**fields: Any) -> str:
+    from jinja2 import Environment, PackageLoader, select_autoescape
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("xhat.figures.report"), autoescape=select_autoescape(["html", "j2"])
+    )
+    fields["player"] = Markup(fields["player"])  # made by the player's own template, which escapes
+    return environment.get_template("probe.html.j2").render(**fields)

@@ -1,0 +1,108 @@
+"""Which readings a trace keeps: names, globs and paths, resolved on the modules that are there
+now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from xhat.hooks.points.names import Point, find, modules_at, named_points, parts_of
+from xhat.hooks.points.reductions import Reduction, mean, parse
+
+READINGS = ("output", "input", "delta", "probs")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A point, what to read there, and what to keep of it. ``name`` is its name in a trace."""
+
+    point: Point
+    reading: str
+    reduction: Reduction
+
+    @property
+    def name(self) -> str:
+        return (
+            self.point.alias if self.reading == "output" else f"{self.point.alias}@{self.reading}"
+        )
+
+
+def select(denoiser: nn.Module, hooks: Mapping[str, Any] | Iterable[str]) -> tuple[Selection, ...]:
+    """What ``hooks`` asks for: {name or glob, with ``@input``, ``@delta`` or ``@probs`` for other
+    readings: reduction}.
+
+    A list of names means ``mean``. Where two names meet at one point, the exact one decides before
+    a glob, and the first of equals. A module without alias can be named by its path. Raises
+    ValueError for what matches nothing, and for a compiled denoiser."""
+    wanted = (
+        dict(hooks) if isinstance(hooks, Mapping) else {name: mean() for name in _listed(hooks)}
+    )
+    if not wanted:
+        return ()
+    _refuse_compiled((denoiser, *parts_of(denoiser)))
+    candidates = all_points(denoiser)
+    chosen: dict[tuple[str, str], Selection] = {}
+    for key in sorted(wanted, key=lambda k: any(c in k for c in "*?[")):
+        pattern, reading = split_reading(key)
+        matches = find(candidates, pattern)
+        if reading == "probs":
+            matches = _attending(denoiser, matches, key)
+        for point in matches:
+            chosen.setdefault((point.path, reading), Selection(point, reading, parse(wanted[key])))
+    _refuse_compiled(m for s in chosen.values() for m in modules_at(denoiser, s.point.path))
+    order = {p.path: i for i, p in enumerate(candidates)}
+    return tuple(sorted(chosen.values(), key=lambda s: (order[s.point.path], s.reading)))
+
+
+def _listed(hooks: Iterable[str]) -> list[str]:
+    return [hooks] if isinstance(hooks, str) else list(hooks)
+
+
+def all_points(denoiser: nn.Module) -> tuple[Point, ...]:
+    """Points with an alias, and every other module under its path."""
+    named = named_points(denoiser)
+    known = {p.path for p in named}
+    rest: dict[str, Point] = {}
+    for part in parts_of(denoiser):
+        for path, module in part.named_modules():
+            if path and path not in known and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+                rest.setdefault(path, Point(path, path, type(module).__name__))
+    return (*named, *rest.values())
+
+
+def split_reading(key: str) -> tuple[str, str]:
+    """``"h@delta"`` → ``("h", "delta")``; without ``@``, the output."""
+    pattern, _, reading = key.partition("@")
+    reading = reading or "output"
+    if reading not in READINGS:
+        raise ValueError(
+            f"{key!r} asks for the reading {reading!r}: expected one of {', '.join(READINGS)}"
+        )
+    return pattern, reading
+
+
+def _attending(denoiser: nn.Module, matches: list[Point], key: str) -> list[Point]:
+    attending = [
+        p for p in matches if all(hasattr(m, "to_q") for m in modules_at(denoiser, p.path))
+    ]
+    if not attending:
+        raise ValueError(
+            f"{key!r} names no attention module ({matches[0].alias!r} is a {matches[0].kind})"
+        )
+    return attending
+
+
+def _refuse_compiled(modules: Iterable[nn.Module]) -> None:
+    """Raises ValueError for a module under torch.compile, whose hooks may be skipped without a
+    word.
+    """
+    for module in modules:
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise ValueError(
+                f"{type(module).__name__} is compiled, and torch.compile may skip hooks in silence. Trace the pipeline "
+                "before it is compiled, or without hooks for x̂₀ alone"
+            )

@@ -1,0 +1,265 @@
+"""A student as its base plus a low-rank difference that can be switched on: one copy of the weights
+for both.
+
+Weights of linear and convolution layers differ by ΔW ≈ B·A, the truncated SVD of ΔW, the best of
+its rank in the Frobenius norm (Eckart & Young 1936). Biases, norms and whatever else differs is
+kept as it is in the student."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from xhat.samplers.composite.facade import Facade
+from xhat.samplers.composite.fit import check_fit, check_same_shape, slot_of
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The difference of a student from its base.
+
+    factors
+        layer → (B, A), with ΔW ≈ B·A on weights flattened to (out, in·kh·kw).
+    exact
+        parameter → the student's own values, of parameters that are not factored and differ.
+    errors
+        layer → ‖ΔW − B·A‖/‖ΔW‖ (Frobenius).
+    error
+        the same over all layers at once.
+    """
+
+    rank: int
+    factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    exact: Mapping[str, torch.Tensor]
+    errors: Mapping[str, float]
+    error: float
+
+    @property
+    def size(self) -> int:
+        """How many numbers the difference holds."""
+        return sum(b.numel() + a.numel() for b, a in self.factors.values()) + sum(
+            e.numel() for e in self.exact.values()
+        )
+
+    def __str__(self) -> str:
+        worst = sorted(self.errors.items(), key=lambda item: -item[1])[:3]
+        layers = ", ".join(f"{name} {error:.3f}" for name, error in worst)
+        return (
+            f"rank {self.rank}: {len(self.factors)} layers, {len(self.exact)} parameters kept exactly, {self.size:,} "
+            f"numbers; relative error {self.error:.4f}"
+            + (f", largest in {layers}" if layers else "")
+        )
+
+    def student(self, base: Any, like: Any, strength: float = 1.0) -> Any:
+        """The student as a pipeline that shares the base's weights; scheduler and defaults are
+        those of ``like``.
+
+        Given to :func:`xhat.hybrid` with the same base, the difference is switched on at the
+        hand-over."""
+        slot = slot_of(base)
+        pipe = copy.copy(base)
+        pipe.register_modules(
+            **{
+                slot: LowRankStudent(getattr(base, slot), self, strength),
+                "scheduler": like.scheduler,
+            }
+        )
+        pipe.xhat_defaults = dict(getattr(like, "xhat_defaults", None) or {})
+        return pipe
+
+    def save(self, path: str | Path) -> None:
+        """Write to one safetensors file."""
+        from safetensors.torch import save_file
+
+        tensors = {f"up/{n}": b.contiguous() for n, (b, _) in self.factors.items()}
+        tensors |= {f"down/{n}": a.contiguous() for n, (_, a) in self.factors.items()}
+        tensors |= {f"exact/{n}": e.contiguous() for n, e in self.exact.items()}
+        tensors |= {
+            f"error/{n}": torch.tensor(e, dtype=torch.float64) for n, e in self.errors.items()
+        }
+        save_file(tensors, path, metadata={"rank": str(self.rank), "error": repr(self.error)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> LowRank:
+        """Read what :meth:`save` wrote."""
+        from safetensors import safe_open
+
+        found: dict[str, dict[str, torch.Tensor]] = {"up": {}, "down": {}, "exact": {}, "error": {}}
+        with safe_open(path, framework="pt") as file:
+            notes = file.metadata() or {}
+            if not {"rank", "error"} <= set(notes):
+                raise ValueError(
+                    f"{path} holds no low-rank difference: expected a file that LowRank.save wrote"
+                )
+            for key in file:
+                part, _, name = key.partition("/")
+                found[part][name] = file.get_tensor(key)
+        factors = {name: (up, found["down"][name]) for name, up in found["up"].items()}
+        errors = {name: float(error) for name, error in found["error"].items()}
+        return cls(int(notes["rank"]), factors, found["exact"], errors, float(notes["error"]))
+
+
+def extract_lora(base: Any, student: Any, rank: int) -> LowRank:
+    """The student's difference from its base, at the given rank in every linear and convolution
+    layer.
+
+    ``base`` and ``student`` are pipelines, or their denoisers. With ΔW = U·S·Vᵀ, B = U_r·S_r, A =
+    V_rᵀ; the singular values are found in float64. Raises ValueError for networks that are not one
+    architecture, and a rank below 1."""
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"rank={rank!r}: expected a whole number of 1 or more")
+    ours, theirs = _denoisers(base, student)
+    check_same_shape(ours, theirs)
+    layers = {name: module for name, module in ours.named_modules() if factorable(module)}
+    factors, errors, lost, total = {}, {}, 0.0, 0.0
+    for name, module in layers.items():
+        delta = (_weight(theirs, name) - _weight(ours, name)).flatten(1)
+        norm = float(delta.norm())
+        if norm == 0:
+            continue
+        up, down = truncated(delta, rank)
+        residual = float((delta - up @ down).norm())
+        factors[name] = (up.to(module.weight.dtype), down.to(module.weight.dtype))
+        errors[name], lost, total = residual / norm, lost + residual**2, total + norm**2
+    weights = {f"{name}.weight" for name in layers}
+    differing = {n: p.detach().clone() for n, p in theirs.named_parameters() if n not in weights}
+    values = dict(ours.named_parameters())
+    exact = {n: p for n, p in differing.items() if not torch.equal(p, values[n].to(p))}
+    return LowRank(rank, factors, exact, errors, (lost / total) ** 0.5 if total else 0.0)
+
+
+def truncated(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, A) of the nearest matrix of a rank: B = U_r·S_r, A = V_rᵀ."""
+    u, s, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+    return u[:, :rank] * s[:rank], vt[:rank]
+
+
+def factorable(module: nn.Module) -> bool:
+    """Whether a layer's difference can be added to its output: linear, or a plain convolution."""
+    if isinstance(module, nn.Linear):
+        return True
+    return isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
+
+
+def _weight(model: nn.Module, name: str) -> torch.Tensor:
+    return model.get_parameter(f"{name}.weight").detach().double()
+
+
+def _denoisers(base: Any, student: Any) -> tuple[nn.Module, nn.Module]:
+    if isinstance(base, nn.Module) and isinstance(student, nn.Module):
+        return base, student
+    check_fit({"base": base, "student": student})
+    return getattr(base, slot_of(base)), getattr(student, slot_of(student))
+
+
+class LowRankStudent(Facade):
+    """The base's network with the difference switched on for as long as a call lasts.
+
+    The base is left as it is outside of a call: the difference is added to the outputs of its
+    layers by hooks that come first, so that whoever listens hears the student, and exact parameters
+    are exchanged, not recomputed."""
+
+    def __init__(self, model: nn.Module, difference: LowRank, strength: float = 1.0) -> None:
+        super().__init__()
+        self.model, self.difference, self.strength = model, difference, strength
+        self.branches = nn.ModuleDict()
+        device = next(model.parameters()).device
+        for name, (up, down) in difference.factors.items():
+            self.branches[_key(name)] = Branch(model.get_submodule(name), strength * up, down)
+        own = dict(model.named_parameters())
+        self.values = nn.Module()
+        for name, value in difference.exact.items():
+            dialed = (
+                value.to(own[name])
+                if strength == 1
+                else torch.lerp(own[name].data, value.to(own[name]), strength)
+            )
+            self.values.register_buffer(_key(name), dialed.clone())
+        self.branches.to(device)
+
+    def front(self) -> nn.Module:
+        return self.model
+
+    def at_strength(self, strength: float) -> LowRankStudent:
+        """The same network with weights base + s·B·A, and exact parameters at base + s·(student −
+        base).
+        """
+        return LowRankStudent(self.model, self.difference, strength)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with self.switched_on():
+            return self.model(*args, **kwargs)
+
+    @contextmanager
+    def switched_on(self) -> Iterator[nn.Module]:
+        """Within the block, the base's network is the student."""
+        layers, parameters = dict(self.model.named_modules()), dict(self.model.named_parameters())
+        exchanged = [
+            (_found(parameters, name), self.values.get_buffer(_key(name)))
+            for name in self.difference.exact
+        ]
+        before = [parameter.data for parameter, _ in exchanged]
+        handles = []
+        try:
+            for name in self.difference.factors:
+                hook = self.branches[_key(name)].add
+                handles.append(layers[name].register_forward_hook(hook, prepend=True))
+            for parameter, value in exchanged:
+                parameter.data = value
+            yield self.model
+        finally:
+            for (parameter, _), data in zip(exchanged, before, strict=True):
+                parameter.data = data
+            for handle in handles:
+                handle.remove()
+
+
+class Branch(nn.Module):
+    """B·A·x beside a layer's W·x: for a convolution, A with the layer's kernel, stride and padding,
+    then B at 1 × 1.
+    """
+
+    up: torch.Tensor
+    down: torch.Tensor
+
+    def __init__(self, layer: nn.Module, up: torch.Tensor, down: torch.Tensor) -> None:
+        super().__init__()
+        self.convolution: dict[str, Any] | None = None
+        if isinstance(layer, nn.Conv2d):
+            self.convolution = {
+                "stride": layer.stride,
+                "padding": layer.padding,
+                "dilation": layer.dilation,
+            }
+            down = down.reshape(-1, *layer.weight.shape[1:])
+            up = up.reshape(*up.shape, 1, 1)
+        self.register_buffer("up", up.clone())
+        self.register_buffer("down", down.clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.convolution is None:
+            return functional.linear(functional.linear(x, self.down), self.up)
+        return functional.conv2d(functional.conv2d(x, self.down, **self.convolution), self.up)
+
+    def add(self, layer: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + self(args[0])
+
+
+def _found(parameters: Mapping[str, nn.Parameter], name: str) -> nn.Parameter:
+    """A parameter by its name, also where an adapter was loaded since and has put a layer into
+    another.
+    """
+    layer, _, leaf = name.rpartition(".")
+    return parameters[name] if name in parameters else parameters[f"{layer}.base_layer.{leaf}"]
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # a module's name holds no dot

@@ -1,0 +1,195 @@
+"""A hybrid of several models as an ordinary pipeline: the base's class, a composite denoiser and
+scheduler.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from xhat.hooks.describe import canonical
+from xhat.samplers.composite.adapters import reach_all
+from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key, takes_guidance
+from xhat.samplers.composite.dial import dialed
+from xhat.samplers.composite.fit import check_fit, slot_of
+from xhat.samplers.composite.scheduler import CompositeScheduler
+from xhat.samplers.composite.tap import Tap
+from xhat.samplers.composite.timing import timing_of
+from xhat.samplers.plans.build import hybrid_plan
+from xhat.samplers.plans.plan import Plan
+
+
+def hybrid(
+    base: Any,
+    student: Any,
+    *,
+    base_steps: int = 1,
+    base_num_inference_steps: int | None = None,
+    student_num_inference_steps: int | None = None,
+    base_guidance_scale: float | None = None,
+    student_guidance_scale: float | None = None,
+    plan: Plan | None = None,
+    policy: Any = None,
+) -> Any:
+    """A pipeline of the base's class that denoises with ``base`` first and with ``student`` after.
+
+    It is called like the base, and needs neither a number of steps nor a guidance scale: these are
+    the plan's, and what is passed for them is not looked at. Prompts, generators, callbacks and
+    output types work as always.
+
+    The base makes the student's first ``base_steps`` steps: from pure noise down to exactly the
+    noise level of the student's next timestep, in as many steps of its own, or in all those steps
+    above that level of its own schedule of ``base_num_inference_steps``. Both run without guidance
+    unless a scale above 1 is given; the negative prompt is the pipeline's. ``plan``, or the
+    ``plan`` of a ``policy``, says otherwise in full, with the models named ``"base"`` and
+    ``"student"``.
+
+    Raises ValueError where one of the models would run no step, where the models do not fit
+    together, and for a scheduler that cannot be entered in the middle.
+
+    Source: Gandikota & Bau, arXiv 2503.10637, Sec. 5 (diversity distillation), with schedules
+    aligned by noise level."""
+    if plan is not None and policy is not None:
+        raise ValueError("a plan and a policy were given: pass one of them")
+    models = {"base": base, "student": student}
+    check_fit(models)
+    if policy is not None:
+        plan = getattr(policy, "plan", policy)
+    if plan is None:
+        plan = hybrid_plan(
+            base,
+            student,
+            base_steps=base_steps,
+            base_num_inference_steps=base_num_inference_steps,
+            student_num_inference_steps=student_num_inference_steps,
+            base_guidance_scale=base_guidance_scale,
+            student_guidance_scale=student_guidance_scale,
+        )
+    return _composed(models, plan, ())
+
+
+def compose(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap] = ()) -> Any:
+    """A pipeline that runs ``plan`` with the named pipelines' models, each with its own scheduler.
+
+    Its class, VAE and prompt encoders are those of the first pipeline. Segments of a strength other
+    than 1 dial between the first pipeline's weights and their model's. Raises ValueError as
+    :func:`hybrid` does, and for a plan that names a model that is not there."""
+    check_fit(pipes)
+    return _composed(pipes, plan, taps)
+
+
+def _composed(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap]) -> Any:
+    if not isinstance(plan, Plan):
+        raise ValueError(
+            f"expected an xhat.Plan, or a policy that has one as its plan; got {type(plan).__name__}"
+        )
+    for name in plan.models:
+        if name not in pipes:
+            near = difflib.get_close_matches(name, pipes, 1) or list(pipes)
+            raise ValueError(
+                f"the plan names {name!r}; did you mean {near[0]!r}? Models: {', '.join(pipes)}"
+            )
+    first = next(iter(pipes.values()))
+    slot = slot_of(first)
+    if isinstance(getattr(first, slot), CompositeDenoiser):
+        raise ValueError(
+            "the first pipeline is a hybrid itself: compose the pipelines it was made of"
+        )
+    networks = _networks({name: getattr(pipe, slot) for name, pipe in pipes.items()}, plan)
+    schedulers = {name: pipe.scheduler for name, pipe in pipes.items()}
+    scheduler = CompositeScheduler(
+        plan, schedulers, taps, {name: timing_of(pipe) for name, pipe in pipes.items()}
+    )
+    denoiser = CompositeDenoiser(
+        networks, scheduler, getattr(first, "get_guidance_scale_embedding", None)
+    )
+    return _assembled(first, slot, denoiser, scheduler)
+
+
+def _networks(denoisers: Mapping[str, nn.Module], plan: Plan) -> dict[str, nn.Module]:
+    """Name → network: the pipelines' own, and those between two of them that the plan asks for."""
+    found = dict(denoisers)
+    base = next(iter(denoisers.values()))
+    for segment in plan.segments:
+        key = model_key(segment)
+        if key not in found:
+            found[key] = dialed(base, denoisers[segment.model], segment.strength)
+    return found
+
+
+def _assembled(
+    first: Any, slot: str, denoiser: CompositeDenoiser, scheduler: CompositeScheduler
+) -> Any:
+    pipe = copy.copy(first)
+    pipe.register_modules(**{slot: denoiser, "scheduler": scheduler})
+    plan = scheduler.plan
+    guidance = [
+        s.guidance_scale for s in plan.segments if not takes_guidance(denoiser.models[model_key(s)])
+    ]
+    top = max([1.0, *guidance, *(tap.guidance_scale for tap in scheduler.taps)])
+    _rule_guidance(pipe, denoiser, top)
+    _show_progress(pipe, scheduler)
+    reach_all(pipe, slot)
+    pipe.xhat_defaults = {
+        "num_inference_steps": scheduler.num_inference_steps,
+        "guidance_scale": top,
+    }
+    pipe.xhat_description = {
+        "plan": plan.to_json(),
+        "taps": [repr(tap) for tap in scheduler.taps],
+        "schedulers": {
+            name: f"{type(s).__name__} {_settings(s)}" for name, s in scheduler.schedulers.items()
+        },
+    }
+    return pipe
+
+
+def _settings(scheduler: Any) -> str:
+    return canonical({k: v for k, v in dict(scheduler.config).items() if not k.startswith("_")})
+
+
+def _rule_guidance(pipe: Any, denoiser: CompositeDenoiser, top: float) -> None:
+    """Have the pipeline encode a negative prompt exactly when a segment of the plan needs one.
+
+    Encoding the prompt is the first thing a pipeline does that depends on guidance; its answer to
+    whether it guides is settled there, and with it whether the denoiser will be given halves."""
+    encode = pipe.encode_prompt
+    # where it is no property, the call settled it before: then the denoiser takes the halves as
+    # they come
+    ruled = isinstance(getattr(type(pipe), "do_classifier_free_guidance", None), property)
+    signature = inspect.signature(encode)
+
+    def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        if ruled:
+            if top > 1 and getattr(pipe, "_guidance_rescale", None):
+                raise ValueError(
+                    "guidance_rescale cannot be used in a hybrid: segments make their guidance themselves"
+                )
+            pipe._guidance_scale = (
+                top if top > 1 else 0.0
+            )  # some pipelines guide at any scale above 0
+            if (
+                "do_classifier_free_guidance" in signature.parameters
+            ):  # not where guidance is the network's input
+                bound.arguments["do_classifier_free_guidance"] = top > 1
+        denoiser.halves = bool(bound.arguments.get("do_classifier_free_guidance", False))
+        return encode(*bound.args, **bound.kwargs)
+
+    pipe.encode_prompt = encode_prompt
+
+
+def _show_progress(pipe: Any, scheduler: CompositeScheduler) -> None:
+    """The pipeline's progress bar counts the plan's steps."""
+    bar = pipe.progress_bar
+
+    def progress_bar(iterable: Any = None, total: int | None = None) -> Any:
+        return bar(iterable, None if total is None else scheduler.num_inference_steps)
+
+    pipe.progress_bar = progress_bar

@@ -1,0 +1,229 @@
+"""A scheduler that strings together the steps of several, and hands latents over from one to the
+next.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
+
+from xhat.hooks.noise.levels import eps_from_x0, x0_at
+from xhat.samplers.composite.handover import CLEAN, carry, output_of_x0, place, unit
+from xhat.samplers.composite.run import Entry, Run, lay_out, shared_noise
+from xhat.samplers.composite.tap import Tap
+from xhat.samplers.composite.timing import Timing, check_even
+from xhat.samplers.plans.plan import Plan
+
+
+class CompositeScheduler:
+    """What a pipeline sees as its scheduler while a plan is run.
+
+    ``timesteps`` are those of the plan's steps, whatever number of steps is asked for. Each step is
+    made by the scheduler of its segment, on latents in that scheduler's own space, or from x̂₀
+    where the plan says so. ``segment_of_step`` names the model of every step."""
+
+    order = 1
+
+    def __init__(
+        self,
+        plan: Plan,
+        schedulers: Mapping[str, Any],
+        taps: Sequence[Tap] = (),
+        timings: Mapping[str, Timing] | None = None,
+    ) -> None:
+        self.plan, self.schedulers, self.taps = plan, dict(schedulers), tuple(taps)
+        self.timings = dict(timings or {})
+        self.begin_index: int | None = None
+        self.set_timesteps()
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        mu: float | None = None,
+        sigmas: Any = None,
+    ) -> None:
+        """Begin a run. The plan has the number of steps: ``num_inference_steps`` is not looked at.
+        Of ``sigmas`` and ``mu`` only the size of the picture is learnt: each model has the noise
+        levels of its own pipeline."""
+        if sigmas is not None:
+            check_even(sigmas, any(timing.even for timing in self.timings.values()))
+        timings = {name: timing.heard(self.config, mu) for name, timing in self.timings.items()}
+        self.run = Run(lay_out(self.plan, self.schedulers, device, timings))
+        timesteps = [entry.timestep for entry in self.run.entries]
+        kinds = {t.dtype for t in timesteps}
+        self.timesteps = torch.stack([t if len(kinds) == 1 else t.float() for t in timesteps])
+        self.num_inference_steps = len(timesteps)
+        self.begin_index = None
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Start at another step of the plan than the first."""
+        self.begin_index = self.run.position = begin_index
+        if (
+            begin_index == 0
+            and self.run.entry.step == 0
+            and hasattr(self.run.entry.scheduler, "set_begin_index")
+        ):
+            self.run.entry.scheduler.set_begin_index(0)
+
+    @property
+    def step_index(self) -> int:
+        return self.run.position
+
+    @property
+    def segment_of_step(self) -> list[str]:
+        """The model of every step of the run."""
+        return [entry.segment.model for entry in self.run.entries]
+
+    @property
+    def noise_of_step(self) -> list[str]:
+        """Where the noise of every step's landing comes from: the ``"scheduler"`` as it does, or
+        ``"fresh"``, ``"own"``, ``"shared"`` where the step is made from x̂₀."""
+        return [entry.noise or "scheduler" for entry in self.run.entries]
+
+    @property
+    def config(self) -> Any:
+        """That of the first segment's scheduler."""
+        return self.schedulers[self.plan.models[0]].config
+
+    @property
+    def init_noise_sigma(self) -> Any:
+        """What unit noise is multiplied by to become x_T; a plan that skips steps starts there with
+        pure noise.
+        """
+        entry = self.run.entries[0]
+        if entry.step == 0:
+            return getattr(entry.scheduler, "init_noise_sigma", 1.0)
+        return unit(entry.scheduler, entry.level)
+
+    def delegate(self, step: int | None) -> tuple[Any, int]:
+        """The scheduler that makes ``step``, and the step as it counts; those now under way where
+        ``step`` is None.
+        """
+        entry = self.run.entry if step is None else self.run.entries[step]
+        return entry.scheduler, entry.step
+
+    def scale_model_input(self, sample: torch.Tensor, timestep: Any = None) -> torch.Tensor:
+        entry = self.run.entry
+        if not hasattr(entry.scheduler, "scale_model_input"):
+            return sample
+        _seek(entry)
+        return entry.scheduler.scale_model_input(sample, entry.timestep)
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: Any,
+        sample: torch.Tensor,
+        eta: float | None = None,
+        generator: Any = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """One step of the plan. Pipelines pass ``eta`` and ``generator`` on because they are named
+        here.
+        """
+        entry = self.run.entry
+        self.run.begin(sample)
+        for tap in self.taps:
+            model_output = self._tapped(tap, entry, model_output, sample)
+        if entry.noise is None:
+            result = _native(
+                entry, model_output, sample, return_dict, {"eta": eta, "generator": generator}
+            )
+        else:
+            x = self._landed(entry, model_output, sample, generator)
+            result = SchedulerOutput(prev_sample=x) if return_dict else (x,)
+        self.run.position += 1
+        return result
+
+    def _tapped(
+        self, tap: Tap, entry: Entry, model_output: torch.Tensor, x_t: torch.Tensor
+    ) -> torch.Tensor:
+        """The model output whose x̂₀ is what the tap makes of this one's."""
+        x0 = x0_at(entry.scheduler, model_output, entry.level, x_t)
+        changed = tap.estimate(self.run, x_t / unit(entry.scheduler, entry.level), x0)
+        if changed is x0:
+            return model_output
+        return output_of_x0(entry.scheduler, changed, entry.level, x_t).to(model_output.dtype)
+
+    def _landed(
+        self, entry: Entry, output: torch.Tensor, x_t: torch.Tensor, generator: Any
+    ) -> torch.Tensor:
+        """The step made from x̂₀ and a noise, in the space of the scheduler that follows."""
+        x0 = x0_at(entry.scheduler, output, entry.level, x_t)
+        if entry.target is CLEAN:
+            return x0.to(x_t.dtype)
+        match entry.noise:
+            case "fresh":
+                eps = self.run.fresh(output, generator).to(x0.dtype)
+            case "shared":
+                eps = shared_noise(x0)
+            case _:
+                eps = eps_from_x0(
+                    entry.scheduler, x0, entry.level.timestep, x_t.to(x0.dtype), entry.step
+                )
+        return place(entry.then, stand_in(self.run, x0, entry.x0), eps, entry.target).to(x_t.dtype)
+
+
+def stand_in(run: Run, x0: torch.Tensor, how: str | None) -> torch.Tensor:
+    """What is handed over for x̂₀: itself, zeros, the mean over its prompt's samples, or that of
+    the next of these.
+
+    Raises ValueError where a prompt has a single sample in the batch, and its mean or shuffle would
+    be itself."""
+    if how is None:
+        return x0
+    if how == "zero":
+        return torch.zeros_like(x0)
+    other = x0.clone()
+    for members in run.groups:
+        if len(members) < 2:
+            raise ValueError(
+                f"x0={how!r} needs two or more samples of each prompt in a batch, and one prompt has one"
+            )
+        rows = x0[members]
+        other[members] = rows.mean(0, keepdim=True) if how == "mean" else rows.roll(1, 0)
+    return other
+
+
+def _native(
+    entry: Entry,
+    output: torch.Tensor,
+    sample: torch.Tensor,
+    return_dict: bool,
+    extra: dict[str, Any],
+) -> Any:
+    """The step as its own scheduler makes it, and the latents carried into the space of the one
+    that follows.
+    """
+    _seek(entry)
+    known = _arguments(type(entry.scheduler))  # type: ignore[arg-type]
+    passed = {name: value for name, value in extra.items() if value is not None and name in known}
+    result = entry.scheduler.step(output, entry.timestep, sample, **passed, return_dict=return_dict)
+    if entry.then is entry.scheduler:
+        return result
+    if return_dict:
+        result.prev_sample = carry(result.prev_sample, entry.scheduler, entry.then, entry.target)
+        return result
+    return (carry(result[0], entry.scheduler, entry.then, entry.target), *result[1:])
+
+
+@functools.cache
+def _arguments(scheduler: Hashable) -> frozenset[str]:
+    """Names of what ``step`` of schedulers of a class takes; asking for them is slow, and every
+    step does.
+    """
+    return frozenset(inspect.signature(scheduler.step).parameters)  # type: ignore[attr-defined]
+
+
+def _seek(entry: Entry) -> None:
+    """Put a scheduler that counts its steps at this one, where it is not there of itself."""
+    scheduler = entry.scheduler
+    if entry.step > 0 and getattr(scheduler, "step_index", entry.step) != entry.step:
+        scheduler.set_begin_index(entry.step)
+        scheduler._step_index = None

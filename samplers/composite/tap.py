@@ -1,0 +1,34 @@
+"""The base of small methods that change a run as it goes: by its conditioning, or by its x̂₀."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from xhat.samplers.composite.run import Run
+
+
+class Tap:
+    """Called by a hybrid pipeline's denoiser and scheduler at every step. What is not overridden
+    changes nothing.
+
+    A tap holds settings; what it learns of a run goes to ``run.memory``, so that every call begins
+    anew. ``guidance_scale`` is the guidance with which it evaluates models itself, if it does."""
+
+    guidance_scale: float = 1.0
+
+    def condition(self, run: Run, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of the denoiser, by name, before it is evaluated: of the conditional branch
+        alone.
+        """
+        return inputs
+
+    def estimate(self, run: Run, x_t: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
+        """x̂₀ after guidance, before the scheduler's step. ``x_t`` is in VP: √ᾱ·x₀ + √(1−ᾱ)·ε at
+        ``run.entry.level``.
+
+        Giving back the very ``x0`` leaves the step as it was, to the bit.
+        """
+        return x0

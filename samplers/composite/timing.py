@@ -1,0 +1,124 @@
+"""What a pipeline tells its scheduler beside the number of steps.
+
+Pipelines of flow models give their noise levels themselves, evenly spaced, and shift them by the
+size of the picture: σ' = e^μ/(e^μ + 1/σ − 1), with μ linear in the number of patches (Esser et al.,
+arXiv 2403.03206, Sec. 5.3.2). A plan runs each model at the noise levels of its own pipeline, so it
+has to know."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+# Pipelines of diffusers 0.42 that pass σ = 1, …, 1/n, and with them μ.
+_EVEN = {
+    "ChromaPipeline",
+    "FluxPipeline",
+    "Krea2Pipeline",
+    "Lumina2Pipeline",
+    "OvisImagePipeline",
+    "QwenImagePipeline",
+    "ZImagePipeline",
+}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How a pipeline sets its timesteps: whether it passes evenly spaced σ, and the number of
+    patches of its picture, or a μ that is always the same. ``single``: whether σ are made in single
+    precision."""
+
+    even: bool = False
+    patches: int | None = None
+    mu: float | None = None
+    single: bool = False
+
+    def settings(self, scheduler: Any, steps: int) -> dict[str, Any]:
+        """Further keywords of the scheduler's ``set_timesteps``."""
+        known = inspect.signature(scheduler.set_timesteps).parameters
+        found: dict[str, Any] = {}
+        if self.even and "sigmas" in known and not scheduler.config.get("use_flow_sigmas", False):
+            found["sigmas"] = even(steps, self.single)
+        if "mu" in known and scheduler.config.get("use_dynamic_shifting", False):
+            mu = (
+                self.mu
+                if self.mu is not None or self.patches is None
+                else shift(scheduler.config, self.patches)
+            )
+            found |= {} if mu is None else {"mu": mu}
+        return found
+
+    def heard(self, config: Mapping[str, Any], mu: float | None) -> Timing:
+        """The same for the picture that a pipeline with this scheduler configuration speaks of by
+        its μ.
+        """
+        if mu is None or self.mu is not None:
+            return self
+        slope, start = _line(config)
+        if slope == 0:
+            return self
+        patches = (mu - start) / slope
+        if abs(patches - round(patches)) > 1e-3:
+            return replace(self, mu=mu)
+        return replace(self, patches=round(patches))
+
+
+def timing_of(pipe: Any) -> Timing:
+    """How a pipeline sets its timesteps, for a picture of its default size."""
+    names = {parent.__name__ for parent in type(pipe).__mro__}
+    network = getattr(pipe, "transformer", None)
+    if network is None:
+        return Timing()
+    fixed = (
+        1.15 if "Krea2Pipeline" in names and getattr(pipe.config, "is_distilled", False) else None
+    )
+    side = getattr(pipe, "default_sample_size", 128)
+    if "Lumina2Pipeline" in names:  # it counts the latents' channels for their patches
+        return Timing(True, network.config.in_channels)
+    patch = network.config.get("patch_size", 1) if "StableDiffusion3Pipeline" in names else 2
+    return Timing(
+        bool(names & _EVEN), (side // patch) ** 2, fixed, single="ZImagePipeline" in names
+    )
+
+
+def even(steps: int, single: bool = False) -> np.ndarray:
+    """σ = 1, …, 1/n."""
+    return (
+        torch.linspace(1.0, 1 / steps, steps).numpy()
+        if single
+        else np.linspace(1.0, 1 / steps, steps)
+    )
+
+
+def check_even(sigmas: Any, known: bool) -> None:
+    """Raises ValueError for σ that a plan, whose models have their own, cannot take over from a
+    pipeline.
+    """
+    given = np.asarray(sigmas, dtype=np.float64)
+    if not known:
+        raise ValueError(
+            "the pipeline gives its scheduler noise levels in a way that plans do not know. They know those of "
+            f"{', '.join(sorted(_EVEN))}, and pipelines that give a number of steps"
+        )
+    if not np.allclose(given, even(len(given)), atol=1e-6):
+        raise ValueError(
+            "sigmas cannot be chosen in the call of a hybrid: its plan says the steps of each model"
+        )
+
+
+def shift(config: Mapping[str, Any], patches: int) -> float:
+    """μ of a picture of so many patches, in the very arithmetic of diffusers' pipelines."""
+    slope, start = _line(config)
+    return patches * slope + start
+
+
+def _line(config: Mapping[str, Any]) -> tuple[float, float]:
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    least, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    slope = (high - low) / (most - least)
+    return slope, low - slope * least

@@ -1,0 +1,19 @@
+"""Other ways to more diversity, one file each, under one interface."""
+
+from __future__ import annotations
+
+from xhat.lazy import lazily
+
+_EXPORTS = {
+    "rival": "xhat.samplers.rivals.registry",
+    "RIVALS": "xhat.samplers.rivals.registry",
+    "CADS": "xhat.samplers.rivals.cads",
+    "ParticleGuidance": "xhat.samplers.rivals.particles",
+    "TeacherGuidance": "xhat.samplers.rivals.teacher",
+    "ModeGuidance": "xhat.samplers.rivals.modes",
+    "Adaptive": "xhat.samplers.rivals.adaptive",
+}
+
+__all__ = list(_EXPORTS)
+
+__getattr__, __dir__ = lazily(globals(), _EXPORTS)

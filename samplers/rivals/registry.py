@@ -1,0 +1,229 @@
+"""Every way to more diversity that is compared here, under one interface: ``rival(name, pair,
+**options)``.
+
+A pair has ``base``, ``student`` and ``students``; what comes back is a pipeline, called like the
+base. Each rival is a plan or a tap on one; options are those of the function that makes it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from xhat.hooks.noise.levels import noise_levels
+from xhat.samplers.composite.lowrank import extract_lora
+from xhat.samplers.composite.pipeline import compose, hybrid
+from xhat.samplers.composite.run import scheduled
+from xhat.samplers.composite.tap import Tap
+from xhat.samplers.plans.build import (
+    default_guidance,
+    default_steps,
+    hybrid_plan,
+    skip_plan,
+    swap_plan,
+    whole,
+    with_noise,
+)
+from xhat.samplers.plans.plan import Plan, Segment
+from xhat.samplers.rivals.cads import CADS
+from xhat.samplers.rivals.ensemble import ensemble
+from xhat.samplers.rivals.modes import ModeGuidance
+from xhat.samplers.rivals.particles import ParticleGuidance
+from xhat.samplers.rivals.teacher import TeacherGuidance
+
+Pair = Any
+
+
+def rival(name: str, pair: Pair, **options: Any) -> Any:
+    """The pipeline of a rival. Raises ValueError for a name that is not in :data:`RIVALS`, with the
+    nearest ones.
+    """
+    if name not in RIVALS:
+        near = difflib.get_close_matches(name, RIVALS, 2) or list(RIVALS)
+        raise ValueError(
+            f"no rival is named {name!r}; nearest: {', '.join(near)}. There are {', '.join(RIVALS)}"
+        )
+    return RIVALS[name](pair, **options)
+
+
+def _models(pair: Pair) -> dict[str, Any]:
+    return {"base": pair.base, "student": pair.student}
+
+
+def base(pair: Pair, **options: Any) -> Any:
+    """The base alone, at its own steps and guidance."""
+    return compose({"base": pair.base}, whole("base", pair.base, **options))
+
+
+def base_few(pair: Pair, *, guidance_scale: float = 1.0) -> Any:
+    """The base at the student's number of steps."""
+    steps = range(default_steps(pair.student))
+    return compose(
+        _models(pair), swap_plan(pair.base, pair.student, steps, base_guidance_scale=guidance_scale)
+    )
+
+
+def student(pair: Pair, **options: Any) -> Any:
+    """The student alone, at its own steps and guidance."""
+    return _tapped(pair, None, **options)
+
+
+def hybrid_of(pair: Pair, **options: Any) -> Any:
+    """The hybrid: options of :func:`xhat.hybrid`."""
+    return hybrid(pair.base, pair.student, **options)
+
+
+def skip(pair: Pair, *, skipped: int = 1, **options: Any) -> Any:
+    """The student without its first step: begun lower, with pure noise (arXiv 2503.10637,
+    ablation).
+    """
+    return compose(_models(pair), skip_plan(pair.student, skipped=skipped, **options))
+
+
+def own_noise(pair: Pair, **options: Any) -> Any:
+    """The student with its own implied noise carried on between steps: x' = √ᾱ'·x̂₀ + √(1−ᾱ')·ε̂
+    (arXiv 2010.02502, Eq. 12 with σ = 0), at the student's cost."""
+    return _tapped(pair, None, noise="own", **options)
+
+
+def hybrid_own_noise(pair: Pair, **options: Any) -> Any:
+    """The hybrid with no fresh noise at all."""
+    return compose(
+        _models(pair), with_noise(hybrid_plan(pair.base, pair.student, **options), "own")
+    )
+
+
+def guidance_interval(
+    pair: Pair,
+    *,
+    sigma_low: float = 0.28,
+    sigma_high: float = 5.42,
+    guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
+) -> Any:
+    """The base guided only where σ_low < σ ≤ σ_high, at scale 1 elsewhere (Kynkäänniemi et al.,
+    arXiv 2404.07724, Sec. 3; the limits are the paper's for SDXL). An unguided step costs one
+    evaluation."""
+    steps = default_steps(pair.base) if num_inference_steps is None else num_inference_steps
+    scale = default_guidance(pair.base) if guidance_scale is None else guidance_scale
+    levels = noise_levels(scheduled(pair.base.scheduler, Segment("base", 0, steps, steps)))
+    inside = [sigma_low < sigma <= sigma_high for sigma in levels.sigma]
+    cuts = [0, *(i for i in range(1, steps) if inside[i] != inside[i - 1]), steps]
+    segments = [
+        Segment("base", a, b, steps, scale if inside[a] else 1.0)
+        for a, b in zip(cuts, cuts[1:], strict=False)
+    ]
+    return compose({"base": pair.base}, Plan(segments))
+
+
+def cads(
+    pair: Pair,
+    *,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    **options: Any,
+) -> Any:
+    """The student under condition annealing: options of
+    :class:`~xhat.samplers.rivals.cads.CADS`.
+    """
+    call = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+    return _tapped(pair, CADS(**options), **call)
+
+
+def particles(pair: Pair, **options: Any) -> Any:
+    """The student under particle guidance: options of
+    :class:`~xhat.samplers.rivals.particles.ParticleGuidance`.
+    """
+    return _tapped(pair, ParticleGuidance(**options))
+
+
+def teacher(pair: Pair, **options: Any) -> Any:
+    """The student under its teacher's guidance: options of
+    :class:`~xhat.samplers.rivals.teacher.TeacherGuidance`.
+    """
+    return _tapped(pair, TeacherGuidance(**options))
+
+
+def modes(pair: Pair, **options: Any) -> Any:
+    """The student drawn to modes of the base: options of
+    :class:`~xhat.samplers.rivals.modes.ModeGuidance`.
+    """
+    return _tapped(pair, ModeGuidance(**options))
+
+
+def students(pair: Pair, *, names: list[str] | None = None, **options: Any) -> Any:
+    """An ensemble: each sample is one student's, drawn by its x_T. Options of
+    :func:`xhat.samplers.plans.build.whole`.
+    """
+    chosen = _chosen(pair, names)
+    return ensemble(chosen, whole("student", next(iter(chosen.values())), **options))
+
+
+def one_to_many(pair: Pair, *, names: list[str] | None = None, base_steps: int = 0) -> Any:
+    """A plan with several students, each over its own range of noise: the steps are dealt out
+    evenly, in order, after ``base_steps`` of the base.
+
+    Raises ValueError where there are more students than steps.
+    """
+    chosen = _chosen(pair, names)
+    steps = default_steps(next(iter(chosen.values())))
+    left = steps - base_steps
+    if len(chosen) > left:
+        raise ValueError(
+            f"{len(chosen)} students for {left} steps: name fewer of {', '.join(chosen)}"
+        )
+    first = (
+        []
+        if base_steps == 0
+        else [hybrid_plan(pair.base, pair.student, base_steps=base_steps).segments[0]]
+    )
+    cuts = [base_steps + round(i * left / len(chosen)) for i in range(len(chosen) + 1)]
+    ranges = zip(chosen, cuts, cuts[1:], strict=False)
+    plan = Plan(
+        [*first, *(Segment(n, a, b, steps, default_guidance(chosen[n])) for n, a, b in ranges)]
+    )
+    return compose({"base": pair.base, **chosen}, plan)
+
+
+def strength(pair: Pair, *, strength: float = 0.75, rank: int | None = None, **options: Any) -> Any:
+    """The student at weights base + s·(student − base); with ``rank``, of the low-rank difference
+    on one copy of the weights (LoRA, arXiv 2106.09685, whose scale is the dial)."""
+    dialled = pair.student
+    if rank is not None:
+        dialled = extract_lora(pair.base, pair.student, rank).student(pair.base, pair.student)
+    plan = whole("student", pair.student, strength=strength, **options)
+    return compose({"base": pair.base, "student": dialled}, plan)
+
+
+def _tapped(pair: Pair, tap: Tap | None, **options: Any) -> Any:
+    plan = whole("student", pair.student, **options)
+    return compose(_models(pair), plan, [] if tap is None else [tap])
+
+
+def _chosen(pair: Pair, names: list[str] | None) -> Mapping[str, Any]:
+    """The students asked for, all of the pair's without names."""
+    known = dict(pair.students)
+    for name in names or ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1) or list(known)
+            raise ValueError(f"no student is named {name!r}; did you mean {near[0]!r}?")
+    return {name: known[name] for name in names or known}
+
+
+RIVALS: dict[str, Callable[..., Any]] = {
+    "base": base,
+    "base_few": base_few,
+    "student": student,
+    "hybrid": hybrid_of,
+    "skip": skip,
+    "own_noise": own_noise,
+    "hybrid_own_noise": hybrid_own_noise,
+    "guidance_interval": guidance_interval,
+    "cads": cads,
+    "particles": particles,
+    "teacher": teacher,
+    "modes": modes,
+    "ensemble": students,
+    "one_to_many": one_to_many,
+    "strength": strength,
+}

@@ -1,0 +1,280 @@
+"""The front, how far from it a method is, the sentences that follow, and all methods measured on a
+small pair.
+"""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import xarray as xr
+from diffusers import LCMScheduler
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xhat
+from xhat.analysis.experiments.pareto import (
+    contenders,
+    figure_data,
+    measure_pareto,
+    memory,
+    predicted,
+)
+from xhat.analysis.experiments.pareto_text import sentences, table, to_results
+from xhat.analysis.experiments.policy import Policy
+from xhat.analysis.measures.pareto_front import distance, front_share, on_front
+from xhat.analysis.traces.policy_traces import trace_alone
+from xhat.cli import main
+from xhat.figures.kit.data import load_data, save_data
+from xhat.figures.kit.registry import redraw
+from xhat.probes.features import feature_space
+from xhat.samplers.composite.lowrank import extract_lora
+from xhat.samplers.plans.build import hybrid_plan, whole
+from xhat.samplers.plans.policy import Option
+from xhat.samplers.rivals.registry import rival
+
+PROMPTS = ["a red planet", "the quiet face"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=8
+    )
+)
+def test_the_front_is_what_nothing_dominates(rows):
+    """Against the definition, written out."""
+    expected = [
+        not any(
+            all(b >= a for a, b in zip(row, other, strict=True)) and other != row for other in rows
+        )
+        for row in rows
+    ]
+    assert on_front(rows).tolist() == expected
+
+
+def test_a_front_needs_numbers():
+    with pytest.raises(ValueError, match="without NaN"):
+        on_front([[np.nan, 1.0]])
+
+
+def made(**arms):
+    """Measured arms: name → (diversity of each prompt, fidelity, evaluations)."""
+    names = list(arms)
+    diversity = np.array([arms[n][0] for n in names], dtype=float)
+    prompts = diversity.shape[1]
+    fidelity = np.repeat([[arms[n][1]] for n in names], prompts, axis=1)
+    cost = [float(arms[n][2]) for n in names]
+    found = xr.Dataset(
+        {
+            "vendi_q2": (("arm", "prompt"), diversity),
+            "fidelity": (("arm", "prompt"), fidelity),
+            "evaluations": ("arm", cost),
+            "seconds": ("arm", [c / 100 for c in cost]),
+            "label": ("arm", [f"the {n}" for n in names]),
+            "megabytes": ("arm", cost),
+            "plan": ("arm", [""] * len(names)),
+        },
+        coords={"arm": names, "prompt": [f"p{i}" for i in range(prompts)]},
+        attrs={
+            "measure": "vendi_q2",
+            "front_of": "vendi_q2, fidelity, evaluations",
+            "n_seeds": 4,
+            "seeds": [0, 1],
+        },
+    )
+    means = np.stack(
+        [found["vendi_q2"].mean("prompt"), found["fidelity"].mean("prompt"), -found["evaluations"]],
+        -1,
+    )
+    found["front"] = ("arm", on_front(means))
+    found["front_share"] = ("arm", front_share(found, ("vendi_q2", "fidelity")))
+    return found
+
+
+ARMS = {
+    "base": ([2.0, 2.2, 2.1], 0.9, 40),
+    "student": ([1.4, 1.6, 1.5], 0.8, 4),
+    "policy": ([1.7, 1.9, 1.8], 0.8, 4),
+    "rival": ([1.8, 2.0, 1.85], 0.8, 4),
+    "broken": ([2.3, 2.5, 2.4], 0.3, 4),
+}
+
+
+@pytest.fixture(scope="module")
+def small(tiny):
+    """A base and a student of four steps with all but the denoiser in common."""
+    base, student = tiny.sd(0), tiny.sd(1)
+    settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    scheduler = LCMScheduler(**settings, original_inference_steps=4)
+    shared = {n: part for n, part in base.components.items() if n not in ("unet", "scheduler")}
+    student.register_modules(**shared, scheduler=scheduler)
+    for pipe, steps, guidance in ((base, 6, 3.0), (student, 4, 1.0)):
+        pipe.xhat_defaults = {"num_inference_steps": steps, "guidance_scale": guidance}
+    return SimpleNamespace(base=base, student=student, students={"one": student}, chosen="one")
+
+
+@pytest.fixture
+def policy(small):
+    pair = small
+    own = Option(
+        "student", whole("student", pair.student), 4, 1.5, 1.4, 1.6, 0.8, True, "as traced"
+    )
+    early = Option(
+        "early", hybrid_plan(pair.base, pair.student), 4, 1.75, 1.7, 1.8, 0.8, False, "so"
+    )
+    return Policy("early", 1.2, "vendi_q2", 2.1, 0.75, "these", (own, early))
+
+
+def test_distance_is_to_the_best_that_is_as_good_otherwise():
+    measured = made(**ARMS)
+    off = distance(measured, "policy", "vendi_q2")
+    assert off.other == "rival"
+    assert off.gap == pytest.approx(np.mean([0.1, 0.1, 0.05]))
+    assert off.low <= off.gap <= off.high
+    assert distance(measured, "rival", "vendi_q2").other is None
+
+
+def test_shares_of_the_front_are_certain_where_prompts_agree():
+    measured = made(**ARMS)
+    share = dict(zip(measured["arm"].values, measured["front_share"].values, strict=True))
+    assert share["policy"] == 0
+    assert share["rival"] == share["broken"] == 1
+
+
+def test_the_sentences_say_who_wins(policy):
+    measured = made(**ARMS)
+    said = " ".join(sentences(measured, policy, predicted(policy, measured)))
+    assert "off the front by 0.083" in said
+    assert "behind the rival" in said
+    assert "the broken is the most diverse: +0.900" in said
+    assert "keep fidelity to 0.05, the rival: +0.383" in said
+    assert "64% of the base's lead" in said
+    assert "The policy: +0.300" in said
+    assert "None of the plans" in said
+    better = made(**{**ARMS, "policy": ([1.9, 2.1, 2.0], 0.8, 4)})
+    assert (
+        "The the policy lies on the front"
+        in sentences(better, policy, predicted(policy, better))[0]
+    )
+
+
+def test_predictions_meet_what_was_measured(policy):
+    measured = made(**{**ARMS, "hybrid_1": ([1.6, 1.8, 1.7], 0.8, 4)})
+    plans = np.array(
+        ["" if a != "hybrid_1" else policy.plan.to_json() for a in measured["arm"].values],
+        dtype=object,
+    )
+    expected = predicted(policy, measured.assign(plan=("arm", plans)))
+    assert expected["plan"].values.tolist() == ["hybrid_1"]
+    assert float(expected["expected"][0]) == pytest.approx(0.25)
+    assert float(expected["found"][0]) == pytest.approx(0.2)
+    assert "mean error of 0.050" in sentences(measured, policy, expected)[-1]
+
+
+def test_memory_counts_each_weight_once(small):
+    pair = small
+    base, student = (
+        sum(p.nbytes for p in pipe.unet.parameters()) for pipe in (pair.base, pair.student)
+    )
+    assert memory(pair.student) == student == memory(rival("skip", pair))
+    assert (
+        memory(xhat.hybrid(pair.base, pair.student))
+        == base + student
+        == memory(rival("teacher", pair))
+    )
+    low = extract_lora(pair.base, pair.student, 1)
+    one = memory(xhat.hybrid(pair.base, low.student(pair.base, pair.student)))
+    assert one == base + 4 * low.size
+
+
+@pytest.fixture(scope="module")
+def run(small, tmp_path_factory):
+    """The small pair: the policy's traces, and every method."""
+    out, space = tmp_path_factory.mktemp("pareto"), feature_space("latent")
+    traces = trace_alone(small, ["a robot", "a landscape"], range(3), out / "traces", batch_size=6)
+    fitted = json.loads(Policy.fit(traces, 1.3, space=space).to_json())
+    chosen = "base_few 1 of 4, then student from step 1"  # whatever the weights say, a plan that an arm runs too
+    look = {"threshold": 0.0, "prompts": ["a"], "spreads": [0.5], "gains": [0.1], "worth": 0.05}
+    policy = Policy.from_json(json.dumps({**fitted, "chosen": chosen, "look": look}))
+    options = {"space": space, "cache": out / "finals", "rank": 2, "batch_size": 6}
+    return small, policy, out, measure_pareto(small, policy, PROMPTS, range(3), **options)
+
+
+def test_every_method_is_measured(run):
+    pair, policy, _, measured = run
+    arms = measured["arm"].values.tolist()
+    assert set(contenders(pair, policy, 2)) | {"policy_adaptive"} == set(arms)
+    assert {"base", "student", "hybrid_3_guided", "cads", "low_rank", "hybrid_low_rank"} <= set(
+        arms
+    )
+    cost = dict(zip(arms, measured["evaluations"].values.tolist(), strict=True))
+    assert (
+        cost["base"],
+        cost["student"],
+        cost["hybrid_1"],
+        cost["hybrid_2_guided"],
+        cost["skip"],
+    ) == (12, 4, 4, 6, 3)
+    assert len(set(measured["label"].values.tolist())) == len(arms)
+
+
+def test_the_policy_is_the_arm_that_runs_its_plan(run):
+    *_, measured = run
+    same = measured.sel(arm="policy")
+    np.testing.assert_array_equal(same["vendi_q2"], measured["vendi_q2"].sel(arm="hybrid_1"))
+
+
+def test_the_adaptive_policy_is_the_student_where_no_prompt_needs_more(run):
+    *_, measured = run
+    own, adaptive = (measured.sel(arm=name) for name in ("student", "policy_adaptive"))
+    np.testing.assert_array_equal(adaptive["vendi_q2"], own["vendi_q2"])
+    assert float(adaptive["evaluations"]) == 4
+
+
+def test_results_table_and_figure(run):
+    _, policy, out, measured = run
+    expected = predicted(policy, measured)
+    assert {"hybrid_1", "hybrid_2", "hybrid_3"} <= set(expected["plan"].values.tolist())
+    results = json.loads(json.dumps(to_results(measured, policy, expected)))
+    assert len(results["rows"]) == measured.sizes["arm"]
+    assert len(results["sentences"]) == 5
+    text = table(measured)
+    assert all(str(label) in text for label in measured["label"].values)
+    save_data(figure_data(measured).assign_attrs(sentences="so"), out, "pareto")
+    assert {"vendi_q2_low", "front", "seconds", "label"} <= set(load_data("pareto", out).data_vars)
+    assert len(redraw(["pareto"], run=out, out=out / "figures")["pareto"]) == 2
+
+
+def test_the_commands_from_traces_to_the_table(small, tmp_path, monkeypatch, capsys):
+    """``xhat pareto``, then ``xhat policy show`` of what it fitted."""
+    monkeypatch.setattr("xhat.zoo.pairs.load_pair", lambda name: small)
+    monkeypatch.setattr(
+        "xhat.zoo.family.attributes.OPEN_PROMPTS", ["a robot", "a face", "a plant", "a planet"]
+    )
+    argv = [
+        "pareto",
+        "--quick",
+        "--space",
+        "latent",
+        "--rank",
+        "2",
+        "--budget",
+        "1.3",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert all(line in said for line in results["sentences"])
+    assert results["fitted_on"] == [
+        "a robot",
+        "a plant",
+    ]
+    assert results["prompts"] == ["a face", "a planet"]
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"pareto.pdf", "pareto.png"}
+    assert main(["policy", "show", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() in said

@@ -1,0 +1,133 @@
+"""Base against students, layer by layer: what must be 1 is 1, baselines are what they say, and
+words follow numbers.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from diffusers import DDIMScheduler
+
+from xhat.analysis.experiments.similarity import layers, said, same_layers, student_similarity
+from xhat.analysis.sampling.untrained import untrained
+
+
+@pytest.fixture(scope="module")
+def found(tiny, tmp_path_factory):
+    base, student = tiny.sd(0), tiny.sd(0)
+    student.scheduler = DDIMScheduler.from_config(base.scheduler.config)
+    for pipe, steps in ((base, 4), (student, 2)):
+        pipe.xhat_defaults = {
+            "num_inference_steps": steps,
+            "guidance_scale": 1.0,
+            "height": 16,
+            "width": 16,
+        }
+    pair = SimpleNamespace(name="twins", base=base, students={"twin": student})
+    out = tmp_path_factory.mktemp("similarity")
+    found = student_similarity(
+        pair, out, prompts=["a red face", "the planet"], seeds=range(6), hooks=["in", "h", "out"]
+    )
+    return found, pair, out
+
+
+def test_layers_are_in_the_order_of_the_network_and_no_more_than_asked(tiny):
+    pipe = tiny.sd()
+    named = layers(pipe)
+    assert named[0] == "in"
+    assert named[-1] == "out"
+    assert named.index("h") < named.index("up.0")
+    few = layers(pipe, 3)
+    assert len(few) == 3
+    assert few == [name for name in named if name in few]
+    assert few[::2] == ["in", "out"]
+
+
+def test_equal_weights_at_equal_x_t_are_equally_represented(found):
+    data, _, _ = found
+    assert data["network"].values.tolist() == ["twin", "base_few", "untrained"]
+    assert data["layer"].values.tolist() == ["in", "h", "out", "x_t"]
+    assert data.sizes["level"] == 2
+    first = data.isel(level=0)
+    np.testing.assert_allclose(first["cka"].sel(network=["twin", "base_few"]), 1, atol=1e-5)
+    np.testing.assert_allclose(first["procrustes"].sel(network="twin"), 0, atol=2e-3)
+    np.testing.assert_allclose(first["mutual_knn"].sel(network="twin"), 1)
+    np.testing.assert_allclose(
+        data["cka"].sel(network="twin"), data["cka"].sel(network="base_few"), atol=1e-5
+    )
+
+
+def test_the_untrained_network_sees_the_same_input_and_makes_something_else_of_it(found):
+    data, _, _ = found
+    first = data.isel(level=0).sel(network="untrained")
+    assert float(first["cka"].sel(layer="x_t")) == pytest.approx(1, abs=1e-5)
+    assert float(first["cka"].sel(layer="out")) < 0.99
+
+
+def test_untrained_is_another_network_and_leaves_the_first_and_the_generator_alone(tiny):
+    pipe = tiny.sd()
+    pipe.xhat_defaults = {"num_inference_steps": 2}
+    before = {k: v.clone() for k, v in pipe.unet.state_dict().items()}
+    state = torch.random.get_rng_state()
+    other, same = untrained(pipe), untrained(pipe)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert other.unet is not pipe.unet
+    assert other.vae is pipe.vae
+    assert other.xhat_defaults == pipe.xhat_defaults
+    weights = other.unet.conv_in.weight
+    assert torch.equal(weights, same.unet.conv_in.weight)
+    assert not torch.equal(weights, pipe.unet.conv_in.weight)
+    assert all(torch.equal(v, pipe.unet.state_dict()[k]) for k, v in before.items())
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(found):
+    data, pair, out = found
+    again = student_similarity(
+        pair, out, prompts=["a red face", "the planet"], seeds=range(6), hooks=["in", "h", "out"]
+    )
+    xr.testing.assert_identical(data, again)
+
+
+def test_networks_read_at_other_points_are_refused(tiny):
+    import xhat
+
+    call = {
+        "seeds": range(4),
+        "num_inference_steps": 2,
+        "height": 16,
+        "width": 16,
+        "progress": False,
+    }
+    a, b = (
+        xhat.trace(tiny.sd(), ["a face", "a moon"], hooks={h: "gram"}, **call) for h in ("h", "in")
+    )
+    with pytest.raises(ValueError, match="same points"):
+        same_layers(a, b)
+
+
+def test_sentences_name_the_cell_that_differs_most():
+    cka = np.full((3, 2, 3), 0.9)
+    cka[0, 1, 1], cka[2] = 0.2, 0.1
+    dims = ("network", "level", "layer")
+    coords = {
+        "network": ["dmd", "base_few", "untrained"],
+        "level": [14.0, 0.7],
+        "layer": ["in", "h", "x_t"],
+    }
+    values = {
+        "cka": cka,
+        "low": cka - 0.05,
+        "high": cka + 0.05,
+        "p_map": np.where(cka < 0.5, 0.6, 0.01),
+    }
+    values |= {"procrustes": 1 - cka, "mutual_knn": cka}
+    text = said(xr.Dataset({k: (dims, v) for k, v in values.items()}, coords))
+    assert (
+        "at h, σ = 0.7: 0.20 [0.15, 0.25] against 0.90 [0.85, 0.95], intervals that do not overlap"
+        in text
+    )
+    assert "1 of 4 cells cannot be told" in text
+    assert "Spearman -1.00 and 1.00" in text
+    assert "as few steps 0.90, an untrained network 0.10" in text
