@@ -17,14 +17,17 @@ Every result says its method, level, number and kind of units, and seed in ``att
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, permutations
 from math import factorial
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from scipy.stats import norm, t
+
+from xhat.analysis.intervals import bounded
 
 LEVEL, RESAMPLES = 0.95, 2000
 
@@ -41,6 +44,22 @@ class Interval:
     def bounds(self) -> np.ndarray:
         """(2, …) array of the lower and the upper bound."""
         return np.stack([self.low, self.high])
+
+    def array(
+        self, dims: str | Sequence[Any] = (), coords: Mapping[str, Any] | None = None
+    ) -> xr.DataArray:
+        """With a last dimension ``bound``, of :func:`~xhat.analysis.intervals.bounded`."""
+        attrs = {k: v for k, v in self.attrs.items() if k not in ("interval", "level")}
+        return bounded(
+            self.estimate,
+            self.low,
+            self.high,
+            level=self.attrs["level"],
+            method=self.attrs["interval"],
+            dims=dims,
+            coords=coords,
+            **attrs,
+        )
 
 
 def bootstrap_mean(
@@ -144,7 +163,8 @@ def group_permutations(groups: Any, count: int, seed: int = 0) -> np.ndarray:
     names, sizes = np.unique(groups, return_counts=True)
     if len(names) < 2 or len(set(sizes.tolist())) > 1:
         raise ValueError(
-            f"whole groups can change places only where there are two or more of one size, got sizes {sizes.tolist()}"
+            "whole groups can change places only where there are two or more of one size, "
+            f"got sizes {sizes.tolist()}"
         )
     members = np.argsort(np.unique(groups, return_inverse=True)[1], kind="stable").reshape(
         len(names), -1

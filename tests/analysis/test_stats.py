@@ -55,6 +55,15 @@ def test_bootstrap_draws_the_same_units_for_every_column_and_is_seeded(rng):
     assert "bootstrap" in a.attrs["interval"]
 
 
+def test_an_interval_becomes_an_array_with_bounds(rng):
+    interval = bootstrap_mean(rng.normal(size=(9, 2)), level=0.9)
+    array = interval.array("arm", {"arm": ["a", "b"]})
+    np.testing.assert_array_equal(array.sel(bound=["low", "high"]).T, interval.bounds())
+    assert array.attrs["level"] == 0.9
+    assert "bootstrap" in array.attrs["method"]
+    assert array.attrs["n"] == 9
+
+
 def test_one_unit_has_no_bounds():
     interval = bootstrap_mean([3.0])
     assert float(interval.estimate) == 3
