@@ -26,7 +26,7 @@ def samples(stochastic):
 
 
 def test_each_source_alone_leaves_the_other_as_it_was(samples):
-    """Prompt p holds the noise of its seed p: with that seed every source gives the same picture."""
+    """Prompt p holds the noise of its seed p: there every source gives one picture."""
     for p in range(2):
         both, x_t, later = (samples.sel(source=s).isel(prompt=p, seed=p) for s in samples.source)
         np.testing.assert_array_equal(both, x_t)
