@@ -66,8 +66,8 @@ def flow_log_snr(sigma: float | np.ndarray) -> np.ndarray:
 
 def shifted(sigma: Sequence[float], shift: float) -> np.ndarray:
     """A flow's σ after a resolution shift: s·σ/(1 + (s − 1)·σ) (arXiv:2403.03206, eq. 23)."""
-    sigma = np.asarray(sigma, dtype=np.float64)
-    return shift * sigma / (1 + (shift - 1) * sigma)
+    own = np.asarray(sigma, dtype=np.float64)
+    return shift * own / (1 + (shift - 1) * own)
 
 
 def timestep_at(log_snr: float) -> int:
@@ -88,7 +88,7 @@ def matched_timesteps(timesteps: Sequence[int], side: int, reference_side: int) 
     >>> matched_timesteps((999, 749, 499, 249), side=16, reference_side=16)
     (999, 749, 499, 249)
     """
-    later = matched_log_snr(scaled_linear_log_snr(list(timesteps[1:])), side, reference_side)
+    later = matched_log_snr(scaled_linear_log_snr(np.array(timesteps[1:])), side, reference_side)
     return (int(timesteps[0]), *(timestep_at(float(value)) for value in np.atleast_1d(later)))
 
 
