@@ -8,6 +8,8 @@ from xhat.lazy import lazily
 
 _EXPORTS = {
     "Policy": "xhat.analysis.experiments.policy",
+    "Result": "xhat.analysis.result",
+    "Table": "xhat.analysis.table",
     "Arm": "xhat.analysis.sampling.arms",
     "measure_arms": "xhat.analysis.sampling.arms",
     "summarised": "xhat.analysis.sampling.arms",

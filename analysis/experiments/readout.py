@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.sampling.cache import read_or_make
+from xhat.analysis.sampling.cache import Cache
 from xhat.analysis.traces.probe_curves import decided, final_labels, probe_curves, untrained_trace
 from xhat.hooks.trace import trace
 from xhat.probes.features import JudgeSpace
@@ -64,7 +64,7 @@ def measure_readout(
             )
 
         key = {"trace": traced.attrs["checksum"], **space.attrs, "folds": "prompts × seeds"}
-        curves[name] = read_or_make(out / "curves", name, key, probed)
+        curves[name] = Cache(out / "curves").get(name, key, probed)
     return decided(curves, layer)
 
 

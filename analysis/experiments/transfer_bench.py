@@ -16,7 +16,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from xhat.analysis.sampling.arms import cost
-from xhat.analysis.sampling.cache import kept_path, read_or_make
+from xhat.analysis.sampling.cache import Cache
 from xhat.analysis.sampling.control import Control, random_controls
 from xhat.analysis.sampling.dose_response import SCALES, doses
 from xhat.analysis.sampling.effects import POINTS, REDUCTION, effect, free_runs, responses
@@ -109,16 +109,14 @@ class Bench:
             (job.folder, job.name): job for job in self._jobs()
         }  # students of one schedule share the base's
         missing = {
-            at
-            for at, j in jobs.items()
-            if not kept_path(self.cache / j.folder, j.name, j.key).exists()
+            at for at, j in jobs.items() if not Cache(self.cache / j.folder).holds(j.name, j.key)
         }
         total = sum(jobs[at].evaluations for at in missing)
         self._announce(len(jobs), len(missing), total)
         with tqdm(total=round(total), desc="transfer", unit="eval", disable=not missing) as bar:
             for at, job in jobs.items():
                 bar.set_postfix_str(" ".join(at))
-                self.found[at] = read_or_make(self.cache / job.folder, job.name, job.key, job.make)
+                self.found[at] = Cache(self.cache / job.folder).get(job.name, job.key, job.make)
                 bar.update(round(job.evaluations) if at in missing else 0)
         return self.found
 

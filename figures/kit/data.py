@@ -11,21 +11,15 @@ from pathlib import Path
 
 import xarray as xr
 
+from xhat.analysis.files import read_dataset, write_dataset
+
 SHIPPED = Path(__file__).parents[1] / "data"
 
 
 def save_data(data: xr.Dataset, run: Path, name: str) -> Path:
     """Write ``RUN/data/NAME.nc`` (netCDF 4, compressed), whole or not at all."""
     path = run / "data" / f"{name}.nc"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    packed = {
-        name: {"compression": "gzip", "shuffle": True}
-        for name, v in data.data_vars.items()
-        if v.dtype.kind in "fiu"
-    }
-    data.to_netcdf(partial, engine="h5netcdf", encoding=packed)
-    partial.replace(path)
+    write_dataset(data, path)
     return path
 
 
@@ -41,5 +35,4 @@ def load_data(name: str, run: Path | None = None) -> xr.Dataset:
         near = difflib.get_close_matches(name, there, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(there) or 'none'}"
         raise ValueError(f"no figure data {name!r} in {folder}; {hint}")
-    with xr.open_dataset(path, engine="h5netcdf") as data:
-        return data.load()
+    return read_dataset(path)

@@ -1,0 +1,70 @@
+"""What every experiment is asked: which pair, which prompts, which seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from xhat.zoo.family.attributes import OPEN_PROMPTS
+from xhat.zoo.pairs import Pair, load_pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Models, prompts and seeds of an experiment.
+
+    Parameters
+    ----------
+    pair
+        A pair, or the name of one; anything with ``base``, ``student``, ``name`` and ``chosen``
+        will do.
+    prompts
+        Different texts.
+    seeds
+        Different whole numbers, two or more: diversity is across seeds. Every arm gets the same.
+    batch_size
+        Samples at a time.
+
+    Raises
+    ------
+    ValueError
+        For prompts or seeds that are none, too few, repeated or of another type.
+    """
+
+    pair: Pair | str = "demo"
+    prompts: Sequence[str] = OPEN_PROMPTS[:8]
+    seeds: Sequence[int] = range(24)
+    batch_size: int = 24
+
+    def __post_init__(self) -> None:
+        prompts = _distinct("prompts", self.prompts, str, 1)
+        seeds = _distinct("seeds", self.seeds, int, 2)
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is the samples at a time, got {self.batch_size}")
+        object.__setattr__(self, "prompts", prompts)
+        object.__setattr__(self, "seeds", seeds)
+
+    def models(self) -> Pair:
+        """The pair, loaded where it was given by name."""
+        return load_pair(self.pair) if isinstance(self.pair, str) else self.pair
+
+    def settings(self) -> dict[str, Any]:
+        """All that was asked, for :class:`~xhat.analysis.result.Result`."""
+        pair = self.models()
+        asked = {field.name: getattr(self, field.name) for field in fields(self)}
+        return asked | {"pair": pair.name, "student": pair.chosen}
+
+
+def _distinct(name: str, values: Any, kind: type, least: int) -> tuple[Any, ...]:
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise ValueError(f"{name} must be a list, got {values!r}")
+    values = tuple(v.item() if hasattr(v, "item") else v for v in values)
+    for value in values:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}")
+    if len(values) < least:
+        raise ValueError(f"{least} or more {name} are needed, got {len(values)}")
+    if repeated := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{name} must differ, got {repeated[0]!r} more than once")
+    return values
