@@ -1,10 +1,11 @@
-# make demo: set up, then the main job on the embedded models.  make test: set up, then every check.
+# make demo: set up, then the main job on the embedded models.  make check: lint, types and the quick
+# tests, in about a minute.  make test: every check.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo figures docs test clean
+.PHONY: demo figures docs lint check test audit clean
 
 demo: $(VENV)/.ready
 	$(BIN)/xhat demo --out runs/demo
@@ -23,10 +24,15 @@ build/notebooks/%.ipynb: notebooks/%.ipynb | $(VENV)/.ready-docs
 	$(BIN)/jupyter nbconvert --execute --to notebook --inplace --log-level WARN build/run/$*/$(<F)
 	mv build/run/$*/$(<F) $@
 
-test: $(VENV)/.ready-dev
+lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/mypy
+
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses 4 --dist worksteal
+
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 	$(BIN)/python -m pytest --doctest-modules src/xhat
 	PYTHON=$(BIN)/python sh tests/wheel.sh

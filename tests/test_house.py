@@ -89,3 +89,12 @@ def test_what_a_package_exports_is_there_and_no_module_of_it_has_that_name(packa
         assert not (ROOT / package / f"{name}.py").exists(), (
             f"{name}: which of the two it is depends on import order"
         )
+
+
+def test_the_version_is_written_once():
+    import xhat
+
+    metadata = (ROOT / "pyproject.toml").read_text()
+    assert 'dynamic = ["version"]' in metadata
+    assert not re.search(r'^version = "', metadata, re.MULTILINE)
+    assert f"\nversion: {xhat.__version__}\n" in (ROOT / "CITATION.cff").read_text()

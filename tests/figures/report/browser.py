@@ -56,7 +56,7 @@ class Browser:
         self.process.wait(30)
         self.folder.cleanup()
 
-    def _connect(self, patience=90):
+    def _connect(self, patience=600):
         port_file, until = (
             Path(self.folder.name) / "DevToolsActivePort",
             time.monotonic() + patience,
@@ -142,7 +142,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
         self.ask("Page.navigate", url=Path(path).absolute().as_uri())
-        until = time.monotonic() + 90
+        until = time.monotonic() + 600
         while (
             self.run("document.readyState") != "complete"
             or self.run("location.protocol") != "file:"
