@@ -73,7 +73,8 @@ class Browser:
         path = urllib.parse.urlparse(target["webSocketDebuggerUrl"]).path
         connection = socket.create_connection(("127.0.0.1", port), timeout=patience)
         key = base64.b64encode(os.urandom(16)).decode()
-        head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        head += "Upgrade: websocket\r\nConnection: Upgrade\r\n"
         connection.sendall(
             f"{head}Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
