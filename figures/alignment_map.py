@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 TITLE = "Alignment of what controls do"
 CAPTION = (
-    "Angle (arc cosine of the mean cosine) between what a control changes in the base and in the student on the same "
-    "input, over controls of the base, by layer and noise level; beside it the nulls: a random LoRA to itself (what "
-    "shared weights alone give) and unlike pairs (other controls and random LoRAs). A dot marks a mean cosine above "
-    "that of every random LoRA to itself. Grey: no control reaches that layer."
+    "Angle (arc cosine of the mean cosine) between what a control changes in the base and in the "
+    "student on the same input, over controls of the base, by layer and noise level; beside it "
+    "the nulls: a random LoRA to itself (what shared weights alone give) and unlike pairs (other "
+    "controls and random LoRAs). A dot marks a mean cosine above that of every random LoRA to "
+    "itself. Grey: no control reaches that layer."
 )
 PANELS = {
     "cosine": "the same control",

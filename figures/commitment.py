@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 TITLE = "Commitment"
 CAPTION = (
-    "How near x̂₀ is, at each step, to the run's own last one (cosine of latents), and the share of runs that stay "
-    "within the tolerance of it from that step on. Mean over prompts, 95 % bootstrap interval over prompts."
+    "How near x̂₀ is, at each step, to the run's own last one (cosine of latents), and the share "
+    "of runs that stay within the tolerance of it from that step on. Mean over prompts, 95 % "
+    "bootstrap interval over prompts."
 )
 PANELS = {"cosine": "cosine of x̂₀ to the last", "committed": "share of runs committed"}
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 TITLE = "Dose and response of controls"
 CAPTION = (
-    "Change of each control's score from scale 0, by scale, in the model it was trained on and in the others, on the "
-    "same prompts and seeds; 95 % paired bootstrap over prompts and seeds. A cross marks a scale that saturates the "
-    "pictures."
+    "Change of each control's score from scale 0, by scale, in the model it was trained on and in "
+    "the others, on the same prompts and seeds; 95 % paired bootstrap over prompts and seeds. A "
+    "cross marks a scale that saturates the pictures."
 )
 
 

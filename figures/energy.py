@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 TITLE = "Variance across seeds along the directions of controls"
 CAPTION = (
-    "Free sampling, no control: variance of x̂₀ across seeds along the direction in which each control of the base "
-    "moves x̂₀. Above: its share of all variance, mean over controls; grey: along directions of random LoRAs, least to "
-    "most. Below: that variance in the student over that in the base, a thin line a control with a 95 % bootstrap "
-    "interval over prompts, thick the mean. Below 1: the direction is there but less used."
+    "Free sampling, no control: variance of x̂₀ across seeds along the direction in which each "
+    "control of the base moves x̂₀. Above: its share of all variance, mean over controls; grey: "
+    "along directions of random LoRAs, least to most. Below: that variance in the student over "
+    "that in the base, a thin line a control with a 95 % bootstrap interval over prompts, thick "
+    "the mean. Below 1: the direction is there but less used."
 )
 
 

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 TITLE = "When an attribute is decided"
 CAPTION = (
-    "Balanced accuracy at which a linear probe reads an attribute of the final picture, on prompts and seeds it was "
-    "not fitted to. Line and band: at one layer, with a jackknife over prompts. Dashed: from x̂₀. Dotted: from the "
-    "network's input x_t. Dash-dotted: from the layer of an untrained network. Grey: chance."
+    "Balanced accuracy at which a linear probe reads an attribute of the final picture, on "
+    "prompts and seeds it was not fitted to. Line and band: at one layer, with a jackknife over "
+    "prompts. Dashed: from x̂₀. Dotted: from the network's input x_t. Dash-dotted: from the layer "
+    "of an untrained network. Grey: chance."
 )
 COLUMNS = 4
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data``: of :func:`xhat.analysis.traces.probe_curves.decided`. A panel an attribute, a
-    colour a model.
+    """``data``: of :func:`xhat.analysis.traces.decision_levels.decision_levels`. A panel an
+    attribute, a colour a model.
 
     Line with band: the layer. Dashed: x̂₀. Dotted: x_t, which the network is given. Dash-dotted,
     where it was probed: the layer of an untrained network. Thin grey: chance. Noise falls from left

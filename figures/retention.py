@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 TITLE = "Retention of controls"
 CAPTION = (
-    "Effect of each control in another model over its effect in the model it was trained on, with 95 % paired "
-    "bootstrap intervals over prompts and seeds; a missing mark means that the control has no effect in its own model. "
-    "Right: what the paper's Table 1 gives for SDXL (change of the CLIP score; dots are its nine controls, bars the "
-    "ratio of their means). The two are different measures on different models: compare patterns, not sizes."
+    "Effect of each control in another model over its effect in the model it was trained on, with "
+    "95 % paired bootstrap intervals over prompts and seeds; a missing mark means that the "
+    "control has no effect in its own model. Right: what the paper's Table 1 gives for SDXL "
+    "(change of the CLIP score; dots are its nine controls, bars the ratio of their means). The "
+    "two are different measures on different models: compare patterns, not sizes."
 )
 LIMIT = (-0.6, 2.2)
 """Retention beyond these is drawn at the edge, with an arrow."""

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 TITLE = "What is left of a seed"
 CAPTION = (
-    "Left: share of seeds whose x̂₀ is nearer to their own final picture than to any other seed's (dotted: chance). "
-    "Middle: how far x̂₀ moves when x_T moves, ‖∂x̂₀/∂x_T‖/√d. Right: share of the base's pictures of other seeds that "
-    "are nearer to an arm's picture than the base's picture of the same seed (dotted: chance). Mean over prompts, with "
-    "its interval."
+    "Left: share of seeds whose x̂₀ is nearer to their own final picture than to any other seed's "
+    "(dotted: chance). Middle: how far x̂₀ moves when x_T moves, ‖∂x̂₀/∂x_T‖/√d. Right: share of "
+    "the base's pictures of other seeds that are nearer to an arm's picture than the base's "
+    "picture of the same seed (dotted: chance). Mean over prompts, with its interval."
 )
 
 

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 TITLE = "Similarity of representations, layer by layer, at equal noise"
 CAPTION = (
-    "Debiased linear CKA of each layer of the base with the same layer of another network, samples matched. Maps: the "
-    "students, a dot where the similarity cannot be told from that of unrelated prompts (permutation of prompts, "
-    "corrected over the map). Below: the same numbers by depth, one panel a noise level, with 95 % jackknife intervals "
-    "over prompts, beside the base's own weights at as few steps, an untrained network, and the base under other "
-    "seeds. The last layer, x_t, is the network's input."
+    "Debiased linear CKA of each layer of the base with the same layer of another network, "
+    "samples matched. Maps: the students, a dot where the similarity cannot be told from that of "
+    "unrelated prompts (permutation of prompts, corrected over the map). Below: the same numbers "
+    "by depth, one panel a noise level, with 95 % jackknife intervals over prompts, beside the "
+    "base's own weights at as few steps, an untrained network, and the base under other seeds. "
+    "The last layer, x_t, is the network's input."
 )
 BASELINES = ("base_few", "untrained")
 ALPHA = 0.05

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.sparse.csgraph import connected_components
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
@@ -19,26 +21,115 @@ MAY_IMPORT = {
     "figures": {"hooks", "zoo", "samplers", "probes", "analysis"},
 }
 
+ROOMS = {
+    "hooks": (("noise", "points"), ("record", "edits"), ("store",)),
+    "zoo": (("load",), ("family",), ("lora",)),
+    "samplers": (("plans",), ("composite",), ("rivals",)),
+    "analysis": (("measures",), ("traces",), ("sampling",), ("experiments",)),
+    "figures": (("kit",), ("",), ("report",)),
+}
+"""The rooms of a folder, floor by floor: a room imports from lower floors only, and from the files
+that lie in the folder itself, "", where these are not given a floor of their own."""
 
-def imported(path: Path) -> set[str]:
-    """Folders of ours that a file imports, anywhere in it."""
-    found = set()
+KNOWN_STAIRS = {
+    ("samplers.plans", "samplers.composite"),
+}
+"""Imports upward that are still there, and must go."""
+
+KNOWN_CYCLES = (
+    {"hooks.points.names", "hooks.points.rehearsal", "hooks.points.select"},
+    {"hooks.edits.patch", "hooks.edits.nnsight_engine"},
+    {"samplers.plans.policy", "samplers.plans.explain"},
+    {"zoo.pairs", "zoo.load.checkpoints", "zoo.load.entries", "zoo.load.catalogue"},
+)
+"""Files that import each other still, deferred imports counted, and must not."""
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name below xhat → file, of every folder of ours."""
+    paths = [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).glob("**/*.py"))]
+    parts = {path: path.relative_to(ROOT).with_suffix("").parts for path in paths}
+    return {".".join(p[:-1] if p[-1] == "__init__" else p): path for path, p in parts.items()}
+
+
+MODULES = modules()
+
+
+def exports(package: str) -> dict[str, str]:
+    """Name → the module that it is loaded from on first use, of a package of ours."""
+    init = ROOT / "src" / "xhat" / package.replace(".", "/") / "__init__.py"
+    for node in ast.parse(init.read_text()).body if init.exists() else []:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("_EXPORTS", "_HOMES"):
+            homes: dict[str, str] = ast.literal_eval(node.value)
+            return homes
+    return {}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of ours that a file imports, anywhere in it: at the top, in functions, for types.
+
+    A name that a package loads on first use is imported from where it is defined."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = (
-                [node.module] if node.module != "xhat" else [f"xhat.{a.name}" for a in node.names]
-            )
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "xhat":
+            package = node.module.removeprefix("xhat").removeprefix(".")
+            homes = exports(package)
+            names |= {homes.get(a.name, f"{node.module}.{a.name}") for a in node.names}
+            names.add(node.module)
         elif isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
-        found |= {n.split(".")[1] for n in names if n.startswith("xhat.")}
-    return found & set(MAY_IMPORT)
+            names |= {a.name for a in node.names}
+    return {n.removeprefix("xhat.") for n in names if n.startswith("xhat.")} & MODULES.keys()
+
+
+ARROWS = {name: imports(path) - {name} for name, path in MODULES.items()}
 
 
 @pytest.mark.parametrize("folder", MAY_IMPORT)
 def test_imports_go_one_way(folder):
-    for path in sorted((ROOT / folder).glob("**/*.py")):
-        assert imported(path) <= MAY_IMPORT[folder] | {folder}, path
+    for name in (n for n in MODULES if n.split(".")[0] == folder):
+        assert {n.split(".")[0] for n in ARROWS[name]} <= MAY_IMPORT[folder] | {folder}, name
+
+
+@pytest.mark.parametrize("folder", ROOMS)
+def test_rooms_of_a_folder_import_downward(folder):
+    floors = {room: i for i, floor in enumerate(ROOMS[folder]) for room in floor}
+
+    def room(name: str) -> str | None:
+        parts = name.split(".")
+        inside = parts[1] if parts[0] == folder and len(parts) > 1 and parts[1] in floors else ""
+        return inside if inside in floors and parts[0] == folder else None
+
+    upward = {
+        (f"{folder}.{room(name)}", f"{folder}.{room(other)}"): name
+        for name, others in ARROWS.items()
+        for other in others
+        if room(name) is not None and room(other) is not None and room(name) != room(other)
+        if floors[room(other)] >= floors[room(name)]
+    }
+    known = {pair for pair in KNOWN_STAIRS if pair[0].split(".")[0] == folder}
+    assert upward.keys() <= known, {k: v for k, v in upward.items() if k not in known}
+    assert known <= upward.keys(), (
+        f"gone, so strike them from KNOWN_STAIRS: {known - upward.keys()}"
+    )
+
+
+def cycles() -> list[set[str]]:
+    """Sets of two files or more of which each imports every other, at once or by way of others."""
+    numbers = {name: i for i, name in enumerate(ARROWS)}
+    links = np.zeros((len(numbers), len(numbers)), dtype=bool)
+    for name, others in ARROWS.items():
+        links[numbers[name], [numbers[o] for o in others]] = True
+    count, part = connected_components(links, directed=True, connection="strong")
+    names = np.array(list(numbers))
+    return [set(names[part == i].tolist()) for i in range(count) if (part == i).sum() > 1]
+
+
+def test_no_files_import_each_other():
+    there = cycles()
+    new = [cycle for cycle in there if not any(cycle <= known for known in KNOWN_CYCLES)]
+    assert not new, f"files that import each other: {[sorted(c) for c in new]}"
+    gone = [known for known in KNOWN_CYCLES if not any(cycle <= known for cycle in there)]
+    assert not gone, f"gone, so strike them from KNOWN_CYCLES: {[sorted(c) for c in gone]}"
 
 
 def test_every_folder_is_linked_into_the_package():

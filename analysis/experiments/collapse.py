@@ -12,9 +12,9 @@ from typing import Any
 
 import xarray as xr
 
-from xhat.analysis.measures.diversity import diversity_by_noise
 from xhat.analysis.sampling.arms import Arm, against, cost, measure_finals, summarised
 from xhat.analysis.traces.commitment import commitment
+from xhat.analysis.traces.diversity import diversity_by_noise
 from xhat.hooks.trace import trace
 from xhat.probes.features import JudgeSpace
 from xhat.samplers.composite.pipeline import hybrid
@@ -59,7 +59,8 @@ class DemoResult:
 
     def table(self) -> str:
         """The rows as text, with the differences that matter below them."""
-        head = f"{'':22}{'Vendi (q=2)':>22}{'attribute entropy':>22}{'fidelity':>10}{'evals':>7}{'s/image':>9}"
+        head = f"{'':22}{'Vendi (q=2)':>22}{'attribute entropy':>22}{'fidelity':>10}"
+        head += f"{'evals':>7}{'s/image':>9}"
         lines = [head]
         for row in self.rows:
             cells = "".join(f"{interval_text(getattr(row, name)):>22}" for name in MEASURES)
@@ -71,7 +72,8 @@ class DemoResult:
                 f"{pair}: {MEASURES[name]} {_signed(value)}" for name, value in measures.items()
             ]
         lines.append(
-            f"Means over {len(self.prompts)} prompts × {self.seeds} seeds; 95 % bootstrap over prompts."
+            f"Means over {len(self.prompts)} prompts × {self.seeds} seeds; 95 % bootstrap over "
+            "prompts."
         )
         return "\n".join(lines)
 

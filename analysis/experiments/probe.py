@@ -14,7 +14,6 @@ from typing import Any
 import xarray as xr
 
 from xhat.analysis.experiments.probe_verdict import Verdict, alone, nothing, recommended
-from xhat.analysis.measures.diversity import diversity_by_noise
 from xhat.analysis.sampling.arms import measure_finals
 from xhat.analysis.sampling.budget import Estimate, fitted, room_of, seconds_each
 from xhat.analysis.sampling.final_latents import Arm, sample_arms
@@ -23,6 +22,7 @@ from xhat.analysis.sampling.pairing import Line, called_guidance, compared, divi
 from xhat.analysis.sampling.probe_sliders import slider_transfer
 from xhat.analysis.sampling.structure import has_learned, structure
 from xhat.analysis.traces.commitment import commitment
+from xhat.analysis.traces.diversity import diversity_by_noise
 from xhat.analysis.traces.similarity_map import similarity_map
 from xhat.hooks.describe import checksum, describe, jsonable
 from xhat.hooks.points.names import denoiser_of, named_points
@@ -42,7 +42,8 @@ PROMPTS = (
     "a kitchen",
     "a mountain landscape",
 )
-"""For models of the world: the subjects of the paper's diversity table (arXiv 2503.10637), and two more."""
+"""For models of the world: the subjects of the paper's diversity table (arXiv 2503.10637), and two
+more."""
 
 POINTS = 12
 

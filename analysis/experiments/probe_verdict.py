@@ -16,7 +16,8 @@ from xhat.analysis.sampling.structure import has_learned
 from xhat.samplers.plans.plan import Plan
 
 MEASURE, CLOSE = "vendi_q2", 1.5
-"""What diversity means; and how many times the student's evaluations a recommended plan may take."""
+"""What diversity means; and how many times the student's evaluations a plan may take to be
+recommended."""
 
 SAID = {
     "student": "the checkpoint as it is",
@@ -48,8 +49,9 @@ def nothing(unlearned: list[str], shown: Mapping[str, xr.Dataset]) -> Verdict:
     verb = "has" if both else "has not"
     return Verdict(
         headline=f"{who} {verb} learned to make pictures: there is nothing to show.",
-        recommendation="No plan is recommended. A network with random or broken weights looks like this, and so does "
-        "one that is run with a scheduler, prediction type or precision that is not its own.",
+        recommendation="No plan is recommended. A network with random or broken weights looks "
+        "like this, and so does one that is run with a scheduler, prediction type or precision "
+        "that is not its own.",
         evidence=[learned_text(name, found) for name, found in shown.items()],
         show=False,
     )
@@ -61,10 +63,10 @@ def learned_text(name: str, found: xr.Dataset) -> str:
     better = "better" if has_learned(found) else "no better"
     near = float(found["neighbours_mean"])
     return (
-        f"{_model(name).capitalize()}: given noise at σ = {found.attrs['sigma']:.2g}, it predicts what tells its own "
-        f"pictures apart {better} than a straight line in x_t would (gain {gain:+.2f}, 95 % interval {low:+.2f} to "
-        f"{high:+.2f}; 1 is perfect, 0 the line). Neighbouring values of its final latents correlate at {near:.2f}; in "
-        "white noise, at 0."
+        f"{_model(name).capitalize()}: given noise at σ = {found.attrs['sigma']:.2g}, it predicts "
+        f"what tells its own pictures apart {better} than a straight line in x_t would (gain "
+        f"{gain:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}; 1 is perfect, 0 the line). "
+        f"Neighbouring values of its final latents correlate at {near:.2f}; in white noise, at 0."
     )
 
 
@@ -79,8 +81,8 @@ def alone(
     count = _level(own, MEASURE)
     return Verdict(
         headline=f"Across {n} seeds of a prompt its pictures count as {count} different ones.",
-        recommendation="Whether that is a collapse cannot be told without the model it was distilled from: give "
-        "--base. No plan is recommended.",
+        recommendation="Whether that is a collapse cannot be told without the model it was "
+        "distilled from: give --base. No plan is recommended.",
         evidence=_evidence(diversity, commitment) + _fidelity(own, "The checkpoint"),
     )
 
@@ -104,11 +106,13 @@ def recommended(
     levels = summarised(measured)
     collapsed = float(lost[f"{MEASURE}_high"]) < 0
     headline = (
-        f"It collapses: across seeds, its pictures count as {_level(levels.sel(arm='student'), MEASURE)} different "
-        f"ones, the base's as {_level(levels.sel(arm='base'), MEASURE)} (difference {_interval(lost, MEASURE)})."
+        "It collapses: across seeds, its pictures count as "
+        f"{_level(levels.sel(arm='student'), MEASURE)} different ones, the base's as "
+        f"{_level(levels.sel(arm='base'), MEASURE)} (difference {_interval(lost, MEASURE)})."
         if collapsed
-        else f"No collapse was found: across seeds, its diversity is {_beside(lost)} the base's (Vendi "
-        f"{_interval(lost, MEASURE)}, over {measured.sizes['prompt']} prompts × {measured.attrs['n_seeds']} seeds)."
+        else f"No collapse was found: across seeds, its diversity is {_beside(lost)} the base's "
+        f"(Vendi {_interval(lost, MEASURE)}, over {measured.sizes['prompt']} prompts × "
+        f"{measured.attrs['n_seeds']} seeds)."
     )
     good = [arm for arm in plans if _helps(gains, plans, measured, arm)]
     best = max(good, key=lambda arm: float(gains[f"{MEASURE}_mean"].sel(arm=arm)), default=None)
@@ -120,14 +124,14 @@ def recommended(
     )
     if not collapsed and best is None:
         text = (
-            "Sample it as it is: no loss of diversity was found that a plan could undo, and none that was tried "
-            "adds any. More prompts and seeds tell smaller differences."
+            "Sample it as it is: no loss of diversity was found that a plan could undo, and none "
+            "that was tried adds any. More prompts and seeds tell smaller differences."
         )
         return Verdict(headline, text, evidence)
     if best is None:
         text = (
-            "No plan that was tried gives diversity back beyond its interval over prompts: sample it as it is, or "
-            "train another student."
+            "No plan that was tried gives diversity back beyond its interval over prompts: sample "
+            "it as it is, or train another student."
         )
         return Verdict(headline, text, evidence)
     gap, gain = -float(lost[f"{MEASURE}_mean"]), float(gains[f"{MEASURE}_mean"].sel(arm=best))
@@ -160,9 +164,10 @@ def _evidence(
         at = float(commitment[name]["cosine_mean"][0])
         sigma = float(np.median(commitment[name]["committed_sigma"]))
         lines.append(
-            f"{_model(name).capitalize()}: x̂₀ of its first step counts as {first:.3g} different pictures across seeds, "
-            f"its last as {last:.3g}. The first x̂₀ is at cosine {at:.2f} to the run's own last, and half of the runs "
-            f"are within a tenth of it from σ = {sigma:.2g} on."
+            f"{_model(name).capitalize()}: x̂₀ of its first step counts as {first:.3g} different "
+            f"pictures across seeds, its last as {last:.3g}. The first x̂₀ is at cosine {at:.2f} "
+            "to the run's own last, and half of the runs are within a tenth of it from σ = "
+            f"{sigma:.2g} on."
         )
     return lines
 
@@ -174,8 +179,8 @@ def _cells(gains: xr.Dataset, levels: xr.Dataset) -> list[str]:
         more = f"; fidelity {_interval(one, 'fidelity')}" if "fidelity_mean" in one else ""
         rms = float(levels["rms_mean"].sel(arm=arm))
         lines.append(
-            f"{SAID[str(arm)].capitalize()}: Vendi {_interval(one, MEASURE)} against the checkpoint{more}; "
-            f"RMS of its latents {rms:.2f}."
+            f"{SAID[str(arm)].capitalize()}: Vendi {_interval(one, MEASURE)} against the "
+            f"checkpoint{more}; RMS of its latents {rms:.2f}."
         )
     return lines
 
@@ -193,9 +198,9 @@ def _layers(similar: xr.Dataset | None) -> list[str]:
     least = same[int(np.nanargmin(first.values))]
     sigmas = [float(similar["sigma_b"][i]) for i in (0, -1)]
     return [
-        f"Layers of base and checkpoint are alike at {float(first.mean()):.2f} (debiased CKA, mean over {len(same)} "
-        f"points) at σ = {sigmas[0]:.3g} and at {float(last.mean()):.2f} at σ = {sigmas[1]:.3g}; least alike at the "
-        f"first is {least}, {float(first.min()):.2f}."
+        f"Layers of base and checkpoint are alike at {float(first.mean()):.2f} (debiased CKA, "
+        f"mean over {len(same)} points) at σ = {sigmas[0]:.3g} and at {float(last.mean()):.2f} at "
+        f"σ = {sigmas[1]:.3g}; least alike at the first is {least}, {float(first.min()):.2f}."
     ]
 
 

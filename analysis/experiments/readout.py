@@ -12,7 +12,10 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis.sampling.cache import Cache
-from xhat.analysis.traces.probe_curves import decided, final_labels, probe_curves, untrained_trace
+from xhat.analysis.sampling.untrained import untrained_trace
+from xhat.analysis.traces.attribute_labels import final_labels
+from xhat.analysis.traces.decision_levels import decision_levels
+from xhat.analysis.traces.probe_curves import probe_curves
 from xhat.hooks.trace import trace
 from xhat.probes.features import JudgeSpace
 
@@ -43,7 +46,7 @@ def measure_readout(
     networks of both.
 
     Traces and curves of every layer are kept in ``out``, where a run that was stopped goes on.
-    Returns :func:`decided` at ``layer``."""
+    Returns :func:`decision_levels` at ``layer``."""
     space, curves = JudgeSpace(base.vae), {}
     for name, pipe in (("base", base), ("student", student)):
         hooks = dict.fromkeys(READ_AT, "project(256)")
@@ -65,7 +68,7 @@ def measure_readout(
 
         key = {"trace": traced.attrs["checksum"], **space.attrs, "folds": "prompts × seeds"}
         curves[name] = Cache(out / "curves").get(name, key, probed)
-    return decided(curves, layer)
+    return decision_levels(curves, layer)
 
 
 def statement(found: xr.Dataset) -> list[str]:
@@ -83,7 +86,8 @@ def statement(found: xr.Dataset) -> list[str]:
             best, chance = of["x0"].max("step"), float(of["chance"].max())
             shown = " and ".join(f"{m} {float(best.sel(model=m)):.2f}" for m in levels)
             lines.append(
-                f"{name}: no x̂₀ gives away half of it; accuracy at best {shown}, chance {chance:.2f}."
+                f"{name}: no x̂₀ gives away half of it; accuracy at best {shown}, chance "
+                f"{chance:.2f}."
             )
             continue
         said = [
@@ -104,8 +108,8 @@ def _beside(found: xr.Dataset) -> list[str]:
             float(of[name].mean()) for name in ("task", "control", "untrained", "chance")
         )
         line = (
-            f"{model}, layer {found.attrs['layer']}: mean accuracy {task:.2f} beside an untrained network's {fresh:.2f}"
-            f" and chance {chance:.2f}; control task {control:.2f}"
+            f"{model}, layer {found.attrs['layer']}: mean accuracy {task:.2f} beside an untrained "
+            f"network's {fresh:.2f} and chance {chance:.2f}; control task {control:.2f}"
         )
         if task <= fresh:
             line += (

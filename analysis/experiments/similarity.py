@@ -102,7 +102,8 @@ def same_layers(base: Any, other: Any, permutations: int = 199) -> xr.Dataset:
     names = found["layer_a"].values
     if not np.array_equal(names, found["layer_b"].values):
         raise ValueError(
-            f"both networks must be read at the same points: {names.tolist()}, {found['layer_b'].values}"
+            f"both networks must be read at the same points: {names.tolist()}, "
+            f"{found['layer_b'].values}"
         )
     beside = {m: similarity_map(base, other, measure=m, by=None)["similarity"] for m in BESIDE}
     arrays = {
@@ -158,19 +159,24 @@ def _said_of(inside: xr.Dataset, name: str) -> str:
         for m in BESIDE
     ]
     return (
-        f"{name}: over depth, CKA with the base runs from {float(depth.min()):.2f} at {depth.idxmin().item()} to "
-        f"{float(depth.max()):.2f} at {depth.idxmax().item()}; over noise, from {float(noise.min()):.2f} at "
-        f"σ = {noise.idxmin().item():.2g} to {float(noise.max()):.2f} at σ = {noise.idxmax().item():.2g}. It falls "
-        f"furthest short of the base's own weights at as few steps at {cell['layer']}, σ = {cell['level']:.2g}: {mine} "
-        f"against {few}, intervals that {apart}. {null} of {cka.size} cells cannot be told from unrelated prompts. "
-        f"Procrustes distance and mutual neighbours rank the cells with Spearman {ranks[0]:.2f} and {ranks[1]:.2f}."
+        f"{name}: over depth, CKA with the base runs from {float(depth.min()):.2f} at "
+        f"{depth.idxmin().item()} to {float(depth.max()):.2f} at {depth.idxmax().item()}; over "
+        f"noise, from {float(noise.min()):.2f} at σ = {noise.idxmin().item():.2g} to "
+        f"{float(noise.max()):.2f} at σ = {noise.idxmax().item():.2g}. It falls furthest short of "
+        f"the base's own weights at as few steps at {cell['layer']}, σ = {cell['level']:.2g}: "
+        f"{mine} against {few}, intervals that {apart}. {null} of {cka.size} cells cannot be told "
+        "from unrelated prompts. Procrustes distance and mutual neighbours rank the cells with "
+        f"Spearman {ranks[0]:.2f} and {ranks[1]:.2f}."
     )
 
 
 def _said_of_baselines(found: xr.Dataset, inside: xr.Dataset) -> str:
     blank, few = (float(inside["cka"].sel(network=n).mean()) for n in (UNTRAINED, FEW))
     x_t = found["cka"].sel(layer=X_T).drop_sel(network=[FEW, UNTRAINED]).mean("network")
-    text = f"Mean CKA with the base, beside that: its own weights at as few steps {few:.2f}, an untrained network "
+    text = (
+        f"Mean CKA with the base, beside that: its own weights at as few steps {few:.2f}, an "
+        "untrained network "
+    )
     text += f"{blank:.2f}"
     if "seed_to_seed" in inside:
         text += f", the base under other seeds {float(inside['seed_to_seed'].mean()):.2f}"

@@ -70,23 +70,27 @@ class Bench:
     ) -> None:
         if BASE not in models or len(models) < 2 or not controls:
             raise ValueError(
-                f"expected a model named {BASE!r}, one student or more, and controls; got the models "
-                f"{', '.join(models)} and {len(controls)} controls"
+                f"expected a model named {BASE!r}, one student or more, and controls; got the "
+                f"models {', '.join(models)} and {len(controls)} controls"
             )
         self.models, self.space, self.cache, self.settings = models, space, cache, settings
         self.students = [name for name in models if name != BASE]
         self.controls = [c for c in controls if c.trained_on in models]
         for left in (c for c in controls if c.trained_on not in models):
             print(
-                f"{left.name} is left out: the model {left.trained_on!r} is not among {list(models)}",
+                (
+                    f"{left.name} is left out: the model {left.trained_on!r} is not among "
+                    f"{list(models)}"
+                ),
                 file=sys.stderr,
             )
         if not self.controls:
             raise ValueError(f"no control was trained on one of {list(models)}")
         if settings.seeds > settings.free or settings.states > settings.free:
             raise ValueError(
-                f"seeds={settings.seeds} and states={settings.states} are some of the free={settings.free} seeds of "
-                "free sampling: there must be as many of these at least"
+                f"seeds={settings.seeds} and states={settings.states} are some of the "
+                f"free={settings.free} seeds of free sampling: there must be as many of these at "
+                "least"
             )
         self.randoms = random_controls(self.controls, settings.randoms, cache / "nulls")
         self.identities = {c.name: c.identity() for c in (*self.controls, *self.randoms)}
@@ -126,8 +130,11 @@ class Bench:
         )
         need = total * seconds / evaluations
         print(
-            f"{len(self.controls)} controls and {len(self.randoms)} random LoRAs in {len(self.models)} models: "
-            f"{missing} of {jobs} measurements to make, about {need / 60:.0f} min",
+            (
+                f"{len(self.controls)} controls and {len(self.randoms)} random LoRAs in "
+                f"{len(self.models)} models: {missing} of {jobs} measurements to make, about "
+                f"{need / 60:.0f} min"
+            ),
             file=sys.stderr,
         )
 

@@ -30,18 +30,21 @@ def table(data: xr.Dataset) -> str:
         home = int(np.flatnonzero(np.isfinite(row["home"].values))[0])
         cells = "".join(f"{_cell(row.sel(model=m), 'retention'):>24}" for m in models)
         lines.append(
-            f"{name!s:18}{str(row['trained_on'].values):>11}{_cell(row.isel(model=home), 'home'):>22}{cells}"
+            f"{name!s:18}{str(row['trained_on'].values):>11}"
+            f"{_cell(row.isel(model=home), 'home'):>22}{cells}"
         )
     pooled = "".join(f"{_cell(data.sel(model=m), 'pooled'):>24}" for m in models)
     lines.append(f"{'all, of the base':18}{'':>11}{'':>22}{pooled}")
     means = zip(data["published_student"].values, data["published"].values, strict=True)
     paper = ", ".join(f"{student} {mean:.2f}" for student, mean in means)
     lines.append(
-        f"The paper, on SDXL, change of CLIP score, all nine controls: {paper} ({data.attrs['source']})."
+        f"The paper, on SDXL, change of CLIP score, all nine controls: {paper} "
+        f"({data.attrs['source']})."
     )
     lines.append(
-        f"Effect: change of the score from scale -1 to 1 (a style: 0 to 1). 95 % bootstraps over prompts × "
-        f"{data.attrs['seeds']} seeds, of all over controls; '-' where the control has no effect in its own model."
+        "Effect: change of the score from scale -1 to 1 (a style: 0 to 1). 95 % bootstraps over "
+        f"prompts × {data.attrs['seeds']} seeds, of all over controls; '-' where the control has "
+        "no effect in its own model."
     )
     return "\n".join(lines)
 
@@ -115,7 +118,8 @@ def _small_scales(study: Study) -> list[str]:
         if known:
             spread = f"{np.median(known):.2f} ({min(known):.2f} to {max(known):.2f})"
             lines.append(
-                f"{origin} → {model} at scale ±{small:g}: median retention of {len(known)} controls {spread}."
+                f"{origin} → {model} at scale ±{small:g}: median retention of {len(known)} "
+                f"controls {spread}."
             )
     return lines
 
@@ -132,12 +136,18 @@ def _alignment(data: xr.Dataset, student: str) -> list[str]:
         if np.isfinite(value)
     ]
     unlike += [f"with controls exchanged p ≤ {np.nanmax(p):.2g}"] if np.isfinite(p).any() else []
-    text = f"{student}: given the same input, a control changes x̂₀ as it does in the base, with a cosine of {own:.2f}"
+    text = (
+        f"{student}: given the same input, a control changes x̂₀ as it does in the base, with a "
+        f"cosine of {own:.2f}"
+    )
     text += f" ({', '.join(unlike)})" if unlike else ""
     if not np.isfinite(same):
         return [text + "."]
     low, high = (finite_mean(at[f"same_random_{end}"].values) for end in ("low", "high"))
-    shared = f"a random LoRA of equal norm changes x̂₀ alike in both with {same:.2f} ({low:.2f} to {high:.2f})"
+    shared = (
+        f"a random LoRA of equal norm changes x̂₀ alike in both with {same:.2f} ({low:.2f} to "
+        f"{high:.2f})"
+    )
     if own > high:
         return [f"{text}. Shared weights do not explain all of it: {shared}."]
     return [f"{text}. That is no more than shared weights give: {shared}."]
@@ -153,9 +163,10 @@ def _energy(data: xr.Dataset, aligned: xr.Dataset, student: str) -> list[str]:
             float(np.exp(np.log(now[name]).mean())) for name in ("absolute", "ratio")
         )
         lines.append(
-            f"{student}, σ = {float(now['sigma']):.3g}: of {now.sizes['control']} directions of controls, its seeds "
-            f"vary less than the base's along {less.sum()}, more along {more.sum()}; variance along them is "
-            f"{variance:.2f} of the base's, their share of all variance {share:.2f} of it (geometric means)."
+            f"{student}, σ = {float(now['sigma']):.3g}: of {now.sizes['control']} directions of "
+            f"controls, its seeds vary less than the base's along {less.sum()}, more along "
+            f"{more.sum()}; variance along them is {variance:.2f} of the base's, their share of "
+            f"all variance {share:.2f} of it (geometric means)."
         )
     p = aligned["p"].sel(point="x0", control=at["control"]).max("step").values
     idle = (at["absolute_high"].isel(step=0).values < 1) & (p <= 0.05)
@@ -163,7 +174,8 @@ def _energy(data: xr.Dataset, aligned: xr.Dataset, student: str) -> list[str]:
     if names:
         verbs = ("exists", "is") if len(names) == 1 else ("exist", "are")
         lines.append(
-            f"{student}: {', '.join(names)} {verbs[0]} there and {verbs[1]} less used than in the base."
+            f"{student}: {', '.join(names)} {verbs[0]} there and {verbs[1]} less used than in the "
+            "base."
         )
     return lines
 
@@ -175,8 +187,9 @@ def _twins(study: Study) -> list[str]:
     names = ("weights", "left", "left_random", "effects")
     weights, left, chance, effects = (finite_mean(found[n].values) for n in names)
     text = (
-        f"Trained on base and student apart, sliders of one attribute have a weight cosine of {weights:.2f} and share "
-        f"{left:.2f} of the space they write to (random: {chance:.2f}); what they do to x̂₀ has cosine {effects:.2f}"
+        "Trained on base and student apart, sliders of one attribute have a weight cosine of "
+        f"{weights:.2f} and share {left:.2f} of the space they write to (random: {chance:.2f}); "
+        f"what they do to x̂₀ has cosine {effects:.2f}"
     )
     return [
         f"{text}: weights alone do not show that they do the same."

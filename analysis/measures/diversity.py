@@ -1,13 +1,10 @@
-"""How many different pictures there are: of one set of samples, and of x̂₀ across seeds at every
-noise level.
+"""How many different pictures there are in one set of samples, and how two arms differ.
 
-Diversity is counted within a prompt, over its seeds, then averaged over prompts. Arms are compared
-at equal numbers of seeds, prompt by prompt: every one of these measures moves with the number of
-samples."""
+Arms are compared at equal numbers of seeds, prompt by prompt: every one of these measures moves
+with the number of samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,11 +14,6 @@ from scipy.spatial.distance import cdist, pdist
 from xhat.analysis import stats
 from xhat.analysis.measures.grams import as_samples, raw_gram
 from xhat.analysis.measures.kernels import rbf
-from xhat.probes.features import FeatureSpace, feature_space
-
-Features = Callable[[np.ndarray], np.ndarray]
-Labels = Callable[[np.ndarray, str], Mapping[str, tuple[np.ndarray, int]]]
-Fidelity = Callable[[np.ndarray, str], np.ndarray]
 
 KERNELS, DISTANCES = ("cosine", "rbf"), ("cosine", "euclidean")
 
@@ -66,8 +58,10 @@ def mean_pairwise_distance(x: Any, *, metric: str = "cosine") -> float:
     One outlier moves it: read it beside :func:`vendi`. ``x``: (n, d), n ≥ 2. Raises ValueError for
     shapes that do not fit, NaN, and a sample of length zero under ``cosine``.
 
-    >>> mean_pairwise_distance(np.eye(4)), mean_pairwise_distance([[0.0, 0], [3, 4]], metric="euclidean")
-    (1.0, 5.0)
+    >>> mean_pairwise_distance(np.eye(4))
+    1.0
+    >>> mean_pairwise_distance([[0.0, 0], [3, 4]], metric="euclidean")
+    5.0
     """
     if metric not in DISTANCES:
         raise ValueError(f"metric must be one of {DISTANCES}, got {metric!r}")
@@ -94,7 +88,8 @@ def prdc(real: Any, fake: Any, *, k: int = 5) -> dict[str, float]:
         )
     if not 1 <= k < min(len(real), len(fake)):
         raise ValueError(
-            f"k must be at least 1 and below both sample numbers, {len(real)} and {len(fake)}: got {k}"
+            f"k must be at least 1 and below both sample numbers, {len(real)} and {len(fake)}: "
+            f"got {k}"
         )
     across = cdist(real, fake)
     reach_real, reach_fake = _reach(real, k), _reach(fake, k)
@@ -142,53 +137,6 @@ def mode_coverage(labels: Any, n_modes: int, *, least: int = 1) -> float:
     return float((_counts(labels, n_modes) >= least).mean())
 
 
-def diversity_by_noise(
-    trace: Any,
-    *,
-    features: Features | FeatureSpace | str | None = None,
-    labels: Labels | None = None,
-    pipe: Any = None,
-    level: float = stats.LEVEL,
-    resamples: int = stats.RESAMPLES,
-    seed: int = 0,
-) -> xr.Dataset:
-    """Diversity of x̂₀ across seeds, of every prompt at every step, with its mean over prompts.
-
-    Variables (prompt, step): ``vendi_q2``, ``vendi_q1``, ``mean_pairwise_distance`` (all by
-    cosine), ``rms`` of the latents, and ``attribute_entropy`` where ``labels`` is given; of each
-    ``<name>_mean``, ``<name>_low`` and ``<name>_high`` (step), a bootstrap over prompts that draws
-    the same prompts at all steps. Coordinates of the trace along ``step`` stay. ``features``:
-    latents (n, c, h, w) float32 → (n, d), a feature space, or its name, with the ``pipe`` that made
-    the trace (:func:`xhat.probes.features.feature_space`); left out, the latents themselves, whose
-    scale the cosine does not see. ``labels``: (latents, prompt) → {attribute: ((n,) labels,
-    n_values)} of what the prompt leaves open; entropy is averaged over these; a space that reads
-    attributes brings its own. Raises ValueError without ``pred_x0`` or with one seed."""
-    how, labels, said = _space(features, labels, pipe)
-    found = _measured(_variable(trace, "pred_x0", "step"), how, labels)
-    return _summarised(found, said, level=level, resamples=resamples, seed=seed)
-
-
-def final_diversity(
-    trace: Any,
-    *,
-    features: Features | FeatureSpace | str | None = None,
-    labels: Labels | None = None,
-    fidelity: Fidelity | None = None,
-    pipe: Any = None,
-    level: float = stats.LEVEL,
-    resamples: int = stats.RESAMPLES,
-    seed: int = 0,
-) -> xr.Dataset:
-    """:func:`diversity_by_noise` of the final latents: variables (prompt,), and scalars for means
-    and bounds.
-
-    ``fidelity(latents, prompt)`` → (n,) adds its mean over seeds under that name.
-    """
-    how, labels, said = _space(features, labels, pipe)
-    found = _measured(_variable(trace, "final"), how, labels, fidelity)
-    return _summarised(found, said, level=level, resamples=resamples, seed=seed)
-
-
 def paired_difference(a: xr.DataArray, b: xr.DataArray, **options: Any) -> xr.Dataset:
     """Mean over prompts of b − a, ``mean``, ``low`` and ``high``, with the same prompts drawn in
     both.
@@ -209,7 +157,8 @@ def paired_difference(a: xr.DataArray, b: xr.DataArray, **options: Any) -> xr.Da
     n = [arm.attrs.get("n_seeds") for arm in (a, b)]
     if None not in n and n[0] != n[1]:
         raise ValueError(
-            f"diversity grows with the number of seeds: a has {n[0]}, b has {n[1]}; take equally many"
+            f"diversity grows with the number of seeds: a has {n[0]}, b has {n[1]}; take equally "
+            "many"
         )
     interval = stats.paired_difference(a.values, b.values, **options)
     bounds = {"mean": interval.estimate, "low": interval.low, "high": interval.high}
@@ -234,115 +183,6 @@ def _counts(labels: Any, n_values: int) -> np.ndarray:
             f"labels must be from 0 to {n_values - 1}, got {labels.min()} to {labels.max()}"
         )
     return np.bincount(labels.astype(np.intp), minlength=n_values)
-
-
-def _variable(trace: Any, name: str, *more: str) -> xr.DataArray:
-    """A variable of a trace as (prompt, *more, seed, …)."""
-    if name not in trace:
-        raise ValueError(f"this trace has no variable {name!r}: it has {sorted(trace.data_vars)}")
-    array: xr.DataArray = trace[name]
-    if missing := {"prompt", "seed", *more} - set(array.dims):
-        raise ValueError(f"{name} must have dimensions {sorted(missing)} too, got {array.dims}")
-    if array.sizes["seed"] < 2:
-        raise ValueError("diversity is across seeds: trace each prompt under at least 2, got 1")
-    return array.transpose("prompt", *more, "seed", ...)
-
-
-def _measured(
-    array: xr.DataArray,
-    features: Features | None,
-    labels: Labels | None,
-    fidelity: Fidelity | None = None,
-) -> xr.Dataset:
-    """Every measure of every (prompt, …) cell of a (prompt, …, seed, channel, y, x) array, read a
-    prompt at a time.
-    """
-    outer = array.dims[: array.dims.index("seed")]
-    sizes = tuple(array.sizes[d] for d in outer)
-    found: dict[str, np.ndarray] = {}
-    for p, prompt in enumerate(array["prompt"].values):
-        latents = np.asarray(array.isel(prompt=p).values, dtype=np.float32)
-        for at in np.ndindex(*sizes[1:]):
-            where = ", ".join(
-                [
-                    f"prompt {str(prompt)!r}",
-                    *(f"{d} {i}" for d, i in zip(outer[1:], at, strict=True)),
-                ]
-            )
-            for name, value in _cell(
-                latents[at], str(prompt), where, features, labels, fidelity
-            ).items():
-                found.setdefault(name, np.full(sizes, np.nan))[(p, *at)] = value
-    n_seeds = {"n_seeds": array.sizes["seed"]}
-    coords = {name: c for name, c in array.coords.items() if set(c.dims) <= set(outer) and c.dims}
-    return xr.Dataset(
-        {name: (outer, values, n_seeds) for name, values in found.items()}, coords=coords
-    )
-
-
-def _cell(
-    latents: np.ndarray,
-    prompt: str,
-    where: str,
-    features: Features | None,
-    labels: Labels | None,
-    fidelity: Fidelity | None,
-) -> dict[str, float]:
-    if not np.isfinite(latents).all():
-        raise ValueError(f"the latents of {where} hold NaN or infinite values")
-    x = latents.reshape(len(latents), -1) if features is None else features(latents)
-    measured = {
-        "vendi_q2": vendi(x, q=2),
-        "vendi_q1": vendi(x, q=1),
-        "mean_pairwise_distance": mean_pairwise_distance(x),
-        "rms": float(np.sqrt(np.mean(np.square(latents, dtype=np.float64)))),
-    }
-    if labels is not None:
-        read = labels(latents, prompt)
-        if not read:
-            raise ValueError(
-                f"the prompt {prompt!r} leaves no attribute open: entropy needs one that may vary"
-            )
-        measured["attribute_entropy"] = float(
-            np.mean([attribute_entropy(*pair) for pair in read.values()])
-        )
-    if fidelity is not None:
-        measured["fidelity"] = float(np.mean(fidelity(latents, prompt)))
-    return measured
-
-
-def _space(
-    features: Features | FeatureSpace | str | None, labels: Labels | None, pipe: Any
-) -> tuple[Features | None, Labels | None, dict[str, str]]:
-    """The functions that measure, and what the attributes say of them."""
-    if features is None:
-        return None, labels, {"features": "latents"}
-    if isinstance(features, str):
-        features = feature_space(features, pipe)
-    if isinstance(features, FeatureSpace):
-        said = {"features": features.name} | dict(features.attrs)
-        return features.features, labels or getattr(features, "labels", None), said
-    return (
-        features,
-        labels,
-        {"features": getattr(features, "__qualname__", type(features).__qualname__)},
-    )
-
-
-def _summarised(found: xr.Dataset, said: dict[str, str], **options: Any) -> xr.Dataset:
-    """``found`` with the mean over prompts of every variable and its interval."""
-    result = found.copy()
-    for name, array in found.data_vars.items():
-        interval = stats.bootstrap_mean(array.values, **options)
-        attrs = {**array.attrs, **interval.attrs}
-        for suffix, value in (
-            ("mean", interval.estimate),
-            ("low", interval.low),
-            ("high", interval.high),
-        ):
-            result[f"{name}_{suffix}"] = (array.dims[1:], value, attrs)
-        result.attrs |= interval.attrs
-    return result.assign_attrs(**said, kernel="cosine", across="seed")
 
 
 def _similarities(x: Any, kernel: str, sigma: float | None) -> np.ndarray:

@@ -9,6 +9,7 @@ _EXPORTS = {
     "measure_arms": "xhat.analysis.sampling.arms",
     "summarised": "xhat.analysis.sampling.arms",
     "against": "xhat.analysis.sampling.arms",
+    "untrained_trace": "xhat.analysis.sampling.untrained",
     "sample_arms": "xhat.analysis.sampling.final_latents",
 }
 

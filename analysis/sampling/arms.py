@@ -16,9 +16,9 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from xhat.analysis import stats
-from xhat.analysis.measures.diversity import final_diversity
 from xhat.analysis.sampling.final_latents import Arm, described, sample_arms, to_sample
 from xhat.analysis.sampling.noise_ledger import check_paired, noise_ledger
+from xhat.analysis.traces.diversity import final_diversity
 from xhat.hooks.describe import checksum
 from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.hooks.points.rehearsal import with_defaults

@@ -95,14 +95,16 @@ def fitted(
     seconds = p * s * evaluations * each * MARGIN
     if min(len(prompts), LEAST_PROMPTS) * min(len(seeds), LEAST_SEEDS) > count:
         raise ValueError(
-            f"even {p} prompts × {s} seeds take about {duration(seconds)}, more than the budget of {duration(budget)}: "
-            f"give --budget {max(1, round(seconds * 1.2 / 60))}m, or fewer steps"
+            f"even {p} prompts × {s} seeds take about {duration(seconds)}, more than the budget "
+            f"of {duration(budget)}: give --budget {max(1, round(seconds * 1.2 / 60))}m, or fewer "
+            "steps"
         )
     disk, free = room["disk"] * p * s, shutil.disk_usage(_existing(out)).free
     if disk > free:
         raise ValueError(
-            f"{p} prompts × {s} seeds need up to {bytes_text(disk)} in {out}, and {bytes_text(free)} are free: make "
-            "room, give another --out, or fewer prompts and seeds"
+            f"{p} prompts × {s} seeds need up to {bytes_text(disk)} in {out}, and "
+            f"{bytes_text(free)} are free: make room, give another --out, or fewer prompts and "
+            "seeds"
         )
     cut = (p, s) != (len(prompts), len(seeds))
     asked = f"Cut from {len(prompts)} × {len(seeds)} to fit the budget of {duration(budget)}."

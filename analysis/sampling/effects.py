@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 
 from xhat.analysis.sampling.control import Control
+from xhat.analysis.traces.readings import SAMPLE, X0
 from xhat.hooks.edits.edit import EQUAL, Source, replace
 from xhat.hooks.noise.levels import NoiseLevel, x0_at
 from xhat.hooks.trace import trace
@@ -20,9 +21,9 @@ from xhat.hooks.trace import trace
 POINTS = ("**.res.*", "**.attn.?")
 """Every residual block and every attention of a UNet."""
 
-INPUT, X0 = "in@input", "x0"
+INPUT = "in@input"
 REDUCTION = "project(256)"
-SAMPLE, LATENT = ("prompt", "seed", "step"), ("channel", "y", "x")
+LATENT = ("channel", "y", "x")
 
 
 def free_runs(
@@ -156,8 +157,8 @@ def _steps_at(
         if abs(sigma[near] - w) > EQUAL * w:
             have = ", ".join(f"{s:.3g}" for s in sigma)
             raise ValueError(
-                f"{name} has no step at σ = {w:.4g}, but at {have}: models are compared at equal noise levels; give "
-                "the base a schedule that holds the student's"
+                f"{name} has no step at σ = {w:.4g}, but at {have}: models are compared at equal "
+                "noise levels; give the base a schedule that holds the student's"
             )
         steps.append(near)
     return steps
@@ -165,19 +166,3 @@ def _steps_at(
 
 def _chunks(items: Sequence[str], size: int) -> list[list[str]]:
     return [list(items[i : i + size]) for i in range(0, len(items), size)]
-
-
-def points_of(data: xr.Dataset) -> list[str]:
-    """Names of the readings in a dataset of this file, in the order of the network, x̂₀ last."""
-    names = [str(name) for name in data.data_vars if name not in (X0, "input", "final")]
-    return [*sorted(names, key=_place), X0]
-
-
-def _place(name: str) -> tuple[int, ...]:
-    """Where a point of a UNet comes: diffusers lists the middle after the end, and attentions
-    before the residual blocks that they follow. Other networks are in order."""
-    stage, *rest = name.split(".")
-    if stage not in ("down", "mid", "up") or len(rest) < 2:
-        return (0,)
-    block = 0 if stage == "mid" else int(rest[0])
-    return ("down", "mid", "up").index(stage), block, int(rest[-1]), int(rest[-2] == "attn")

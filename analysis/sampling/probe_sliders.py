@@ -55,7 +55,8 @@ def slider_transfer(
     cosine = [float(v) for v in (interval.estimate, interval.low, interval.high)]
     size = float(np.sqrt((theirs**2).mean() / (ours**2).mean()))
     said = (
-        f"Slider {path.stem}: on the same inputs it moves x̂₀ of the checkpoint in the direction in which it moves the "
-        f"base's at cosine {cosine[0]:.2f} [{cosine[1]:.2f}, {cosine[2]:.2f}], {size:.2f} times as far."
+        f"Slider {path.stem}: on the same inputs it moves x̂₀ of the checkpoint in the direction "
+        f"in which it moves the base's at cosine {cosine[0]:.2f} [{cosine[1]:.2f}, "
+        f"{cosine[2]:.2f}], {size:.2f} times as far."
     )
     return {"file": str(path), "cosine": cosine, "size": size, "said": said}

@@ -22,7 +22,8 @@ def attribute_score(space: Any, kind: str, attribute: str, up: str, down: str) -
     missing = [v for v in (up, down) if v not in values]
     if missing:
         raise ValueError(
-            f"the judge reads no {missing[0]!r} in the {attribute} of a {kind}: it reads {list(values)}"
+            f"the judge reads no {missing[0]!r} in the {attribute} of a {kind}: it reads "
+            f"{list(values)}"
         )
     high, low = values.index(up), values.index(down)
 
@@ -84,8 +85,9 @@ def clip_texts(texts: Sequence[str], source: str) -> np.ndarray:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"the CLIP score needs the weights and the tokenizer of {source}, which are neither a folder nor in the "
-            f"cache of the Hugging Face hub: get them with `hf download {source}`"
+            f"the CLIP score needs the weights and the tokenizer of {source}, which are neither a "
+            "folder nor in the cache of the Hugging Face hub: get them with `hf download "
+            f"{source}`"
         ) from error
     with torch.no_grad():
         given = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")

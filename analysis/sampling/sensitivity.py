@@ -89,7 +89,8 @@ def paired_ranks(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     if len(x) != len(y) or len(x) < 2:
         raise ValueError(
-            f"two or more seeds, the same in both, are needed to tell one from others: {len(x)}, {len(y)}"
+            f"two or more seeds, the same in both, are needed to tell one from others: {len(x)}, "
+            f"{len(y)}"
         )
     x, y = (_directions(part) for part in (x, y))
     near = x @ y.T

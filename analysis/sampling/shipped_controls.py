@@ -38,7 +38,8 @@ def family_controls(
     chosen = list(names) or list(files)
     if not chosen:
         raise ValueError(
-            f"no sliders in {folder or 'the embedded family'}: train them with python -m xhat.zoo.train"
+            f"no sliders in {folder or 'the embedded family'}: train them with python -m "
+            "xhat.zoo.train"
         )
     for name in chosen:
         if name not in files:
@@ -98,8 +99,9 @@ def control_of(file: Path, space: Any, clip: Any = None) -> Control:
         common |= {"score": score, "reading": reading, "what": f"style of a {made['style']}"}
         return Control(**common, prompts=prompts, signed=False)
     raise ValueError(
-        f"{file} says nothing of what it turns: a slider needs the notes kind, attribute, up and down, a direction "
-        "axis, mean and spread, a style the note style, as xhat.zoo.lora.shipped, sliderspace and custom write them"
+        f"{file} says nothing of what it turns: a slider needs the notes kind, attribute, up and "
+        "down, a direction axis, mean and spread, a style the note style, as "
+        "xhat.zoo.lora.shipped, sliderspace and custom write them"
     )
 
 

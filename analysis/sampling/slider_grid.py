@@ -22,7 +22,8 @@ from xhat.zoo.lora.injection import names_in
 from xhat.zoo.lora.loading import load_slider, remove, scales_of, sliding
 
 CLIPPED, UNSURE = 0.15, 0.15
-"""By how much, against scale 0, the share of clipped values may rise, and the judge's confidence fall."""
+"""By how much, against scale 0, the share of clipped values may rise, and the judge's confidence
+fall."""
 
 
 def slider_grid(

@@ -4,9 +4,10 @@ any structure?
 A network of random weights samples without complaint, and every measure of diversity gives it a
 number. Two questions tell it apart, and neither needs a reference:
 
-- its own final latents are given noise; does x̂₀ come nearer to them than a straight line in x_t could, fitted to these
-  very samples? Whoever has learned anything of the pictures takes off more noise than that. Only what tells the seeds
-  of a prompt apart is looked at: a pattern that a network adds to every picture is no sign of learning;
+- its own final latents are given noise; does x̂₀ come nearer to them than a straight line in x_t
+  could, fitted to these very samples? Whoever has learned anything of the pictures takes off more
+  noise than that. Only what tells the seeds of a prompt apart is looked at: a pattern that a
+  network adds to every picture is no sign of learning;
 - are neighbouring values of the final latents alike? In white noise they are not.
 """
 

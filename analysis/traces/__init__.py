@@ -6,10 +6,11 @@ from xhat.lazy import lazily
 
 _EXPORTS = {
     "layers_of": "xhat.analysis.traces.layers",
-    "decided": "xhat.analysis.traces.probe_curves",
-    "final_labels": "xhat.analysis.traces.probe_curves",
-    "untrained_trace": "xhat.analysis.traces.probe_curves",
+    "diversity_by_noise": "xhat.analysis.traces.diversity",
+    "final_diversity": "xhat.analysis.traces.diversity",
+    "final_labels": "xhat.analysis.traces.attribute_labels",
     "alignment_map": "xhat.analysis.traces.effect_alignment",
+    "direction": "xhat.analysis.traces.energy",
 }
 
 __all__ = list(_EXPORTS)

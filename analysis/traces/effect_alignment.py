@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis import stats
-from xhat.analysis.sampling.effects import X0, points_of
+from xhat.analysis.traces.readings import X0, points_of
 
 COMPONENTS = 3
 
@@ -103,7 +103,8 @@ def _check_states(
         same = all(np.array_equal(effects[c].values, first[c].values) for c in ("prompt", "seed"))
         if not same or not np.allclose(effects["sigma"], first["sigma"], rtol=1e-3):
             raise ValueError(
-                "effects compare only on the same states: prompts, seeds and noise levels must be equal"
+                "effects compare only on the same states: prompts, seeds and noise levels must be "
+                "equal"
             )
 
 
@@ -153,7 +154,8 @@ def _rows(have: np.ndarray, wanted: Sequence[str] | None) -> np.ndarray:
     )
     if not len(rows):
         raise ValueError(
-            f"none of the prompts {list(wanted or [])} is among those of the states, {have.tolist()}"
+            f"none of the prompts {list(wanted or [])} is among those of the states, "
+            f"{have.tolist()}"
         )
     return rows
 

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis import stats
-from xhat.analysis.sampling.effects import SAMPLE, points_of
+from xhat.analysis.traces.readings import SAMPLE, points_of
 
 
 def direction(effect: xr.Dataset, prompts: Sequence[str] | None = None) -> xr.Dataset:
@@ -54,7 +54,8 @@ def energy(free: xr.Dataset, along: xr.Dataset, prompts: Sequence[str] | None = 
         raise ValueError("variance is across seeds: at least 2 are needed, got 1")
     if not np.allclose(free["sigma"], along["sigma"], rtol=1e-3):
         raise ValueError(
-            f"the direction is of σ {along['sigma'].values}, the samples are of {free['sigma'].values}"
+            f"the direction is of σ {along['sigma'].values}, the samples are of "
+            f"{free['sigma'].values}"
         )
     chosen = (
         free

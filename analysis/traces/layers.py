@@ -137,7 +137,8 @@ def _positions(have: np.ndarray, wanted: np.ndarray, label: str) -> np.ndarray:
     place = {value: i for i, value in enumerate(have.tolist())}
     if len(have) != len(wanted) or set(place) != set(wanted.tolist()):
         raise ValueError(
-            f"the traces must hold the same prompts and seeds: {label} are {have.tolist()}, not {wanted.tolist()}"
+            f"the traces must hold the same prompts and seeds: {label} are {have.tolist()}, not "
+            f"{wanted.tolist()}"
         )
     return (
         np.arange(len(have))

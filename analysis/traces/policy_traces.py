@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.measures.diversity import final_diversity
+from xhat.analysis.traces.diversity import final_diversity
 from xhat.hooks.trace import trace
 from xhat.samplers.plans.build import default_guidance
 from xhat.samplers.plans.plan import Plan, Segment
@@ -91,7 +91,8 @@ def read_traces(traces: Mapping[str, Any], space: Any, measure: str) -> dict[str
     for name in ("base", "student"):
         if name not in traces:
             raise ValueError(
-                f"a policy is fitted on traces of 'base' and 'student'; got {', '.join(traces) or 'none'}"
+                "a policy is fitted on traces of 'base' and 'student'; got "
+                f"{', '.join(traces) or 'none'}"
             )
     first, found = _dataset(traces["student"]), {}
     for name, tree in traces.items():
@@ -130,7 +131,8 @@ def plan_of(traced: xr.Dataset, name: str) -> Plan:
     described = json.loads(traced.attrs.get("description", "{}"))
     if described.get("taps"):
         raise ValueError(
-            f"the trace {name!r} was made under {', '.join(described['taps'])}: no policy has such a plan"
+            f"the trace {name!r} was made under {', '.join(described['taps'])}: no policy has "
+            "such a plan"
         )
     if "plan" not in described:
         call = json.loads(traced.attrs["call"])

@@ -90,7 +90,8 @@ def similarity_map(
         c = layers_of(untrained, how, prompts, seeds, branch, "untrained", {j for _, j in pairs})
         if c.names != b.names or not np.array_equal(untrained["sigma"].values, sigmas[1]):
             raise ValueError(
-                "the untrained network must be read at the points of trace_b and on its noise levels"
+                "the untrained network must be read at the points of trace_b and on its noise "
+                "levels"
             )
         found["untrained"] = _cells(how, prepared[0], _prepared(how, c, everything), pairs)
     result = _dataset(found, a, b, pairs, sigmas, align)
@@ -135,8 +136,9 @@ def _pairs(a: np.ndarray, b: np.ndarray, tolerance: float | None) -> Pairs:
     pairs = [(i, j) for i, j in near if gap[i, j] <= tolerance and gap[:, j].argmin() == i]
     if not pairs:
         raise ValueError(
-            f"no noise level is in both traces: sigma is {np.round(a, 3).tolist()} and {np.round(b, 3).tolist()}. "
-            "Trace one at a number of steps that visits the other's, widen tolerance, or compare all with align=None"
+            f"no noise level is in both traces: sigma is {np.round(a, 3).tolist()} and "
+            f"{np.round(b, 3).tolist()}. Trace one at a number of steps that visits the other's, "
+            "widen tolerance, or compare all with align=None"
         )
     return pairs
 

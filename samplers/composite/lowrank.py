@@ -53,8 +53,8 @@ class LowRank:
         worst = sorted(self.errors.items(), key=lambda item: -item[1])[:3]
         layers = ", ".join(f"{name} {error:.3f}" for name, error in worst)
         return (
-            f"rank {self.rank}: {len(self.factors)} layers, {len(self.exact)} parameters kept exactly, {self.size:,} "
-            f"numbers; relative error {self.error:.4f}"
+            f"rank {self.rank}: {len(self.factors)} layers, {len(self.exact)} parameters kept "
+            f"exactly, {self.size:,} numbers; relative error {self.error:.4f}"
             + (f", largest in {layers}" if layers else "")
         )
 
@@ -99,7 +99,7 @@ class LowRank:
                 raise ValueError(
                     f"{path} holds no low-rank difference: expected a file that LowRank.save wrote"
                 )
-            for key in file:
+            for key in list(file.keys()):  # safe_open is no mapping
                 part, _, name = key.partition("/")
                 found[part][name] = file.get_tensor(key)
         factors = {name: (up, found["down"][name]) for name, up in found["up"].items()}

@@ -11,7 +11,8 @@ import transformers
 from torch import nn
 
 import xhat
-from xhat.analysis.measures.diversity import diversity_by_noise, final_diversity, vendi
+from xhat.analysis.measures.diversity import vendi
+from xhat.analysis.traces.diversity import diversity_by_noise, final_diversity
 from xhat.probes import encoders
 from xhat.probes.encoders import Encoder, fitted, load_encoder, lpips_embedding, weights_hash
 from xhat.probes.features import SPACES, FeatureSpace, feature_space, middle_point

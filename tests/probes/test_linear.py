@@ -7,13 +7,10 @@ import pytest
 import xarray as xr
 
 import xhat
-from xhat.analysis.traces.probe_curves import (
-    PRED_X0,
-    decided,
-    final_labels,
-    probe_curves,
-    untrained_trace,
-)
+from xhat.analysis.sampling.untrained import untrained_trace
+from xhat.analysis.traces.attribute_labels import final_labels
+from xhat.analysis.traces.decision_levels import decision_levels
+from xhat.analysis.traces.probe_curves import PRED_X0, probe_curves
 from xhat.figures.probe_curves import draw
 from xhat.probes.features import JudgeSpace
 from xhat.probes.linear import balanced_accuracy, control_labels, read_out, scored
@@ -268,7 +265,7 @@ def test_curves_of_models_side_by_side(traced):
         for path, ds in later.items()
     }
     short = probe_curves(xr.DataTree.from_dict(later), {"colour": labels}, permutations=1)
-    both = decided(
+    both = decision_levels(
         {"base": probe_curves(tree, {"colour": labels}, permutations=1), "student": short}, "a"
     )
     assert both["task"].dims == ("model", "attribute", "step")
@@ -288,4 +285,4 @@ def test_curves_of_models_side_by_side(traced):
     with pytest.raises(ValueError, match="no attribute could be probed"):
         draw(both.where(both["task"] > 2))
     with pytest.raises(ValueError, match="no layer 'c'"):
-        decided({"base": short}, "c")
+        decision_levels({"base": short}, "c")

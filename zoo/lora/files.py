@@ -97,7 +97,8 @@ def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
         try:
             with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file}, dict(file.metadata() or {})
+                names = file.keys()  # safe_open is no mapping: it cannot be iterated over itself
+                return {n: file.get_tensor(n) for n in names}, dict(file.metadata() or {})
         except SafetensorError as error:
             raise ValueError(f"{path} is no safetensors file: {error}") from None
     try:
@@ -108,8 +109,8 @@ def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         ):  # of an unsupported class, function or operand: code, that is
             raise ValueError(f"{path} is no torch file: it could not be unpickled") from None
         raise ValueError(
-            f"{path} is refused: it is a pickle that holds more than tensors, and loading it could run code. Ask for "
-            "the file as .safetensors"
+            f"{path} is refused: it is a pickle that holds more than tensors, and loading it "
+            "could run code. Ask for the file as .safetensors"
         ) from None
     except (RuntimeError, EOFError, KeyError) as error:
         raise ValueError(f"{path} could not be read as a torch file: {error}") from None
@@ -154,13 +155,14 @@ def _check_is_lora(
         return
     if text and not tensors:
         raise ValueError(
-            f"{path} adapts a text encoder alone ({text} keys): a slider adapts the unet or transformer"
+            f"{path} adapts a text encoder alone ({text} keys): a slider adapts the unet or "
+            "transformer"
         )
     example = ", ".join(repr(key) for key in list(tensors)[:2]) or "none"
     if any(key.endswith((".weight", ".bias")) for key in tensors):
         raise ValueError(
-            f"{path} is a full checkpoint, not a LoRA: {len(tensors)} tensors under keys such as {example}. "
-            "Load it as a model"
+            f"{path} is a full checkpoint, not a LoRA: {len(tensors)} tensors under keys such as "
+            f"{example}. Load it as a model"
         )
     raise ValueError(f"{path} holds no LoRA weights: its keys are {example}")
 
@@ -219,8 +221,8 @@ def _factors(
         a, b = a[:, :, None, None], b[:, :, None, None]
     if a.shape[1:] != weight.shape[1:] or b.shape[0] != weight.shape[0]:
         raise ValueError(
-            f"{file.path} does not fit {target!r}: the layer is {tuple(weight.shape)}, the factors are "
-            f"{tuple(a.shape)} and {tuple(b.shape)}. {family(file)}"
+            f"{file.path} does not fit {target!r}: the layer is {tuple(weight.shape)}, the "
+            f"factors are {tuple(a.shape)} and {tuple(b.shape)}. {family(file)}"
         )
     return a, b * strength(file, target, parts, len(a))
 

@@ -9,14 +9,18 @@ from typing import Any
 
 from xhat.commands.parse import seeds
 
-HELP = "a checkpoint nobody has looked at: does it collapse, where, what does it keep, which plan samples it best"
+HELP = (
+    "a checkpoint nobody has looked at: does it collapse, where, what does it keep, which plan "
+    "samples it best"
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Measure a checkpoint beside the base it was distilled from, within a budget of time, and write a report with "
-        "a recommended plan and its evidence. Without a base: what can be said of one model alone. A run that was "
-        "stopped goes on when the same command is given again."
+        "Measure a checkpoint beside the base it was distilled from, within a budget of time, and "
+        "write a report with a recommended plan and its evidence. Without a base: what can be "
+        "said of one model alone. A run that was stopped goes on when the same command is given "
+        "again."
     )
     parser.add_argument(
         "checkpoint",
@@ -188,8 +192,9 @@ def _assume(student: Any) -> list[str]:
             student.scheduler.config, original_inference_steps=4
         )
     return [
-        f"The file does not say how it is to be run. It was run in 4 steps of {type(student.scheduler).__name__} "
-        "without guidance, as most such students are: say otherwise with --like, --steps and --guidance."
+        "The file does not say how it is to be run. It was run in 4 steps of "
+        f"{type(student.scheduler).__name__} without guidance, as most such students are: say "
+        "otherwise with --like, --steps and --guidance."
     ]
 
 

@@ -8,7 +8,10 @@ from typing import Any
 
 from xhat.commands.parse import prompts, seeds
 
-HELP = "when an attribute of the final picture can be read: linear probes at every layer and noise level"
+HELP = (
+    "when an attribute of the final picture can be read: linear probes at every layer and noise "
+    "level"
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

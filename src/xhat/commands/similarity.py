@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> None:
     students = [pair.chosen] if "/" in args.pair else list(pair.students)
     if not 2 <= args.prompts <= len(OPEN_PROMPTS):
         raise ValueError(
-            f"--prompts is from 2 to {len(OPEN_PROMPTS)}, got {args.prompts}: intervals are over prompts"
+            f"--prompts is from 2 to {len(OPEN_PROMPTS)}, got {args.prompts}: intervals are over "
+            "prompts"
         )
     found = student_similarity(
         pair,

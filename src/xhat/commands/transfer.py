@@ -36,8 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         nargs="?",
         const="openai/clip-vit-base-patch32",
-        help="read effects as CLIP scores, as the paper does, with weights in SOURCE: a folder, or a hub name in the "
-        "cache; default: by the family's judge",
+        help="read effects as CLIP scores, as the paper does, with weights in SOURCE: a folder, or "
+        "a hub name in the cache; default: by the family's judge",
     )
     parser.add_argument(
         "--seeds", type=int, default=8, metavar="N", help="seeds a prompt and scale (default 8)"
@@ -52,7 +52,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         default=Path("runs/transfer"),
-        help="folder for results, figures and caches; a stopped run goes on there (default runs/transfer)",
+        help="folder for results, figures and caches; a stopped run goes on there (default "
+        "runs/transfer)",
     )
 
 

@@ -11,8 +11,9 @@ import xarray as xr
 
 from xhat.analysis.measures.lora_factors import Factors, lora_of, tensors_of
 from xhat.analysis.sampling.control import Control, random_controls
-from xhat.analysis.sampling.effects import effect, free_runs, points_of, responses
+from xhat.analysis.sampling.effects import effect, free_runs, responses
 from xhat.analysis.traces.effect_alignment import alignment_map
+from xhat.analysis.traces.readings import points_of
 from xhat.zoo.lora.slider import save_lora
 
 PROMPTS = ["a red face", "a blue planet", "the green robot"]
