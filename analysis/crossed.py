@@ -1,0 +1,310 @@
+"""Means over prompts × seeds, where both are samples and every prompt is run under the same seeds.
+
+A value of prompt p and seed s is m + aₚ + bₛ + eₚₛ. What a seed adds it adds to every prompt, so
+that more prompts do not average it away: the variance of the mean over P prompts and S seeds is
+σ²(a)/P + σ²(b)/S + σ²(e)/(PS). Intervals over prompts alone leave the second part out, intervals
+over P·S pooled pictures the first two.
+
+A measure that is no mean of pictures (a Vendi score, an entropy) comes here as its values by seed,
+of :mod:`xhat.analysis.measures.by_seed`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm, t
+
+from xhat.analysis.stats import LEVEL, Interval
+
+METHOD = "two-way analysis of variance, Student's t"
+FLOOR = 0.8
+"""Least share of the larger mean square that the variance may be: differences of mean squares can
+come out at zero, and an interval without width would be wrong."""
+
+
+class UndefinedRatio(ValueError):
+    """A ratio was asked for whose denominator is not told from zero."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variances of prompts, of seeds and of what is left, of shape (…), with P and S."""
+
+    prompt: np.ndarray
+    seed: np.ndarray
+    rest: np.ndarray
+    prompts: int
+    seeds: int
+
+    def error(self, prompts: int, seeds: int) -> np.ndarray:
+        """Standard error that a mean over so many prompts and seeds would have."""
+        variance = self.prompt / prompts + self.seed / seeds + self.rest / (prompts * seeds)
+        return np.sqrt(variance)
+
+
+def crossed_mean(
+    values: Any, *, level: float = LEVEL, strata: Sequence[Any] | None = None
+) -> Interval:
+    """Mean over prompts and seeds, with an interval for new prompts *and* new seeds.
+
+    Parameters
+    ----------
+    values
+        (prompt, seed, …). With one seed, of per-prompt values (prompt, 1, …), the interval is
+        Student's over prompts.
+    level
+        Confidence level.
+    strata
+        Kind of each prompt, where the kinds and their shares are fixed and prompts are samples
+        within them: differences between kinds then do not widen the interval.
+
+    Returns
+    -------
+    Interval
+        Of shape (…), NaN bounds for a single prompt; ``attrs`` hold method, level, and numbers
+        of prompts and seeds.
+
+    Raises
+    ------
+    ValueError
+        For NaN, infinite values, another shape, a level outside (0, 1), and a stratum with one
+        prompt.
+
+    Notes
+    -----
+    (MS_prompt + MS_seed − MS_rest)/(PS) is the unbiased variance of the mean of a crossed layout
+    with random rows and columns; degrees of freedom by Satterthwaite. It is not let below 0.8 of
+    the larger of the two mean squares. Coverage is measured in ``benchmarks/coverage.py``.
+
+    References
+    ----------
+    Searle, Casella & McCulloch 1992, *Variance Components*, section 4.3; Satterthwaite 1946,
+    doi:10.2307/3002019.
+
+    Examples
+    --------
+    >>> found = crossed_mean([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0], [3.0, 4.0, 5.0]])
+    >>> float(found.estimate), found.attrs["prompts"], found.attrs["seeds"]
+    (3.0, 3, 3)
+    """
+    values = crossed_values(values)
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}")
+    estimate = values.mean((0, 1))
+    prompts, seeds = values.shape[:2]
+    attrs = {"interval": METHOD, "level": level, "n": prompts, "unit": "prompt"}
+    attrs |= {"prompts": prompts, "seeds": seeds}
+    if strata is not None:
+        attrs["strata"] = len(set(map(str, strata)))
+    if prompts < 2:
+        missing = np.full(estimate.shape, np.nan)
+        return Interval(estimate, missing, missing, attrs)
+    error, freedom = standard_error(values, strata)
+    half = t.ppf((1 + level) / 2, freedom) * error
+    return Interval(estimate, estimate - half, estimate + half, attrs)
+
+
+def standard_error(
+    values: np.ndarray, strata: Sequence[Any] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Standard error of the mean of (prompt, seed, …) values, and its degrees of freedom."""
+    prompts, seeds = values.shape[:2]
+    groups = _groups(strata, prompts)
+    rows, columns, rest = _mean_squares(values, groups)
+    freedom = prompts - len(groups), max(seeds - 1, 1), max((prompts - 1) * (seeds - 1), 1)
+    total = rows + columns - rest
+    parts = rows**2 / freedom[0] + columns**2 / freedom[1] + rest**2 / freedom[2]
+    satterthwaite = np.divide(total**2, parts, out=np.ones_like(total), where=parts > 0)
+    least = FLOOR * np.maximum(rows, columns)
+    few = freedom[0] if seeds == 1 else min(freedom[:2])
+    freedom_used = np.where(total > least, np.maximum(satterthwaite, few / 2), few)
+    if seeds == 1:
+        freedom_used = np.full_like(total, freedom[0])
+        least = rows
+    return np.sqrt(np.maximum(total, least) / (prompts * seeds)), freedom_used
+
+
+def crossed_difference(a: Any, b: Any, **options: Any) -> Interval:
+    """Mean of b − a, prompt by prompt and seed by seed; options of :func:`crossed_mean`.
+
+    Raises ValueError for arms of other shapes.
+    """
+    a, b = _paired(a, b)
+    interval = crossed_mean(b - a, **options)
+    attrs = {**interval.attrs, "paired": "b - a, prompt by prompt and seed by seed"}
+    return Interval(interval.estimate, interval.low, interval.high, attrs)
+
+
+def crossed_ratio(a: Any, b: Any, *, level: float = LEVEL, strata: Any = None) -> Interval:
+    """Mean of b over mean of a, paired, with Fieller's interval for new prompts and new seeds.
+
+    The interval holds every r for which the mean of b − r·a is not told from zero; it may be open
+    to one side. ``a``, ``b``: (prompt, seed). Raises :class:`UndefinedRatio` where the mean of a is
+    not told from zero itself. Source: Fieller 1954, doi:10.1111/j.2517-6161.1954.tb00159.x.
+
+    >>> a = np.array([[1.0, 2.0, 1.5], [2.0, 3.0, 2.5], [1.5, 2.5, 2.0]])
+    >>> found = crossed_ratio(a, 3 * a)
+    >>> round(float(found.low), 6), round(float(found.high), 6)
+    (3.0, 3.0)
+    """
+    a, b = _paired(a, b)
+    check_told(crossed_mean(a, level=level, strata=strata), "the denominator of this ratio")
+    ratio = float(b.mean() / a.mean())
+
+    def told(r: float) -> bool:
+        interval = crossed_mean(b - r * a, level=level, strata=strata)
+        return bool(interval.low > 0 or interval.high < 0)
+
+    low, high = (_edge(told, ratio, sign) for sign in (-1, 1))
+    attrs = crossed_mean(a, level=level, strata=strata).attrs
+    attrs |= {"interval": f"Fieller, {METHOD}", "paired": "mean of b / mean of a"}
+    return Interval(np.array(ratio), np.array(low), np.array(high), attrs)
+
+
+def check_told(denominator: Interval, what: str) -> None:
+    """Refuse a denominator whose interval holds zero: no ratio, share or percentage of it is made.
+
+    Raises :class:`UndefinedRatio`, which says the interval.
+    """
+    low, high = float(denominator.low), float(denominator.high)
+    if not (low > 0 or high < 0):
+        raise UndefinedRatio(
+            f"{what} is {float(denominator.estimate):.3g} [{low:.3g}, {high:.3g}], not told from "
+            "zero: no ratio to it means anything. Give the difference, or measure more prompts "
+            "and seeds"
+        )
+
+
+def components(values: Any, strata: Sequence[Any] | None = None) -> Components:
+    """Variances of prompts, seeds and the rest, none below zero, from (prompt, seed, …) values.
+
+    Raises ValueError for fewer than two prompts or two seeds.
+    """
+    values = crossed_values(values)
+    prompts, seeds = values.shape[:2]
+    if min(prompts, seeds) < 2:
+        raise ValueError(
+            f"variances of prompts and seeds need two of each, got {prompts} × {seeds}"
+        )
+    rows, columns, rest = _mean_squares(values, _groups(strata, prompts))
+    prompt = np.maximum(rows - rest, 0) / seeds
+    return Components(prompt, np.maximum(columns - rest, 0) / prompts, rest, prompts, seeds)
+
+
+def simultaneous(
+    values: Any, *, level: float = LEVEL, draws: int = 4000, seed: int = 0
+) -> Interval:
+    """Intervals of many means that hold together: for "the best of", and for tables of arms.
+
+    Each mean's own interval is widened until, under no effect at all, the largest |t| of the
+    family stays inside with probability ``level``; the dependence between arms (shared prompts
+    and seeds) is drawn by multipliers of their prompts' and seeds' deviations.
+
+    Parameters
+    ----------
+    values
+        (arm, prompt, seed): differences from one reference; measures may be stacked as arms.
+    level, draws, seed
+        Confidence level, multiplier draws, and their seed.
+
+    References
+    ----------
+    Westfall & Young 1993; Chernozhukov et al. 2013, doi:10.1214/13-AOS1161 (multipliers).
+    """
+    values = np.moveaxis(np.asarray(values, dtype=np.float64), 0, -1)
+    own = crossed_mean(values, level=level)
+    error, freedom = standard_error(values)
+    centred = values - values.mean((0, 1))
+    rows, columns = centred.mean(1), centred.mean(0)
+    rng = np.random.default_rng(seed)
+    moved = rng.normal(size=(draws, len(rows))) @ rows / len(rows)
+    moved += rng.normal(size=(draws, len(columns))) @ columns / len(columns)
+    spread = np.sqrt((rows**2).sum(0) / len(rows) ** 2 + (columns**2).sum(0) / len(columns) ** 2)
+    z = np.divide(np.abs(moved), spread, out=np.zeros_like(moved), where=spread > 0).max(1)
+    tail = norm.sf(np.quantile(z, level))
+    half = t.isf(tail, freedom) * error
+    attrs = {**own.attrs, "interval": f"{METHOD}, largest of {values.shape[-1]} held"}
+    return Interval(own.estimate, own.estimate - half, own.estimate + half, attrs)
+
+
+def choose_and_test(values: Any, *, level: float = LEVEL) -> tuple[int, Interval]:
+    """The arm that is best on every other prompt, and its interval on the prompts in between.
+
+    ``values``: (arm, prompt, seed) differences, four prompts or more. What is chosen on one half is
+    tested on the other, so that the choice does not flatter the test.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 3 or values.shape[1] < 4:
+        raise ValueError(
+            "choosing on one half and testing on the other needs (arm, prompt, seed) values of at "
+            f"least 4 prompts, got shape {values.shape}"
+        )
+    best = int(values[:, 0::2].mean((1, 2)).argmax())
+    return best, crossed_mean(values[best, 1::2], level=level)
+
+
+def crossed_values(values: Any) -> np.ndarray:
+    """(prompt, seed, …) float64; ValueError for NaN, infinite values and fewer dimensions."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim < 2 or 0 in values.shape[:2]:
+        raise ValueError(f"expected values (prompt, seed, …), got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("values hold NaN or infinite values: no interval can be given")
+    return values
+
+
+def _mean_squares(
+    values: np.ndarray, groups: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean squares of prompts (within strata), of seeds, and of what is left."""
+    prompts, seeds = values.shape[:2]
+    rows, columns, mean = values.mean(1), values.mean(0), values.mean((0, 1))
+    within = sum(((rows[g] - rows[g].mean(0)) ** 2).sum(0) for g in groups)
+    ms_rows = seeds * within / max(prompts - len(groups), 1)
+    if seeds == 1:
+        return ms_rows, np.zeros_like(mean), np.zeros_like(mean)
+    ms_columns = prompts * ((columns - mean) ** 2).sum(0) / (seeds - 1)
+    rest = values - rows[:, None] - columns[None] + mean
+    return ms_rows, ms_columns, (rest**2).sum((0, 1)) / max((prompts - 1) * (seeds - 1), 1)
+
+
+def _groups(strata: Sequence[Any] | None, prompts: int) -> list[np.ndarray]:
+    if strata is None:
+        return [np.arange(prompts)]
+    labels = np.asarray([str(s) for s in strata])
+    if len(labels) != prompts:
+        raise ValueError(f"strata must name the kind of each of {prompts} prompts: {len(labels)}")
+    groups = [np.flatnonzero(labels == name) for name in np.unique(labels)]
+    if small := [str(labels[g[0]]) for g in groups if len(g) < 2]:
+        raise ValueError(
+            f"a kind with one prompt says nothing of its spread: {', '.join(small)}. "
+            "Take two prompts of each kind, or leave strata out"
+        )
+    return groups
+
+
+def _paired(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
+    a, b = crossed_values(a), crossed_values(b)
+    if a.shape != b.shape:
+        raise ValueError(
+            f"paired arms must have the same prompts and seeds, got {a.shape} and {b.shape}"
+        )
+    return a, b
+
+
+def _edge(told: Any, start: float, sign: int) -> float:
+    """Where ``told`` turns true going out from ``start``; infinite where it does not."""
+    step, inside = max(abs(start), 1.0) * 1e-9, start
+    while not told(start + sign * step):
+        inside = start + sign * step
+        step *= 4
+        if step > 1e9 * max(abs(start), 1.0):
+            return sign * np.inf
+    outside = start + sign * step
+    for _ in range(60):
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if told(middle) else (middle, outside)
+    return outside

@@ -1,0 +1,226 @@
+"""What a difference says, in one of four words, and how many prompts and seeds would say more.
+
+``yes``         the interval of the difference lies above zero
+``opposite``    it lies below zero
+``equivalent``  the difference is shown to be smaller than a stated margin (two one-sided tests)
+``undecided``   none of these: the least effect that would have been seen, and what would decide
+
+Every sentence of every experiment is made here. "Not told from zero" is not "equal", and no verdict
+hides an opposite one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import t
+
+from xhat.analysis.crossed import (
+    Components,
+    UndefinedRatio,
+    check_told,
+    components,
+    crossed_mean,
+    standard_error,
+)
+from xhat.analysis.intervals import format_interval, format_number
+from xhat.analysis.stats import LEVEL, Interval
+
+Kind = Literal["yes", "opposite", "equivalent", "undecided"]
+POWER, SHARE = 0.8, 0.25
+SEEDS = (8, 12, 16, 24, 32, 48, 64, 96, 192, 384)
+MOST_PROMPTS = 2000
+
+
+@dataclass(frozen=True)
+class Size:
+    """A number of prompts and of seeds under each."""
+
+    prompts: int
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.prompts} prompts × {self.seeds} seeds"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a difference says.
+
+    Parameters
+    ----------
+    kind
+        ``yes``, ``opposite``, ``equivalent`` or ``undecided``.
+    interval
+        Of the difference.
+    margin
+        What counts as no difference worth having; None where none can be named.
+    detectable
+        Effect that would be told from zero with a power of 80 % at this size; NaN with one prompt.
+    size
+        Prompts and seeds that were measured.
+    needed
+        Of an undecided one: the cheapest size that tells an effect as large as the margin, or
+        without a margin as large as the estimate, from zero with a power of 80 %; None where
+        there is no such size up to 2000 prompts.
+    """
+
+    kind: Kind
+    interval: Interval
+    margin: float | None
+    detectable: float
+    size: Size
+    needed: Size | None = None
+
+    @property
+    def within_margin(self) -> bool:
+        """Whether a significant difference is all the same shown to be smaller than the margin."""
+        if self.margin is None:
+            return False
+        return bool(max(abs(self.interval.low), abs(self.interval.high)) < self.margin)
+
+    def sentence(self, more: str, less: str, measure: str, unit: str = "") -> str:
+        """The verdict in a sentence with its numbers.
+
+        >>> values = np.array([[1.0, 1.2, 0.9], [1.1, 1.4, 1.0], [0.8, 1.1, 0.9], [1.0, 1.2, 1.0]])
+        >>> verdict(values).sentence("the hybrid", "the student", "Vendi").split(" (")[0]
+        'Vendi: the hybrid has more than the student'
+        """
+        numbers = format_interval(self.interval.array(), signed=True, unit=unit)
+        head = f"{measure}: {more}"
+        if self.kind in ("yes", "opposite"):
+            how = "more" if self.kind == "yes" else "less"
+            small = f", though by less than the margin of {self._margin()}"
+            return f"{head} has {how} than {less} ({numbers}{small if self.within_margin else ''})."
+        if self.kind == "equivalent":
+            return (
+                f"{head} and {less} are equivalent within a margin of {self._margin()} ({numbers})."
+            )
+        return f"{head} and {less} are not told apart ({numbers}). {self._undecided()}"
+
+    def _undecided(self) -> str:
+        if np.isnan(self.detectable):
+            return f"There is no interval from {self.size}: measure more prompts."
+        least = f"At {self.size} the least effect that would be seen is {format_number(self.detectable)}"
+        effect = f"the margin of {self._margin()}" if self.margin else "an effect as large as this"
+        if self.needed is None:
+            return f"{least}; no number of prompts up to {MOST_PROMPTS} would tell {effect}."
+        return f"{least}; {self.needed} would tell {effect} from none."
+
+    def _margin(self) -> str:
+        return "none" if self.margin is None else format_number(self.margin)
+
+
+def verdict(
+    difference: Any,
+    margin: float | None = None,
+    *,
+    level: float = LEVEL,
+    strata: Sequence[Any] | None = None,
+) -> Verdict:
+    """The verdict on a difference of two arms.
+
+    Parameters
+    ----------
+    difference
+        (prompt, seed) paired differences, seeds shared by prompts; or (prompt,) where seeds are
+        not told apart, which then covers these seeds only.
+    margin
+        What is too small to matter, above zero: of :func:`margin_of` by default in experiments.
+        Without one nothing can be called equivalent.
+    level
+        Of the interval. Equivalence is tested by two one-sided tests at the same error, that is
+        by an interval of level 2·level − 1 (Schuirmann 1987, doi:10.1007/BF01068419).
+    strata
+        As in :func:`~xhat.analysis.crossed.crossed_mean`.
+
+    Raises
+    ------
+    ValueError
+        For NaN, another shape, and a margin that is not above zero.
+    """
+    values = np.asarray(difference, dtype=np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2:
+        raise ValueError(f"expected differences (prompt, seed) or (prompt,), got {values.shape}")
+    if margin is not None and not margin > 0:
+        raise ValueError(f"a margin must be above zero, got {margin}")
+    interval = crossed_mean(values, level=level, strata=strata)
+    size = Size(*values.shape)
+    if size.prompts < 2:
+        return Verdict("undecided", interval, margin, np.nan, size)
+    error, freedom = (float(x) for x in standard_error(values, strata))
+    detectable = (t.ppf((1 + level) / 2, freedom) + t.ppf(POWER, freedom)) * error
+    kind = _kind(interval, margin, t.ppf(level, freedom) * error)
+    needed = None
+    if kind == "undecided" and size.seeds > 1:
+        effect = margin if margin is not None else abs(float(interval.estimate))
+        needed = needed_size(components(values, strata), effect, level=level)
+    return Verdict(kind, interval, margin, float(detectable), size, needed)
+
+
+def margin_of(lead: Any, *, share: float = SHARE, level: float = LEVEL) -> float | None:
+    """A quarter of the base's lead over the student: what is too small to matter.
+
+    ``lead``: (prompt, seed) or (prompt,) differences base − student. None where the lead is not
+    told from zero: there is then nothing to be a quarter of.
+    """
+    values = np.asarray(lead, dtype=np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    interval = crossed_mean(values, level=level)
+    try:
+        check_told(interval, "the base's lead")
+    except UndefinedRatio:
+        return None
+    return share * abs(float(interval.estimate))
+
+
+def needed_size(
+    found: Components, effect: float, *, level: float = LEVEL, power: float = POWER
+) -> Size | None:
+    """The cheapest prompts × seeds at which an effect is told from zero with this power.
+
+    ``found``: variances from a pilot. None where more than 2000 prompts × 384 seeds are needed.
+    """
+    sizes = [
+        size
+        for seeds in SEEDS
+        if (size := _prompts_for(found, abs(effect), seeds, level, power)) is not None
+    ]
+    return min(sizes, key=lambda s: (s.prompts * s.seeds, s.seeds), default=None)
+
+
+def detectable_effect(
+    found: Components, size: Size, *, level: float = LEVEL, power: float = POWER
+) -> float:
+    """Effect that is told from zero with this power at a size, from a pilot's variances."""
+    freedom = max(min(size.prompts, size.seeds) - 1, 1)
+    factor = t.ppf((1 + level) / 2, freedom) + t.ppf(power, freedom)
+    return float(factor * found.error(size.prompts, size.seeds))
+
+
+def _prompts_for(
+    found: Components, effect: float, seeds: int, level: float, power: float
+) -> Size | None:
+    def enough(prompts: int) -> bool:
+        return detectable_effect(found, Size(prompts, seeds), level=level, power=power) <= effect
+
+    if effect <= 0 or not enough(MOST_PROMPTS):
+        return None
+    low, high = 3, MOST_PROMPTS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return Size(high, seeds)
+
+
+def _kind(interval: Interval, margin: float | None, half: float) -> Kind:
+    if interval.low > 0:
+        return "yes"
+    if interval.high < 0:
+        return "opposite"
+    if margin is not None and abs(float(interval.estimate)) + half < margin:
+        return "equivalent"
+    return "undecided"
