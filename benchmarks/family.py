@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import xhat
 from xhat.analysis import stats
 from xhat.analysis.measures.classification import classification_accuracy
 from xhat.analysis.measures.diversity import attribute_entropy, vendi
@@ -69,7 +70,8 @@ LABELS = {
     "obedience": "obedience to full captions",
     "entropy": "attribute entropy across seeds (1 = uniform over the true modes)",
     "vendi_q2": "Vendi, q = 2, judge's embedding",
-    "taught": "real pictures' colour, told by a classifier of samples (classification accuracy score)",
+    "taught": "real pictures' colour, told by a classifier of samples (classification accuracy "
+    "score)",
 }
 
 
@@ -131,7 +133,7 @@ def of_model(pipe: Any) -> Draw:
 
     def draw(texts: list[str], seeds: list[int]) -> np.ndarray:
         generators = [torch.Generator().manual_seed(s) for s in seeds]
-        images = pipe(texts, generator=generators, output_type="np", **pipe.xhat_defaults).images
+        images = pipe(texts, generator=generators, output_type="np", **xhat.defaults(pipe)).images
         return images.transpose(0, 3, 1, 2)
 
     return draw
@@ -154,7 +156,10 @@ def _scene(text: str) -> Scene:
 
 
 def _text(found: stats.Interval, sign: str = "") -> str:
-    return f"{float(found.estimate):{sign}.3f} | {float(found.low):{sign}.3f} to {float(found.high):{sign}.3f}"
+    return (
+        f"{float(found.estimate):{sign}.3f} | {float(found.low):{sign}.3f} to "
+        f"{float(found.high):{sign}.3f}"
+    )
 
 
 def card(name: str, folder: Path, merit: Merit, base: Merit, real: Merit, setting: str) -> str:
@@ -173,14 +178,16 @@ def card(name: str, folder: Path, merit: Merit, base: Merit, real: Merit, settin
     else:
         for key, text in LABELS.items():
             lines.append(
-                f"| {text.split(' (')[0]}, real pictures | {_text(stats.bootstrap_mean(getattr(real, key)))} |"
+                f"| {text.split(' (')[0]}, real pictures | "
+                f"{_text(stats.bootstrap_mean(getattr(real, key)))} |"
             )
     rows = "\n".join(lines)
     return f"""# demo/{name}
 
-Trained by this project; weights under the project's licence. Pictures: drawn scenes from DiceBear styles by DiceBear,
-CC0 1.0 (`zoo/render.py`). Objective: {ABOUT[name]}.
-Sampling: {d["num_inference_steps"]} steps, guidance {d["guidance_scale"]:g}. {_training(name, folder)}
+Trained by this project; weights under the project's licence. Pictures: drawn scenes from DiceBear
+styles by DiceBear, CC0 1.0 (`zoo/family/render.py`). Objective: {ABOUT[name]}.
+Sampling: {d["num_inference_steps"]} steps, guidance {d["guidance_scale"]:g}.
+{_training(name, folder)}
 
 | | mean | 95 % interval |
 |---|---|---|
@@ -226,7 +233,7 @@ def main() -> None:
         text = card(name, folder, merit, base, real, setting)
         print(text, flush=True)
         if name in chosen and not args.quick:
-            draw_grid(folder, folder / "grid.png", **pipe.xhat_defaults)
+            draw_grid(folder, folder / "grid.png", **xhat.defaults(pipe))
             (folder / "README.md").write_text(text)
 
 

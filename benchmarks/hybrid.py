@@ -55,7 +55,7 @@ def measure(pair: Any, batch: int, repeats: int) -> Row:
     shared = {"num_images_per_prompt": batch, "output_type": "latent"}
 
     def call(pipe: Any) -> Callable[[], Any]:
-        own = dict(pipe.xhat_defaults)
+        own = xhat.defaults(pipe)
         return lambda: pipe("a planet", generator=torch.Generator().manual_seed(0), **shared, **own)
 
     with quiet(hybrid), quiet(pair.student):
@@ -77,8 +77,10 @@ def measure(pair: Any, batch: int, repeats: int) -> Row:
 def bound(rows: list[Row]) -> str:
     worst = max(rows, key=lambda row: row[OWN].median)
     return (
-        "some milliseconds a call, whatever the network and the batch. The largest ratio, at a batch of "
-        f"{worst['batch']}, is {worst[OWN].median:.3f} where the plain student's is {worst[PLAIN].median:.3f}; "
+        "some milliseconds a call, whatever the network and the batch. The largest ratio, at a "
+        "batch of "
+        f"{worst['batch']}, is {worst[OWN].median:.3f} where the plain student's is "
+        f"{worst[PLAIN].median:.3f}; "
         f"the goal is {GOAL:g}."
     )
 

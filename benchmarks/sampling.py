@@ -73,8 +73,12 @@ def one_at_a_time(pair: Any, prompts: list[str], seeds: range) -> np.ndarray:
     return np.stack(images)
 
 
+def _furthest(one: np.ndarray, other: np.ndarray) -> str:
+    return f"{255 * float(np.abs(one - other).max()):.3g}"
+
+
 def student_timesteps(student: Any) -> list[int]:
-    student.scheduler.set_timesteps(student.xhat_defaults["num_inference_steps"])
+    student.scheduler.set_timesteps(xhat.defaults(student)["num_inference_steps"])
     return [int(t) for t in student.scheduler.timesteps]
 
 
@@ -101,7 +105,7 @@ def rows_of(
             "arm": name,
             "images a second": f"{count / float(np.median(seconds[name])):.2f}",
             f"speed over {first} (quartiles)": ratio(seconds[first], seconds[name]),
-            "largest difference of a pixel, of 255": f"{255 * float(np.abs(made[name] - made[first]).max()):.3g}",
+            "largest difference of a pixel, of 255": _furthest(made[name], made[first]),
         }
         for name in arms
     ]
@@ -136,7 +140,7 @@ def hybrids(args: argparse.Namespace, wait: Callable[[], None]) -> tuple[str, li
 
 def options(args: argparse.Namespace, wait: Callable[[], None]) -> tuple[str, list[dict[str, Any]]]:
     count = args.batch * 2
-    call = {**xhat.load_pair("demo").base.xhat_defaults, "num_inference_steps": args.steps}
+    call = {**xhat.defaults(xhat.load_pair("demo").base), "num_inference_steps": args.steps}
     arms: dict[str, Images] = {}
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
@@ -169,11 +173,13 @@ def main() -> None:
         args.prompts, args.seeds, args.batch, args.steps, args.repeats = 2, 2, 4, 2, 1
     from diffusers.utils import logging
 
-    logging.set_verbosity_error()  # LCM's scheduler warns at each of the loop's calls that it begins in the middle
+    # LCM's scheduler warns at each of the loop's calls that it begins in the middle
+    logging.set_verbosity_error()
     wait = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     tables = dict([hybrids(args, wait), options(args, wait)])
     bound = (
-        "the network's own arithmetic: batches pay as far as they fill the processor, which one CPU core is with few "
+        "the network's own arithmetic: batches pay as far as they fill the processor, which one "
+        "CPU core is with few "
         "samples; what is saved beside it is the second call, its encoding and its decoding."
     )
     publish(args, "sampling", "Sampling", tables, bound, args.device)

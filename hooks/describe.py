@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from xhat.hooks.model import model_of
+
 VALUES_A_WEIGHT = 64
 
 
@@ -24,7 +26,7 @@ def describe(pipe: Any) -> dict[str, Any]:
     """Pipeline class and configuration, checkpoint and fingerprint of its weights, scheduler,
     adapters, precision.
 
-    A pipeline may add to it with a dict ``xhat_description``, its plan for instance.
+    What was noted of the pipeline (:func:`xhat.hooks.model.note`) is added, a plan for instance.
     """
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
     found = {
@@ -37,7 +39,7 @@ def describe(pipe: Any) -> dict[str, Any]:
         "adapters": adapters(denoiser),
         "dtype": str(next(denoiser.parameters()).dtype).removeprefix("torch."),
     }
-    extra = getattr(pipe, "xhat_description", None)
+    extra = model_of(pipe).description
     return found | ({"description": jsonable(extra)} if extra else {})
 
 

@@ -18,9 +18,10 @@ from xhat.hooks.batches import Batch, Sampler, check_arguments
 from xhat.hooks.describe import describe, jsonable
 from xhat.hooks.edits.edit import Edit
 from xhat.hooks.edits.patch import Patch, places
+from xhat.hooks.model import with_defaults
 from xhat.hooks.noise import levels as noise
 from xhat.hooks.points.names import bytes_text, denoiser_of
-from xhat.hooks.points.rehearsal import rehearse, with_defaults
+from xhat.hooks.points.rehearsal import rehearse
 from xhat.hooks.points.select import Selection, select
 from xhat.hooks.points.taps import quiet
 from xhat.hooks.record.encode import encoded_once
@@ -65,7 +66,7 @@ def trace(
     run that was stopped goes on there at the same call. Without it the trace is in memory.
     ``edits``: interventions (:mod:`xhat.hooks.edits.edit`); a value of another trace goes to the
     sample of the same prompt and seed. ``call_kwargs`` go to the pipeline; number of steps and
-    guidance left out are the checkpoint's own (``pipe.xhat_defaults``), else the pipeline's.
+    guidance left out are the checkpoint's own (:func:`xhat.defaults`), else the pipeline's.
 
     Seed s starts a generator of its own for each sample, the same for every prompt. Raises
     ValueError for names, seeds, arguments, schedulers and stores that do not fit, before anything
@@ -194,7 +195,8 @@ def announcement(run: Run, tiling: Tiling) -> str:
         return f"{text}; size unknown before the first batch ({type(error).__name__})"
     each, batch = seen.bytes_of(run.selections), tiling.height * tiling.width
     return (
-        f"{text} × {seen.steps} steps, {len(run.selections)} readings: up to {bytes_text(each * samples)} on disk "
+        f"{text} × {seen.steps} steps, {len(run.selections)} readings: up to "
+        f"{bytes_text(each * samples)} on disk "
         f"before compression, and {bytes_text(3 * each * batch)} of memory for batches of {batch}"
     )
 
@@ -249,7 +251,8 @@ def _schema(
     there, here = (s.coords[""]["timestep"][1] for s in (before, schema))
     if before.variables != schema.variables or not np.array_equal(there, here):
         raise ValueError(
-            f"a batch differs from the first in shape or schedule ({len(there)} steps, then {len(here)}): "
+            f"a batch differs from the first in shape or schedule ({len(there)} steps, then "
+            f"{len(here)}): "
             "every prompt of a trace runs through the same steps"
         )
     return before

@@ -149,7 +149,7 @@ def test_families_that_do_not_fit_are_refused_in_one_line(tiny, tmp_path, capsys
 
 def test_values_that_are_not_finite_are_named_by_step_and_point(tiny, tmp_path):
     pipe = tiny.sd()
-    pipe.xhat_defaults = {"num_inference_steps": 2, "guidance_scale": 1.0}
+    xhat.set_defaults(pipe, num_inference_steps=2, guidance_scale=1.0)
 
     whole = []
 
@@ -241,7 +241,7 @@ def test_a_trained_model_has_learned_and_a_random_one_has_not(tiny):
     assert has_learned(found)
     assert float(found["neighbours_mean"]) > 0.3
     pipe = tiny.sd()
-    pipe.xhat_defaults = {"num_inference_steps": 4, "guidance_scale": 1.0}
+    xhat.set_defaults(pipe, num_inference_steps=4, guidance_scale=1.0)
     noise = xhat.trace(pipe, ["a planet", "a face"], seeds=range(3), progress=False)["final"]
     assert not has_learned(structure(pipe, noise))
 
@@ -251,8 +251,8 @@ def test_what_fits_is_said_line_by_line(tiny):
     student.scheduler = LCMScheduler.from_config(
         student.scheduler.config, original_inference_steps=4
     )
-    student.xhat_defaults = {"num_inference_steps": 4, "guidance_scale": 1.0}
-    base.xhat_defaults = {"num_inference_steps": 20, "guidance_scale": 3.0}
+    xhat.set_defaults(student, num_inference_steps=4, guidance_scale=1.0)
+    xhat.set_defaults(base, num_inference_steps=20, guidance_scale=3.0)
     lines = {line.what: line for line in compared(student, base)}
     assert lines["latents"].verdict == "the same"
     assert lines["schedule"].verdict == "each runs its own"
@@ -296,13 +296,13 @@ def test_a_slider_does_the_same_to_the_same_network(tiny, tmp_path):
     )
     base, other = tiny.sd(), tiny.sd()
     for pipe in (base, other):
-        pipe.xhat_defaults = {"num_inference_steps": 2, "guidance_scale": 1.0}
+        xhat.set_defaults(pipe, num_inference_steps=2, guidance_scale=1.0)
     found = slider_transfer(path, base, other, ["a red planet", "the face"], range(2))
     assert found["cosine"][0] == pytest.approx(1, abs=1e-5)
     assert found["size"] == pytest.approx(1, abs=1e-5)
     assert "in the direction" in found["said"]
     other.scheduler = LCMScheduler.from_config(other.scheduler.config, original_inference_steps=3)
-    other.xhat_defaults["num_inference_steps"] = 3
+    xhat.set_defaults(other, num_inference_steps=3)
     base.scheduler = EulerDiscreteScheduler.from_config(
         base.scheduler.config, timestep_spacing="leading"
     )

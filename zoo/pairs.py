@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xhat.hooks.model import state
 from xhat.zoo.load.entries import Base, Published, bases, find, published
 from xhat.zoo.load.pipelines import BASE_DEFAULTS, STUDENT_DEFAULTS, defaults_of, load_pipeline
 
@@ -36,8 +37,9 @@ class Pair:
     """A base and the students distilled from it. Pipelines are loaded on first use; ``student`` is
     the chosen one.
 
-    Each pipeline carries ``xhat_defaults``, the steps and guidance that belong to it; ``defaults``
-    has them by name without loading anything."""
+    ``xhat.defaults(pipe)`` gives the steps and guidance that belong to each; ``defaults`` has them
+    by
+    name without loading anything."""
 
     name: str
     loaders: Mapping[str, Callable[[Pair], Any]] = field(repr=False)
@@ -59,7 +61,8 @@ class Pair:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{name}</td><td>{d.get('num_inference_steps', '')}</td><td>{d.get('guidance_scale', '')}</td></tr>"
+            f"<tr><td>{name}</td><td>{d.get('num_inference_steps', '')}</td>"
+            f"<td>{d.get('guidance_scale', '')}</td></tr>"
             for name, d in self.defaults.items()
         )
         head = "<tr><th>model<th>steps<th>guidance</tr>"
@@ -153,8 +156,7 @@ def _base(base: Base, dtype: torch.dtype | None) -> Any:
 
     half = dtype in (torch.float16, torch.bfloat16)
     pipe = load_pipeline(base.repo, variant=base.variant if half else None, **_typed(dtype))
-    pipe.xhat_defaults = dict(base.call)
-    return pipe
+    return state(pipe, base.call)
 
 
 def _embedded_folder(name: str) -> Path:

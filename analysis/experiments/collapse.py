@@ -15,6 +15,7 @@ import xarray as xr
 from xhat.analysis.sampling.arms import Arm, against, cost, measure_finals, summarised
 from xhat.analysis.traces.commitment import commitment
 from xhat.analysis.traces.diversity import diversity_by_noise
+from xhat.hooks.model import model_of
 from xhat.hooks.trace import trace
 from xhat.probes.features import JudgeSpace
 from xhat.samplers.composite.pipeline import hybrid
@@ -106,7 +107,7 @@ def demo(
     Traces go to ``out/traces/*.zarr``; a run that was stopped goes on there. ``results.json`` is
     written last."""
     prompts, seeds = list(prompts), list(seeds)
-    few = {"num_inference_steps": pair.student.xhat_defaults["num_inference_steps"]}
+    few = {"num_inference_steps": model_of(pair.student).steps}
     arms = {
         "base": Arm(pair.base),
         "base_few": Arm(pair.base, few),

@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 from xhat.analysis.sampling.untrained import untrained
 from xhat.analysis.traces.layers import X_T
 from xhat.analysis.traces.similarity_map import similarity_map
+from xhat.hooks.model import model_of
 from xhat.hooks.points.names import points
 from xhat.hooks.trace import trace
 
@@ -88,7 +89,7 @@ def layers(pipe: Any, most: int = 16) -> list[str]:
 
 def _arms(pair: Any, names: list[str]) -> dict[str, tuple[Any, Mapping[str, Any]]]:
     first = pair.students[names[0]]
-    few = {"num_inference_steps": first.xhat_defaults["num_inference_steps"]}
+    few = {"num_inference_steps": model_of(first).steps}
     arms: dict[str, tuple[Any, Mapping[str, Any]]] = {"base": (pair.base, {})}
     arms |= {name: (pair.students[name], {}) for name in names}
     return arms | {FEW: (pair.base, few), UNTRAINED: (untrained(first), {})}

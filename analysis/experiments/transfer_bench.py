@@ -23,8 +23,8 @@ from xhat.analysis.sampling.effects import POINTS, REDUCTION, effect, free_runs,
 from xhat.analysis.traces.effect_alignment import alignment_map
 from xhat.analysis.traces.energy import compared, direction, energy
 from xhat.hooks.describe import checksum, describe
+from xhat.hooks.model import with_defaults
 from xhat.hooks.noise.levels import noise_levels
-from xhat.hooks.points.rehearsal import with_defaults
 
 BASE = "base"
 TOGETHER = 4  # prompts of free sampling that are kept, and would be lost, together

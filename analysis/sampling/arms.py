@@ -20,8 +20,8 @@ from xhat.analysis.sampling.final_latents import Arm, described, sample_arms, to
 from xhat.analysis.sampling.noise_ledger import check_paired, noise_ledger
 from xhat.analysis.traces.diversity import final_diversity
 from xhat.hooks.describe import checksum
+from xhat.hooks.model import with_defaults
 from xhat.hooks.points.names import denoiser_of, parts_of
-from xhat.hooks.points.rehearsal import with_defaults
 from xhat.hooks.points.taps import quiet
 from xhat.probes.features import FeatureSpace
 

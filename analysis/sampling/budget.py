@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xhat.hooks.model import with_defaults
 from xhat.hooks.points.names import bytes_text, denoiser_of, parts_of
-from xhat.hooks.points.rehearsal import rehearse, with_defaults
+from xhat.hooks.points.rehearsal import rehearse
 from xhat.hooks.points.select import select
 from xhat.hooks.points.taps import quiet
 

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from xhat.hooks.describe import checksum, describe, jsonable, versions
 from xhat.hooks.edits.edit import Edit
-from xhat.hooks.points.rehearsal import with_defaults
+from xhat.hooks.model import with_defaults
 from xhat.hooks.store.tiles import Tiling
 from xhat.hooks.trace import trace
 

@@ -11,7 +11,8 @@ import xarray as xr
 from einops import rearrange
 from tqdm.auto import tqdm
 
-from xhat.hooks.points.rehearsal import rehearse, with_defaults
+from xhat.hooks.model import with_defaults
+from xhat.hooks.points.rehearsal import rehearse
 from xhat.hooks.points.taps import quiet
 
 SOURCES = ("both", "x_T", "later")

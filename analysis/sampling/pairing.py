@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from xhat.hooks.model import model_of
 from xhat.hooks.noise.levels import kind, noise_levels, prediction, space
 from xhat.hooks.points.names import denoiser_of
 from xhat.samplers.composite.fit import check_fit, slot_of
@@ -61,13 +61,7 @@ def called_guidance(pipe: Any) -> float:
     """The guidance that an ordinary call of the pipeline has: what belongs to it, else its class's
     own.
     """
-    own = (getattr(pipe, "xhat_defaults", None) or {}).get("guidance_scale")
-    own = (
-        inspect.signature(type(pipe).__call__).parameters["guidance_scale"].default
-        if own is None
-        else own
-    )
-    return float(own)
+    return model_of(pipe).guidance_scale
 
 
 def _latents(pipe: Any) -> str:

@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 
 from xhat.analysis import stats
 from xhat.analysis.sampling.final_latents import Arm, sample_arms
-from xhat.hooks.points.rehearsal import rehearse, with_defaults
+from xhat.hooks.model import with_defaults
+from xhat.hooks.points.rehearsal import rehearse
 from xhat.hooks.points.taps import quiet
 from xhat.hooks.record.record import Record
 from xhat.hooks.record.recorder import Recorder

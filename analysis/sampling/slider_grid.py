@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import xarray as xr
 
+from xhat.hooks.model import with_defaults
 from xhat.hooks.points.names import denoiser_of, parts_of
-from xhat.hooks.points.rehearsal import with_defaults
 from xhat.hooks.points.taps import quiet
 from xhat.zoo.family.attributes import parse
 from xhat.zoo.family.judge import Judge

@@ -112,7 +112,8 @@ def points(pipe: Any, **call_kwargs: Any) -> PointTable:
     Shapes are those of a call with ``call_kwargs`` (height, width, …) over the checkpoint's own
     defaults; the call is rehearsed on tensors without data, so that nothing is computed but the
     prompt. Raises ValueError for an object that is no such pipeline."""
-    from xhat.hooks.points.rehearsal import rehearse, with_defaults
+    from xhat.hooks.model import with_defaults
+    from xhat.hooks.points.rehearsal import rehearse
 
     denoiser = denoiser_of(pipe)
     found = named_points(denoiser)
@@ -136,11 +137,13 @@ def denoiser_of(pipe: Any) -> nn.Module:
         if isinstance(module, nn.Module):
             if not hasattr(getattr(pipe, "scheduler", None), "step"):
                 raise ValueError(
-                    f"{type(pipe).__name__} has no scheduler with a step: there is no denoising to trace"
+                    f"{type(pipe).__name__} has no scheduler with a step: there is no denoising "
+                    "to trace"
                 )
             return module
     raise ValueError(
-        f"{type(pipe).__name__} has neither a unet nor a transformer: expected a diffusers text-to-image pipeline"
+        f"{type(pipe).__name__} has neither a unet nor a transformer: expected a diffusers "
+        "text-to-image pipeline"
     )
 
 
@@ -177,8 +180,8 @@ def alias_of(path: str, single: frozenset[str] = frozenset()) -> str | None:
 
     >>> alias_of("up_blocks.2.attentions.0.transformer_blocks.0.attn2")
     'up.2.attn.0.block.0.cross'
-    >>> alias_of("mid_block"), alias_of("mid_block.resnets.0"), alias_of("mid_block.resnets.0.norm1")
-    ('h', 'mid.res.0', None)
+    >>> [alias_of(f"mid_block{path}") for path in ("", ".resnets.0", ".resnets.0.norm1")]
+    ['h', 'mid.res.0', None]
     """
     if path in _ENDS:
         return _ENDS[path]
@@ -224,7 +227,8 @@ def find(candidates: Sequence[Point], pattern: str) -> list[Point]:
     names = [p.alias for p in candidates] + [p.path for p in candidates]
     near = difflib.get_close_matches(pattern, names, n=4, cutoff=0.4) or names[:4]
     raise ValueError(
-        f"no hook point is named {pattern!r}; nearest: {', '.join(near)}. xhat.points(pipe) lists all"
+        f"no hook point is named {pattern!r}; nearest: {', '.join(near)}. xhat.points(pipe) lists "
+        "all"
     )
 
 

@@ -7,7 +7,7 @@ a draw from a random generator."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,21 +68,6 @@ class Rehearsal:
         # given it
         kept = selection.reduction(torch.empty(shape, dtype=dtype, device="meta"))
         return kept.numel() * kept.element_size() // self.latents[0][0]
-
-
-SCHEDULE = {"num_inference_steps", "timesteps", "sigmas"}
-
-
-def with_defaults(pipe: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` over what belongs to the checkpoint (``pipe.xhat_defaults``). A schedule is given
-    as a whole.
-    """
-    defaults = {
-        k: v for k, v in (getattr(pipe, "xhat_defaults", None) or {}).items() if v is not None
-    }
-    if SCHEDULE & set(given):
-        defaults = {k: v for k, v in defaults.items() if k not in SCHEDULE}
-    return defaults | dict(given)
 
 
 def rehearse(pipe: Any, points: Sequence[Point], **call_kwargs: Any) -> Rehearsal:

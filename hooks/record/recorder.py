@@ -154,9 +154,7 @@ class Recorder:
         self._first = first or 0
 
     def _segment(self, scheduler: Any) -> str | None:
-        names = getattr(scheduler, "segment_of_step", None) or getattr(
-            self.pipe, "xhat_segments", None
-        )
+        names = getattr(scheduler, "segment_of_step", None)
         return (
             names[self._step]
             if names and self._step is not None and self._step < len(names)

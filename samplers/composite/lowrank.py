@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from xhat.hooks.model import model_of, state
 from xhat.samplers.composite.facade import Facade
 from xhat.samplers.composite.fit import check_fit, check_same_shape, slot_of
 
@@ -72,8 +73,7 @@ class LowRank:
                 "scheduler": like.scheduler,
             }
         )
-        pipe.xhat_defaults = dict(getattr(like, "xhat_defaults", None) or {})
-        return pipe
+        return state(pipe, model_of(like).stated)
 
     def save(self, path: str | Path) -> None:
         """Write to one safetensors file."""

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from xhat.hooks.describe import canonical
+from xhat.hooks.model import note, state
 from xhat.samplers.composite.adapters import reach_all
 from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key, takes_guidance
 from xhat.samplers.composite.dial import dialed
@@ -86,7 +87,8 @@ def compose(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap] = ()) -> A
 def _composed(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap]) -> Any:
     if not isinstance(plan, Plan):
         raise ValueError(
-            f"expected an xhat.Plan, or a policy that has one as its plan; got {type(plan).__name__}"
+            "expected an xhat.Plan, or a policy that has one as its plan; got "
+            f"{type(plan).__name__}"
         )
     for name in plan.models:
         if name not in pipes:
@@ -135,18 +137,13 @@ def _assembled(
     _rule_guidance(pipe, denoiser, top)
     _show_progress(pipe, scheduler)
     reach_all(pipe, slot)
-    pipe.xhat_defaults = {
-        "num_inference_steps": scheduler.num_inference_steps,
-        "guidance_scale": top,
+    steps = scheduler.num_inference_steps
+    state(pipe, {"num_inference_steps": steps, "guidance_scale": top})
+    schedulers = {
+        name: f"{type(s).__name__} {_settings(s)}" for name, s in scheduler.schedulers.items()
     }
-    pipe.xhat_description = {
-        "plan": plan.to_json(),
-        "taps": [repr(tap) for tap in scheduler.taps],
-        "schedulers": {
-            name: f"{type(s).__name__} {_settings(s)}" for name, s in scheduler.schedulers.items()
-        },
-    }
-    return pipe
+    taps = [repr(tap) for tap in scheduler.taps]
+    return note(pipe, plan=plan.to_json(), taps=taps, schedulers=schedulers)
 
 
 def _settings(scheduler: Any) -> str:
@@ -170,7 +167,8 @@ def _rule_guidance(pipe: Any, denoiser: CompositeDenoiser, top: float) -> None:
         if ruled:
             if top > 1 and getattr(pipe, "_guidance_rescale", None):
                 raise ValueError(
-                    "guidance_rescale cannot be used in a hybrid: segments make their guidance themselves"
+                    "guidance_rescale cannot be used in a hybrid: segments make their guidance "
+                    "themselves"
                 )
             pipe._guidance_scale = (
                 top if top > 1 else 0.0

@@ -6,36 +6,30 @@ evaluated."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from xhat.hooks.noise.levels import NoiseLevels, kind, noise_levels
+from xhat.hooks.model import model_of
+from xhat.hooks.noise.levels import NoiseLevels, noise_levels
 from xhat.samplers.composite.run import scheduled
 from xhat.samplers.composite.timing import timing_of
 from xhat.samplers.plans.plan import Plan, Segment
 
-_FEW_STEPS = {"LCMScheduler", "TCDScheduler", "FlowMatchLCMScheduler"}
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 
 
 def default_steps(pipe: Any) -> int:
-    """Number of steps that belongs to a pipeline: its ``xhat_defaults``, 4 under LCM and TCD, else
-    its call's.
+    """Number of steps that belongs to a pipeline: its checkpoint's, 4 under LCM and TCD, else its
+    call's.
     """
-    own = (getattr(pipe, "xhat_defaults", None) or {}).get("num_inference_steps")
-    if own is not None:
-        return int(own)
-    if kind(pipe.scheduler) in _FEW_STEPS:
-        return min(4, pipe.scheduler.config.get("original_inference_steps", 4))
-    return int(inspect.signature(type(pipe).__call__).parameters["num_inference_steps"].default)
+    return model_of(pipe).steps
 
 
 def default_guidance(pipe: Any) -> float:
-    """Guidance scale that belongs to a pipeline: its ``xhat_defaults``, else none (1)."""
-    own = (getattr(pipe, "xhat_defaults", None) or {}).get("guidance_scale")
+    """Guidance scale that belongs to a pipeline: its checkpoint's, else none (1)."""
+    own = model_of(pipe).stated.get("guidance_scale")
     return 1.0 if own is None else float(own)
 
 
@@ -94,8 +88,10 @@ def hybrid_plan(
         stop = _count_above(noise_levels(own), target)
         if stop == 0:
             raise ValueError(
-                f"the base would run no step: of its {total} steps none is above the hand-over at σ = {target:.4g}, "
-                f"timestep {levels.timestep[base_steps]:g}. Give it more steps (base_num_inference_steps)"
+                f"the base would run no step: of its {total} steps none is above the hand-over at "
+                f"σ = {target:.4g}, "
+                f"timestep {levels.timestep[base_steps]:g}. Give it more steps "
+                "(base_num_inference_steps)"
             )
     guidance = (
         default_guidance(student) if student_guidance_scale is None else student_guidance_scale
@@ -116,7 +112,8 @@ def _check_count(base_steps: int, steps: int) -> None:
         raise ValueError(f"base_steps={base_steps}: the base would run no step. Expected 1 or more")
     if base_steps >= steps:
         raise ValueError(
-            f"base_steps={base_steps}: the student, of {steps} steps, would run no step. Expected 1 to {steps - 1}"
+            f"base_steps={base_steps}: the student, of {steps} steps, would run no step. Expected "
+            f"1 to {steps - 1}"
         )
 
 
@@ -229,13 +226,17 @@ def control_plans(
 ) -> dict[str, Plan]:
     """The hybrid of one base step, and what it must be told from, by name.
 
-    - ``student``, ``hybrid``, ``base_few``: the student, the hybrid, and the base at the student's number of steps.
+    - ``student``, ``hybrid``, ``base_few``: the student, the hybrid, and the base at the student's
+    number of steps.
     - ``skip``: no first step at all.
-    - ``fresh``, ``fresh_zero``, ``fresh_mean``, ``fresh_shuffle``: the base's first step, handed over with fresh noise
+    - ``fresh``, ``fresh_zero``, ``fresh_mean``, ``fresh_shuffle``: the base's first step, handed
+    over with fresh noise
       and its x̂₀, nothing, the mean over seeds, or another seed's x̂₀.
-    - ``student_shared``, ``hybrid_shared``: every sample is re-noised with one and the same noise, in both arms.
+    - ``student_shared``, ``hybrid_shared``: every sample is re-noised with one and the same noise,
+    in both arms.
     - ``student_own``, ``hybrid_own``: no fresh noise, each step carries on the sample's own.
-    - ``student_guided``: the student's own first step at the base's guidance ``guided_scale``; ``hybrid_guided``: the
+    - ``student_guided``: the student's own first step at the base's guidance ``guided_scale``;
+    ``hybrid_guided``: the
       base's.
     - ``strength_…``: all steps at base + s·(student − base).
     """

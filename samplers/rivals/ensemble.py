@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xhat.hooks.model import note
 from xhat.hooks.record.rows import take
 from xhat.samplers.composite.facade import Facade
 from xhat.samplers.composite.fit import check_fit, slot_of
@@ -60,7 +61,8 @@ def ensemble(students: Mapping[str, Any], plan: Plan) -> Any:
     for name, own in settings.items():
         if own != settings[next(iter(settings))]:
             raise ValueError(
-                f"the schedulers of {next(iter(settings))!r} and {name!r} differ: expected one for all"
+                f"the schedulers of {next(iter(settings))!r} and {name!r} differ: expected one "
+                "for all"
             )
     slot = slot_of(first)
     routed = Ensemble({name: getattr(pipe, slot) for name, pipe in students.items()})
@@ -68,8 +70,7 @@ def ensemble(students: Mapping[str, Any], plan: Plan) -> Any:
     member.register_modules(**{slot: routed})
     pipe = compose({"student": member}, plan)
     routed.scheduler = pipe.scheduler
-    pipe.xhat_description = {**pipe.xhat_description, "ensemble": list(students)}
-    return pipe
+    return note(pipe, ensemble=list(students))
 
 
 def _settings(scheduler: Any) -> tuple[str, dict[str, Any]]:

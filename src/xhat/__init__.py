@@ -19,6 +19,8 @@ _EXPORTS = {
     "trace": "xhat.hooks.trace",
     "Tracer": "xhat.hooks.trace",
     "open_trace": "xhat.hooks.store.store",
+    "defaults": "xhat.hooks.model",
+    "set_defaults": "xhat.hooks.model",
     "points": "xhat.hooks.points.names",
     "mean": "xhat.hooks.points.reductions",
     "pool": "xhat.hooks.points.reductions",

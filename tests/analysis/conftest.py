@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from diffusers import LCMScheduler
 
+import xhat
+
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -21,8 +23,8 @@ def make_pair(tiny: Any, steps: int = 4) -> Any:
     student.register_modules(
         **{n: p for n, p in base.components.items() if n not in ("unet", "scheduler")}
     )
-    base.xhat_defaults = {"num_inference_steps": steps + 2, "guidance_scale": 3.0}
-    student.xhat_defaults = {"num_inference_steps": steps, "guidance_scale": 1.0}
+    xhat.set_defaults(base, num_inference_steps=steps + 2, guidance_scale=3.0)
+    xhat.set_defaults(student, num_inference_steps=steps, guidance_scale=1.0)
     return SimpleNamespace(base=base, student=student, chosen="dmd")
 
 

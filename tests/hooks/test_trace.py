@@ -85,7 +85,7 @@ def test_a_seed_is_the_same_noise_whatever_the_batch(tiny):
 
 def test_defaults_are_the_checkpoints_own(tiny):
     pipe = tiny.sd(scheduler=diffusers.LCMScheduler(original_inference_steps=4))
-    pipe.xhat_defaults = {"num_inference_steps": 4, "guidance_scale": 1.0, "timesteps": None}
+    xhat.set_defaults(pipe, num_inference_steps=4, guidance_scale=1.0, timesteps=None)
     found = xhat.trace(pipe, "a", seeds=[0], hooks=["h"], progress=False)
     assert found["timestep"].values.tolist() == [999, 749, 499, 249]
     assert "branch" not in found["activations/h"].dims
@@ -94,7 +94,7 @@ def test_defaults_are_the_checkpoints_own(tiny):
     )
     assert given.sizes["step"] == 2
     assert "branch" in given["activations/h"].dims
-    pipe.xhat_defaults = {"timesteps": [999, 499], "num_inference_steps": 2}
+    xhat.set_defaults(pipe, timesteps=[999, 499], num_inference_steps=2)
     assert xhat.trace(pipe, "a", seeds=[0], progress=False)["timestep"].values.tolist() == [
         999,
         499,
@@ -210,7 +210,7 @@ def test_adapters_and_their_scales_are_noted(tiny):
 
 def test_segments_are_a_coordinate(tiny):
     pipe = tiny.sd()
-    pipe.xhat_segments = ["base", "student", "student"]
+    pipe.scheduler.segment_of_step = ["base", "student", "student"]
     assert trace(pipe, tiny)["segment"].values.tolist() == ["base", "student", "student"]
 
 

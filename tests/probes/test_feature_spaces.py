@@ -188,7 +188,7 @@ def test_a_hash_is_of_the_weights():
 def test_denoiser_features_depend_on_the_sample_alone(name, tiny):
     pipe = tiny.build(name)
     channels = 16 if name == "sd3" else 4
-    pipe.xhat_defaults = {"num_inference_steps": 6, "guidance_scale": 1.0}
+    xhat.set_defaults(pipe, num_inference_steps=6, guidance_scale=1.0)
     space = feature_space("denoiser", pipe, batch_size=2, **_small(tiny, name))
     x = latents(3, channels)
     features = space.features(x)
@@ -226,7 +226,7 @@ def test_a_denoiser_sees_the_noise_level_that_is_said():
 def test_x0_of_a_renoised_sample_is_the_schedulers_own(tiny):
     """By hand: one evaluation of the network at the timestep, and ε-prediction solved for x̂₀."""
     pipe = tiny.sd()
-    pipe.xhat_defaults = {"num_inference_steps": 5, "guidance_scale": 1.0}
+    xhat.set_defaults(pipe, num_inference_steps=5, guidance_scale=1.0)
     found = renoise(pipe, latents(1), 1.0, prompts="a red planet")
     embeds = pipe.encode_prompt("a red planet", "cpu", 1, False)[0]
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_x0_of_a_renoised_sample_is_the_schedulers_own(tiny):
 
 def test_the_noise_is_not_that_which_the_latents_were_made_of(tiny):
     pipe = tiny.sd()
-    pipe.xhat_defaults = {"num_inference_steps": 5, "guidance_scale": 1.0}
+    xhat.set_defaults(pipe, num_inference_steps=5, guidance_scale=1.0)
     found = renoise(pipe, np.zeros((3, 4, 8, 8), np.float32), 1.0)
     for i in range(3):
         x_T = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(i)).numpy()[0]

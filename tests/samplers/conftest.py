@@ -9,6 +9,8 @@ import pytest
 import torch
 from diffusers import LCMScheduler
 
+import xhat
+
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 PROMPTS = ["a red planet", "the quiet face"]
 
@@ -37,7 +39,7 @@ def make_pair(
         for label, seed in (("one", 1), ("two", 2))
     }
     for pipe, steps, guidance in ((base, 6, 3.0), *((s, 4, 1.0) for s in students.values())):
-        pipe.xhat_defaults = {"num_inference_steps": steps, "guidance_scale": guidance}
+        xhat.set_defaults(pipe, num_inference_steps=steps, guidance_scale=guidance)
     return SimpleNamespace(
         base=base, student=students["one"], students=students, name=name, slot=slot
     )

@@ -24,7 +24,7 @@ def test_diffusers_loads_every_member_and_gives_the_same_picture():
 def test_students_step_at_their_training_timesteps():
     pair = xhat.load_pair("demo")
     for student in pair.students.values():
-        student.scheduler.set_timesteps(student.xhat_defaults["num_inference_steps"])
+        student.scheduler.set_timesteps(xhat.defaults(student)["num_inference_steps"])
         assert student.scheduler.timesteps.tolist() == [999, 749, 499, 249]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from xhat.hooks.model import state
 from xhat.hooks.points.names import denoiser_of
 from xhat.zoo.load.entries import KINDS, Published, bases, find
 from xhat.zoo.load.files import SUFFIXES, kind_of, names_in
@@ -54,17 +55,22 @@ def load_checkpoint(
     ``owner/name/file``.
 
     base
-        the pipeline that it was distilled from, or a name for :func:`xhat.zoo.load_model`. A pipeline's folder needs
+        the pipeline that it was distilled from, or a name for :func:`xhat.zoo.load_model`. A
+        pipeline's folder needs
         none; of everything else it gives the VAE, the prompt encoders and the architecture.
     kind
-        what the checkpoint is expected to be (:data:`xhat.zoo.load.entries.KINDS`); found out where it is left out.
+        what the checkpoint is expected to be (:data:`xhat.zoo.load.entries.KINDS`); found out where
+        it is left out.
     like
         a published checkpoint whose scheduler and call are to be used, for example ``"sdxl/dmd2"``.
     scheduler, scheduler_config, call
-        class in diffusers, made from the base's configuration with these changes; and what belongs in the pipeline's
-        call (steps, guidance), kept as its ``xhat_defaults``. Left out: the base's, or the folder's own.
+        class in diffusers, made from the base's configuration with these changes; and what belongs
+        in the pipeline's
+        call (steps, guidance), kept as its :func:`xhat.defaults`. Left out: the base's, or the
+        folder's own.
     lora_scale
-        weight of a LoRA. It shares the base's weights and stays switchable: ``pipe.set_adapters("student", weight)``.
+        weight of a LoRA. It shares the base's weights and stays switchable:
+        ``pipe.set_adapters("student", weight)``.
 
     Raises ValueError for a file that is not whole or holds code, for a checkpoint that is not of
     the base's family, for a kind that is not the expected one, and for what cannot be found. Code
@@ -112,7 +118,8 @@ def _locate(path: str | Path) -> Path | str:
     if is_name(str(path)):
         return str(path)
     raise ValueError(
-        f"{path} is no file, no folder, and no hub name: a hub name is owner/name, or owner/name/file"
+        f"{path} is no file, no folder, and no hub name: a hub name is owner/name, or "
+        "owner/name/file"
     )
 
 
@@ -135,7 +142,8 @@ def _kind(place: Path | str, shown: str) -> str:
     if (place / LORA_FILE).exists():
         return "lora"
     raise ValueError(
-        f"{shown} is no checkpoint: it has no model_index.json (of a pipeline), config.json (of a model) or "
+        f"{shown} is no checkpoint: it has no model_index.json (of a pipeline), config.json (of a "
+        "model) or "
         f"{LORA_FILE}. Expected a folder written by save_pretrained, or one file of weights"
     )
 
@@ -154,14 +162,16 @@ def _has(repo: str, file: str) -> bool:
 def _check_kind(shown: str, found: str, expected: str | None) -> None:
     if expected is not None and found != expected:
         raise ValueError(
-            f"{shown} is {_WORDS[found]}, not {_WORDS[expected]}: load it with kind={found!r}, or without"
+            f"{shown} is {_WORDS[found]}, not {_WORDS[expected]}: load it with kind={found!r}, or "
+            "without"
         )
 
 
 def _base(base: Any, path: str | Path, kind: str, dtype: torch.dtype) -> Any:
     if base is None:
         raise ValueError(
-            f"{path} is {_WORDS[kind]}: it needs the pipeline it belongs to. Pass base: a pipeline, a folder, a hub "
+            f"{path} is {_WORDS[kind]}: it needs the pipeline it belongs to. Pass base: a "
+            "pipeline, a folder, a hub "
             f"name, or one of {', '.join(bases())}"
         )
     if isinstance(base, str | Path):
@@ -185,7 +195,8 @@ def _check_class(shown: str, pipe: Any, base: Any) -> None:
             ", ".join(f"{k} {v}" for k, v in s.items() if sizes[0][k] != sizes[1][k]) for s in sizes
         ]
         raise ValueError(
-            f"{shown} is of another family than its base: its denoiser is a {type(mine).__name__} ({words[0]}), the "
+            f"{shown} is of another family than its base: its denoiser is a {type(mine).__name__} "
+            f"({words[0]}), the "
             f"base's a {type(other).__name__} ({words[1]})"
         )
 
@@ -201,5 +212,5 @@ def _set_up(
             raise ValueError(f"scheduler={scheduler!r}: diffusers has no scheduler of that name")
         pipe.scheduler = kind.from_config(pipe.scheduler.config, **config)
     if call is not None:
-        pipe.xhat_defaults = dict(call)
+        state(pipe, call)
     return pipe

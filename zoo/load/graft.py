@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xhat.hooks.model import model_of, state
 from xhat.hooks.points.names import denoiser_of
 from xhat.hooks.sharing import sharing
 from xhat.zoo.load.files import check_whole, family_of, kind_of, read
@@ -41,7 +42,7 @@ def graft(base: Any, place: Path | str, kind: str, shown: str, lora_scale: float
 
 
 def _with_denoiser(base: Any, network: nn.Module) -> Any:
-    pipe = copy.copy(base)
+    pipe = state(copy.copy(base), model_of(base).stated, "base")
     slot = "unet" if denoiser_of(base) is getattr(base, "unet", None) else "transformer"
     pipe.register_modules(**{slot: network})
     return pipe
@@ -96,8 +97,10 @@ def _check_fit(network: nn.Module, state: Mapping[str, torch.Tensor], shown: str
     absent = sum(n not in theirs for n in wrong)
     one = next((n for n in wrong if n in ours and n in theirs), wrong[0])
     raise ValueError(
-        f"{shown} does not fit the base's {type(network).__name__}: {looks}{len(wrong)} of {len(ours)} parameters "
-        f"differ, {absent} of them missing; for example {one}: {theirs.get(one)} there, {ours.get(one)} in the base"
+        f"{shown} does not fit the base's {type(network).__name__}: {looks}{len(wrong)} of "
+        f"{len(ours)} parameters "
+        f"differ, {absent} of them missing; for example {one}: {theirs.get(one)} there, "
+        f"{ours.get(one)} in the base"
     )
 
 
@@ -130,7 +133,8 @@ def _with_lora(base: Any, state: dict[str, torch.Tensor], scale: float, shown: s
     network: Any = denoiser_of(base)
     if getattr(network, "peft_config", None):
         raise ValueError(
-            f"the base has adapters loaded already ({', '.join(network.peft_config)}): unload them first"
+            f"the base has adapters loaded already ({', '.join(network.peft_config)}): unload "
+            "them first"
         )
     pipe = _with_denoiser(base, sharing(network))
     encoders = [
@@ -153,7 +157,8 @@ def _with_lora(base: Any, state: dict[str, torch.Tensor], scale: float, shown: s
     )
     if loaded < factors:
         raise ValueError(
-            f"{shown} is a LoRA that does not fit the base: {loaded} of its {factors} factors have a place in "
+            f"{shown} is a LoRA that does not fit the base: {loaded} of its {factors} factors "
+            "have a place in "
             f"{type(network).__name__}"
         )
     pipe.set_adapters(ADAPTER, scale)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from xhat.hooks.model import state
 from xhat.zoo.load.files import check_whole
 from xhat.zoo.load.hub import cached, is_name, missing_components, not_to_be_had
 
@@ -25,7 +26,7 @@ def load_pipeline(
     variant: str | None = None,
 ) -> Any:
     """A diffusers pipeline from a folder, or by a hub name, in the files' ``variant``; quiet, with
-    ``xhat_defaults``.
+    the defaults that belong to it (:func:`xhat.defaults`).
 
     Raises ValueError for a folder that is no pipeline, lacks components or holds a file that is not
     whole, for a hub name that is not to be had, and for one that needs code of its repository where
@@ -49,8 +50,8 @@ def load_pipeline(
                 f"{folder} could not be loaded as a diffusers pipeline: {_short(error)}"
             ) from error
     pipe.set_progress_bar_config(disable=True)
-    pipe.xhat_defaults = defaults_of(Path(folder))
-    return pipe
+    stated = defaults_of(Path(folder))
+    return state(pipe, stated) if stated else pipe
 
 
 def _check_folder(folder: Path) -> None:
@@ -67,7 +68,8 @@ def _check_folder(folder: Path) -> None:
         ) from error
     if missing:
         raise ValueError(
-            f"{folder} is not whole: its model_index.json names {', '.join(missing)}, and there is no such folder"
+            f"{folder} is not whole: its model_index.json names {', '.join(missing)}, and there "
+            "is no such folder"
         )
     for file in sorted(folder.glob("*/*.safetensors")):
         check_whole(file)

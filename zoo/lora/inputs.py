@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from xhat.hooks.model import with_defaults
 from xhat.hooks.noise.levels import NoiseLevel, noise_level, scales, space, x0_at
 from xhat.hooks.points.names import denoiser_of, parts_of
-from xhat.hooks.points.rehearsal import with_defaults
 from xhat.hooks.points.taps import listening, quiet
 from xhat.hooks.record.rows import take
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from xhat.hooks.describe import checksum, fingerprint
-from xhat.hooks.points.rehearsal import with_defaults
+from xhat.hooks.model import with_defaults
 from xhat.hooks.points.taps import quiet
 from xhat.zoo.family.judge import load_judge
 from xhat.zoo.lora.inputs import States, condition, network_of, pred_x0, predict, states
@@ -27,12 +27,14 @@ from xhat.zoo.lora.training import TRAINING, train_lora
 from xhat.zoo.pairs import DEMO, load_model
 
 Features = Callable[[torch.Tensor], torch.Tensor]
-"""Pictures (n, 3, h, w) in [0, 1] → features (n, d), differentiable: the judge, CLIP's picture encoder, …"""
+"""Pictures (n, 3, h, w) in [0, 1] → features (n, d), differentiable: the judge, CLIP's picture
+encoder, …"""
 
 OBJECTIVE = "sliderspace direction"
 SAMPLES, STEPS, BATCH, SEEDS = 48, 200, 4, 4
 DISCOVERED = {"a critter": 3}
-"""prompt → number of its main directions, in the judge's embedding, whose sliders come with the family."""
+"""prompt → number of its main directions, in the judge's embedding, whose sliders come with the
+family."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xhat.commands.parse import seeds
+from xhat.hooks.model import model_of, set_defaults
 
 HELP = (
     "a checkpoint nobody has looked at: does it collapse, where, what does it keep, which plan "
@@ -168,9 +169,7 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
         student = load_model(
             args.checkpoint, base, dtype=dtype, **({"like": args.like} if args.like else {})
         )
-        if not args.like and getattr(student, "xhat_defaults", None) is getattr(
-            base, "xhat_defaults", 0
-        ):
+        if not args.like and model_of(student).origin == "base":
             notes = _assume(student)
     _set(student, args.steps, args.guidance)
     if base is not None:
@@ -186,7 +185,7 @@ def _assume(student: Any) -> list[str]:
 
     from xhat.hooks.noise.levels import space
 
-    student.xhat_defaults = {"num_inference_steps": 4, "guidance_scale": 1.0}
+    set_defaults(student, num_inference_steps=4, guidance_scale=1.0)
     if space(student.scheduler) != "flow":
         student.scheduler = LCMScheduler.from_config(
             student.scheduler.config, original_inference_steps=4
@@ -200,8 +199,7 @@ def _assume(student: Any) -> list[str]:
 
 def _set(pipe: Any, steps: int | None, guidance: float | None) -> None:
     given = {"num_inference_steps": steps, "guidance_scale": guidance}
-    own = dict(getattr(pipe, "xhat_defaults", None) or {})
-    pipe.xhat_defaults = own | {k: v for k, v in given.items() if v is not None}
+    set_defaults(pipe, **{k: v for k, v in given.items() if v is not None})
 
 
 def _prompts(path: Path) -> list[str]:

@@ -112,7 +112,7 @@ def small(tiny):
     shared = {n: part for n, part in base.components.items() if n not in ("unet", "scheduler")}
     student.register_modules(**shared, scheduler=scheduler)
     for pipe, steps, guidance in ((base, 6, 3.0), (student, 4, 1.0)):
-        pipe.xhat_defaults = {"num_inference_steps": steps, "guidance_scale": guidance}
+        xhat.set_defaults(pipe, num_inference_steps=steps, guidance_scale=guidance)
     return SimpleNamespace(base=base, student=student, students={"one": student}, chosen="one")
 
 
@@ -196,7 +196,8 @@ def run(small, tmp_path_factory):
     out, space = tmp_path_factory.mktemp("pareto"), feature_space("latent")
     traces = trace_alone(small, ["a robot", "a landscape"], range(3), out / "traces", batch_size=6)
     fitted = json.loads(Policy.fit(traces, 1.3, space=space).to_json())
-    chosen = "base_few 1 of 4, then student from step 1"  # whatever the weights say, a plan that an arm runs too
+    # whatever the weights say, a plan that an arm runs too
+    chosen = "base_few 1 of 4, then student from step 1"
     look = {"threshold": 0.0, "prompts": ["a"], "spreads": [0.5], "gains": [0.1], "worth": 0.05}
     policy = Policy.from_json(json.dumps({**fitted, "chosen": chosen, "look": look}))
     options = {"space": space, "cache": out / "finals", "rank": 2, "batch_size": 6}

@@ -25,7 +25,7 @@ def pair(tiny):
         for parameter in student.unet.mid_block.parameters():
             parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
     for pipe in (base, student):
-        pipe.xhat_defaults = {"num_inference_steps": 3, "guidance_scale": 1.0}
+        xhat.set_defaults(pipe, num_inference_steps=3, guidance_scale=1.0)
     return base, student
 
 

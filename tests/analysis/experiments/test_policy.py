@@ -192,7 +192,7 @@ def test_unknown_measures_are_refused(traces):
 def test_fitted_on_the_embedded_pair_and_run(tmp_path):
     """From traces to pictures, through a file."""
     pair = xhat.load_pair("demo")
-    pair.base.xhat_defaults = {**pair.base.xhat_defaults, "num_inference_steps": 5}
+    xhat.set_defaults(pair.base, num_inference_steps=5)
     traces = trace_alone(pair, PROMPTS, range(3), tmp_path, batch_size=6)
     policy = Policy.fit(traces, budget=1.2)
     names = {option.name for option in policy.options}

@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from diffusers import DDIMScheduler
 
+import xhat
 from xhat.analysis.experiments.similarity import layers, said, same_layers, student_similarity
 from xhat.analysis.sampling.untrained import untrained
 
@@ -19,12 +20,7 @@ def found(tiny, tmp_path_factory):
     base, student = tiny.sd(0), tiny.sd(0)
     student.scheduler = DDIMScheduler.from_config(base.scheduler.config)
     for pipe, steps in ((base, 4), (student, 2)):
-        pipe.xhat_defaults = {
-            "num_inference_steps": steps,
-            "guidance_scale": 1.0,
-            "height": 16,
-            "width": 16,
-        }
+        xhat.set_defaults(pipe, num_inference_steps=steps, guidance_scale=1.0, height=16, width=16)
     pair = SimpleNamespace(name="twins", base=base, students={"twin": student})
     out = tmp_path_factory.mktemp("similarity")
     found = student_similarity(
@@ -68,14 +64,14 @@ def test_the_untrained_network_sees_the_same_input_and_makes_something_else_of_i
 
 def test_untrained_is_another_network_and_leaves_the_first_and_the_generator_alone(tiny):
     pipe = tiny.sd()
-    pipe.xhat_defaults = {"num_inference_steps": 2}
+    xhat.set_defaults(pipe, num_inference_steps=2)
     before = {k: v.clone() for k, v in pipe.unet.state_dict().items()}
     state = torch.random.get_rng_state()
     other, same = untrained(pipe), untrained(pipe)
     assert torch.equal(state, torch.random.get_rng_state())
     assert other.unet is not pipe.unet
     assert other.vae is pipe.vae
-    assert other.xhat_defaults == pipe.xhat_defaults
+    assert xhat.defaults(other) == xhat.defaults(pipe)
     weights = other.unet.conv_in.weight
     assert torch.equal(weights, same.unet.conv_in.weight)
     assert not torch.equal(weights, pipe.unet.conv_in.weight)

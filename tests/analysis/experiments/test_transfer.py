@@ -9,6 +9,7 @@ import pytest
 import torch
 import xarray as xr
 
+import xhat
 from xhat.analysis.experiments.transfer import study
 from xhat.analysis.experiments.transfer_bench import Settings
 from xhat.analysis.experiments.transfer_data import figure_data, twins
@@ -243,7 +244,7 @@ def models(tiny):
     call = {"num_inference_steps": 2, "guidance_scale": 1.0, "height": 16, "width": 16}
     pipes = {"base": tiny.sd(seed=0), "dmd": tiny.sd(seed=1)}
     for pipe in pipes.values():
-        pipe.xhat_defaults = dict(call)
+        xhat.set_defaults(pipe, **call)
     return pipes
 
 

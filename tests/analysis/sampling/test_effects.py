@@ -9,6 +9,7 @@ import pytest
 import torch
 import xarray as xr
 
+import xhat
 from xhat.analysis.measures.lora_factors import Factors, lora_of, tensors_of
 from xhat.analysis.sampling.control import Control, random_controls
 from xhat.analysis.sampling.effects import effect, free_runs, responses
@@ -22,12 +23,7 @@ POINTS = ("**.res.*", "h")
 
 
 def defaults(pipe, guidance=1.0):
-    pipe.xhat_defaults = {
-        "num_inference_steps": STEPS,
-        "guidance_scale": guidance,
-        "height": 16,
-        "width": 16,
-    }
+    xhat.set_defaults(pipe, num_inference_steps=STEPS, guidance_scale=guidance, height=16, width=16)
     return pipe
 
 

@@ -162,7 +162,7 @@ def test_callbacks_and_images_work_as_always(pairs):
 def test_the_trace_knows_one_plan_from_another(pairs):
     pair = pairs("sd")
     told = [
-        xhat.hybrid(pair.base, pair.student, base_steps=n).xhat_description["plan"] for n in (1, 2)
+        xhat.hybrid(pair.base, pair.student, base_steps=n).scheduler.plan.to_json() for n in (1, 2)
     ]
     assert told[0] != told[1]
     assert json.loads(told[0])["segments"][0]["model"] == "base"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import xhat
+from xhat.hooks.model import model_of
 from xhat.hooks.noise.levels import noise_level, noise_levels, x0_at
 from xhat.samplers.plans.plan import Plan, Segment
 
@@ -133,7 +134,7 @@ def test_default_hybrid_hands_over_at_the_students_second_timestep(sd_pair):
     hybrid = xhat.hybrid(*sd_pair)
     assert hybrid.scheduler.segment_of_step == ["base", "student", "student", "student"]
     assert hybrid.scheduler.timesteps.tolist() == [999, 749, 499, 249]
-    assert hybrid.xhat_defaults == {"num_inference_steps": 4, "guidance_scale": 1.0}
+    assert xhat.defaults(hybrid) == {"num_inference_steps": 4, "guidance_scale": 1.0}
 
 
 @pytest.mark.parametrize("steps", [4, 7, 20])
@@ -176,7 +177,7 @@ def test_the_pipelines_are_left_as_they_were(tiny):
     assert torch.equal(before[0], after[0])
     assert all(a is b for a, b in zip(before[1:], after[1:], strict=True))
     assert "encode_prompt" not in vars(base)
-    assert not hasattr(base, "xhat_defaults")
+    assert model_of(base).origin == "pipeline"
 
 
 def test_a_sample_does_not_depend_on_its_batch(tiny, sd_pair):

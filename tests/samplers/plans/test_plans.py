@@ -40,7 +40,7 @@ class Sampler:
     """As much of a pipeline as plans look at."""
 
     def __init__(self, scheduler, **defaults):
-        self.scheduler, self.xhat_defaults = scheduler, defaults
+        self.scheduler, self.config = scheduler, {"_xhat": {"stated": defaults}}
 
     def __call__(self, num_inference_steps=50):
         raise AssertionError("plans evaluate nothing")

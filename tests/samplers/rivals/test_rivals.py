@@ -21,7 +21,8 @@ from xhat.samplers.rivals.particles import ParticleGuidance, repulsion
 from xhat.samplers.rivals.registry import RIVALS, rival
 from xhat.samplers.rivals.teacher import TeacherGuidance
 
-COSTS = {  # network evaluations a sample: base of 6 steps at guidance 3, students of 4 steps without
+# network evaluations a sample: base of 6 steps at guidance 3, students of 4 steps without
+COSTS = {
     "base": 12,
     "base_few": 4,
     "student": 4,
@@ -78,7 +79,7 @@ def test_an_unknown_rival_is_named_with_the_nearest(pairs):
 def test_the_base_and_the_student_are_themselves(pairs, sample):
     pair = pairs("sd")
     for name, pipe in (("base", pair.base), ("student", pair.student)):
-        call = pipe.xhat_defaults
+        call = xhat.defaults(pipe)
         assert torch.equal(sample(rival(name, pair), "sd"), sample(pipe, "sd", **call))
 
 
@@ -320,7 +321,9 @@ def test_the_guidance_interval_is_where_it_should_be(pairs):
 def test_an_interval_that_holds_all_is_the_guided_base(pairs, sample):
     pair = pairs("sd")
     everywhere = rival("guidance_interval", pair, sigma_low=0.0, sigma_high=math.inf)
-    assert torch.equal(sample(everywhere, "sd"), sample(pair.base, "sd", **pair.base.xhat_defaults))
+    assert torch.equal(
+        sample(everywhere, "sd"), sample(pair.base, "sd", **xhat.defaults(pair.base))
+    )
 
 
 def test_one_to_many_deals_out_the_steps(pairs):
@@ -339,7 +342,7 @@ def test_each_sample_of_an_ensemble_is_one_students_own(pairs, sample):
     pair = pairs("sd")
     found = sample(rival("ensemble", pair), "sd", seeds=range(6))
     by_student = [
-        sample(pipe, "sd", seeds=range(6), **pipe.xhat_defaults) for pipe in pair.students.values()
+        sample(pipe, "sd", seeds=range(6), **xhat.defaults(pipe)) for pipe in pair.students.values()
     ]
     owners = [
         [torch.allclose(x, own[i], rtol=1e-3, atol=1e-3) for own in by_student]

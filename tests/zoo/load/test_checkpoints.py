@@ -334,7 +334,7 @@ def test_a_published_pair_from_the_cache(tiny, pairs, cache, capsys):
         cache, "tianweiy/DMD2", file="dmd2_sdxl_4step_unet_fp16.bin", state=state_of(student)
     )
     pair = load_pair("sdxl/dmd2")
-    assert pair.base.xhat_defaults == {"num_inference_steps": 50, "guidance_scale": 5.0}
+    assert xhat.defaults(pair.base) == {"num_inference_steps": 50, "guidance_scale": 5.0}
     assert type(pair.student.scheduler) is diffusers.LCMScheduler
     assert pair.chosen == "dmd2"
     assert all(
@@ -343,7 +343,7 @@ def test_a_published_pair_from_the_cache(tiny, pairs, cache, capsys):
     )
     pair.student(
         "a face",
-        **tiny.call_arguments("sdxl") | pair.student.xhat_defaults | {"output_type": "latent"},
+        **tiny.call_arguments("sdxl") | xhat.defaults(pair.student) | {"output_type": "latent"},
     )
     assert pair.student.scheduler.timesteps.tolist() == [999, 749, 499, 249]
     from xhat import zoo
@@ -375,7 +375,7 @@ def test_a_single_step_at_its_timestep(tiny, pairs, cache):
         state=state_of(student),
     )
     pipe = load_model("sdxl/hyper-1")
-    pipe("a face", output_type="latent", **tiny.call_arguments("sdxl") | pipe.xhat_defaults)
+    pipe("a face", output_type="latent", **tiny.call_arguments("sdxl") | xhat.defaults(pipe))
     assert pipe.scheduler.timesteps.tolist() == [800]
 
 
@@ -387,9 +387,9 @@ def test_a_published_lora_and_a_published_folder(tiny, pairs, cache):
     into_cache(cache, "stabilityai/sdxl-turbo", pipe=student)
     tcd, turbo = load_pair("sdxl/tcd"), load_pair("sdxl/turbo")
     assert type(tcd.student.scheduler) is diffusers.TCDScheduler
-    assert tcd.student.xhat_defaults["eta"] == 0.3
+    assert xhat.defaults(tcd.student)["eta"] == 0.3
     alike(tiny, "sdxl", turbo.student, student)
-    assert turbo.student.xhat_defaults["num_inference_steps"] == 4
+    assert xhat.defaults(turbo.student)["num_inference_steps"] == 4
 
 
 @pytest.mark.parametrize("name", ["sdxl/lcm", "latent-consistency/lcm-sdxl"])
@@ -423,7 +423,7 @@ def test_like_a_published_one(tiny, pairs, tmp_path):
     base, student = pairs["sdxl"]
     save_file(state_of(student), tmp_path / "mine.safetensors")
     pipe = load_checkpoint(tmp_path / "mine.safetensors", base, like="sdxl/lightning")
-    assert pipe.xhat_defaults == {"num_inference_steps": 4, "guidance_scale": 0.0}
+    assert xhat.defaults(pipe) == {"num_inference_steps": 4, "guidance_scale": 0.0}
     assert pipe.scheduler.config.timestep_spacing == "trailing"
     assert type(pipe.scheduler) is diffusers.EulerDiscreteScheduler
     assert type(base.scheduler) is not type(pipe.scheduler)
@@ -447,7 +447,7 @@ def test_the_embedded_student_as_a_bare_file(tmp_path):
         for p in (loaded, student)
     ]
     assert torch.equal(*draw)
-    assert loaded.xhat_defaults == call
+    assert xhat.defaults(loaded) == call
 
 
 # Bad input: one clear message each
@@ -646,7 +646,10 @@ def test_code_of_a_repository_is_not_run(tiny, tmp_path, monkeypatch):
     index = json.loads((tmp_path / "pipe" / "model_index.json").read_text())
     index["_class_name"] = ["pipeline", "Mine"]
     (tmp_path / "pipe" / "model_index.json").write_text(json.dumps(index))
-    code = "from diffusers import StableDiffusionPipeline\nopen('ran', 'w')\nclass Mine(StableDiffusionPipeline): pass\n"
+    code = (
+        "from diffusers import StableDiffusionPipeline\nopen('ran', 'w')\nclass "
+        "Mine(StableDiffusionPipeline): pass\n"
+    )
     (tmp_path / "pipe" / "pipeline.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     refused("remote code|trust_remote_code|code", tmp_path / "pipe")

@@ -130,7 +130,7 @@ def test_a_slider_moves_what_it_was_trained_for(tiny, name, tmp_path):
 def test_scale_zero_changes_no_bit_and_sliders_add(tiny, tmp_path):
     base, student = tiny.sd(0), tiny.sd(1, diffusers.LCMScheduler(original_inference_steps=4))
     for pipe, steps in ((base, 4), (student, 4)):
-        pipe.xhat_defaults = {"num_inference_steps": steps, "guidance_scale": 1.0}
+        xhat.set_defaults(pipe, num_inference_steps=steps, guidance_scale=1.0)
     both = xhat.hybrid(base, student)
     plain = [_picture(pipe) for pipe in (base, student, both)]
     path = save_lora(tmp_path / "s.safetensors", _random_lora(base), {})
@@ -184,7 +184,7 @@ def test_a_killed_training_ends_as_an_unbroken_one(tmp_path, monkeypatch):
 
 def test_a_student_is_heard_at_its_own_timesteps_and_without_guidance(tiny):
     pipe = tiny.sd(0, diffusers.LCMScheduler(original_inference_steps=4))
-    pipe.xhat_defaults = {"num_inference_steps": 4, "guidance_scale": 2.0}
+    xhat.set_defaults(pipe, num_inference_steps=4, guidance_scale=2.0)
     seen = states(pipe, ["a planet"], [3, 4], height=16, width=16)
     assert seen.timestep.tolist() == [999] * 2 + [749] * 2 + [499] * 2 + [249] * 2
     given = condition(pipe, "a planet", height=16, width=16)
@@ -255,7 +255,12 @@ def test_mistakes_are_told(tiny):
 def _picture(pipe):
     generator = torch.Generator().manual_seed(0)
     return pipe(
-        "a planet", generator=generator, output_type="np", height=16, width=16, **pipe.xhat_defaults
+        "a planet",
+        generator=generator,
+        output_type="np",
+        height=16,
+        width=16,
+        **xhat.defaults(pipe),
     ).images
 
 
