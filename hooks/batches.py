@@ -154,7 +154,8 @@ def _per_prompt(name: str, value: Any, tile: Tile, prompts: int) -> Any:
         return [value] * len(tile.prompts)
     if len(value) != prompts:
         raise ValueError(
-            f"{name} has {len(value)} entries for {prompts} prompts: expected a text, or one a prompt"
+            f"{name} has {len(value)} entries for {prompts} prompts: expected a text, or one a "
+            "prompt"
         )
     return [value[i] for i in tile.prompts]
 

@@ -48,6 +48,7 @@ def trace(
     batch_size: int = 8,
     edits: Iterable[Edit] = (),
     progress: bool = True,
+    repair: bool = False,
     **call_kwargs: Any,
 ) -> xr.DataTree:
     """Sample every prompt under every seed and keep x̂₀ of every step, with the readings that
@@ -63,7 +64,8 @@ def trace(
 
     ``hooks``: {name, glob or path, with ``@input``, ``@delta`` or ``@probs`` for other readings:
     reduction or its text}, or names alone for ``mean``. ``store``: folder or URL of a Zarr store; a
-    run that was stopped goes on there at the same call. Without it the trace is in memory.
+    run that was stopped goes on there at the same call, and ``repair`` makes what is damaged
+    of it again. Without it the trace is in memory.
     ``edits``: interventions (:mod:`xhat.hooks.edits.edit`); a value of another trace goes to the
     sample of the same prompt and seed. ``call_kwargs`` go to the pipeline; number of steps and
     guidance left out are the checkpoint's own (:func:`xhat.defaults`), else the pipeline's.
@@ -75,19 +77,24 @@ def trace(
     with ExitStack() as stack:
         sink: Store | Memory
         if store is None:
+            if repair:
+                raise ValueError("repair=True mends a store: pass store=…")
             if run.world > 1:
                 raise ValueError("several processes need a store to write to: pass store=…")
             sink = Memory(Tiling.of(len(run.prompts), len(run.seeds), batch_size))
         else:
+            if repair and run.world > 1:
+                raise ValueError("a store is repaired by one process: run it without a launcher")
             path, tiling = located(store), Tiling.of(len(run.prompts), len(run.seeds), batch_size)
-            stack.enter_context(locked(path, run.rank))
-            sink = Store(path, tiling, run.rank)
-        sink.resume(run.config)
+            renew = stack.enter_context(locked(path, run.rank))
+            sink = Store(path, tiling, run.rank, renew)
+        sink.resume(run.config, repair)
         if progress and store is not None and sink.missing():
             print(announcement(run, sink.tiling), file=sys.stderr)
         _fill(run, sink, progress)
         if run.rank == 0:
             _wait_for_others(sink, run.world)
+            _check_complete(sink)
             sink.finish()
         return sink.tree()
 
@@ -196,8 +203,8 @@ def announcement(run: Run, tiling: Tiling) -> str:
     each, batch = seen.bytes_of(run.selections), tiling.height * tiling.width
     return (
         f"{text} × {seen.steps} steps, {len(run.selections)} readings: up to "
-        f"{bytes_text(each * samples)} on disk "
-        f"before compression, and {bytes_text(3 * each * batch)} of memory for batches of {batch}"
+        f"{bytes_text(each * samples)} on disk before compression, and "
+        f"{bytes_text(3 * each * batch)} of memory for batches of {batch}"
     )
 
 
@@ -252,8 +259,7 @@ def _schema(
     if before.variables != schema.variables or not np.array_equal(there, here):
         raise ValueError(
             f"a batch differs from the first in shape or schedule ({len(there)} steps, then "
-            f"{len(here)}): "
-            "every prompt of a trace runs through the same steps"
+            f"{len(here)}): every prompt of a trace runs through the same steps"
         )
     return before
 
@@ -261,6 +267,15 @@ def _schema(
 def _size(arguments: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = arguments.get("height"), arguments.get("width")
     return (height, width) if height and width else None
+
+
+def _check_complete(sink: Store | Memory) -> None:
+    """Raises ValueError where another process of the run ended before its share was done."""
+    if isinstance(sink, Store) and (left := len(sink.missing())):
+        raise ValueError(
+            f"{sink.path} is not finished: {left} batches of other processes are missing, and none "
+            "of them is running. The same call goes on where it stopped"
+        )
 
 
 def _wait_for_others(sink: Store | Memory, world: int, patience: float = 60.0) -> None:

@@ -15,10 +15,9 @@ from xhat.hooks.describe import canonical, checksum, describe, versions
 from xhat.hooks.points.select import Selection
 from xhat.hooks.record.record import Array, Record, warn_unfired
 from xhat.hooks.record.recorder import Recorder
-from xhat.hooks.store.locks import located
 from xhat.hooks.store.memory import tree_of
 from xhat.hooks.store.schema import path_of, schema_of
-from xhat.hooks.store.store import write_tree
+from xhat.hooks.store.whole import write_tree
 
 Hooks = Mapping[str, Any] | Iterable[str]
 
@@ -55,7 +54,7 @@ class Tracer:
             return
         warn_unfired(self._records[-1].unfired(self._recorder.selections))
         if self.store is not None:
-            write_tree(located(self.store), self.trace)
+            write_tree(self.store, self.trace)
 
     @property
     def trace(self) -> xr.DataTree:

@@ -221,7 +221,8 @@ def _branches(name: str, fired: list[list[Firing]], rows: int, cond_first: bool)
     for firing in widest:
         if len(firing.value) % rows or len(firing.value) // rows > 4:
             raise ValueError(
-                f"{name!r} fires with {len(firing.value)} rows for {rows} samples: they cannot be told apart"
+                f"{name!r} fires with {len(firing.value)} rows for {rows} samples: they cannot be "
+                "told apart"
             )
     count = _count(widest, rows)
     labels = [f.branch for f in widest]
@@ -247,7 +248,8 @@ def as_numpy(tensor: torch.Tensor) -> np.ndarray:
 def warn_unfired(names: Sequence[str]) -> None:
     if names:
         warnings.warn(
-            f"never fired: {', '.join(names)}. The pipeline did not run these modules: the trace has nothing of them",
+            f"never fired: {', '.join(names)}. The pipeline did not run these modules: the trace "
+            "has nothing of them",
             stacklevel=3,
         )
 
@@ -299,10 +301,12 @@ def _name_the_first(record: Record, selections: Sequence[Selection]) -> None:
                     else '. With hooks=["**"] the first module that is not is named'
                 )
                 raise ValueError(
-                    f"{name!r} is not finite at step {number} (timestep {step.level.timestep:g}) in {bad} of "
-                    f"{record.rows} samples: a denoiser in bfloat16 or float32, or less guidance, may help; for a "
-                    f"reading alone, keep it with dtype=float32{where}"
+                    f"{name!r} is not finite at step {number} (timestep {step.level.timestep:g}) "
+                    f"in {bad} of {record.rows} samples: a denoiser in bfloat16 or float32, or "
+                    "less guidance, may help; for a reading alone, keep it with "
+                    f"dtype=float32{where}"
                 )
     raise ValueError(
-        "the last step gave latents that are not finite: try a denoiser in bfloat16 or float32, or less guidance"
+        "the last step gave latents that are not finite: try a denoiser in bfloat16 or float32, "
+        "or less guidance"
     )

@@ -6,8 +6,9 @@ from xhat.lazy import lazily
 
 _EXPORTS = {
     "Store": "xhat.hooks.store.store",
-    "open_trace": "xhat.hooks.store.store",
-    "write_tree": "xhat.hooks.store.store",
+    "DamagedTrace": "xhat.hooks.store.failures",
+    "open_trace": "xhat.hooks.store.reading",
+    "write_tree": "xhat.hooks.store.whole",
     "Memory": "xhat.hooks.store.memory",
     "Tile": "xhat.hooks.store.tiles",
     "Tiling": "xhat.hooks.store.tiles",

@@ -7,21 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+REPAIR = "`xhat trace … --repair`, or xhat.trace(…, repair=True), makes what is damaged again"
+COPY = "bring it back from a copy, or remove it and trace again"
+
+
+class DamagedTrace(ValueError):
+    """A store whose files are not those that were written: missing, cut, changed or exchanged."""
+
 
 @contextmanager
-def damage_named(path: str) -> Iterator[None]:
+def damage_named(path: str, way_out: str = COPY) -> Iterator[None]:
     """Turns what zarr and its codecs raise over files that were cut or changed into one sentence
-    with the way out.
+    with the way out. What the disk or the network says (OSError) stays as it is.
     """
     try:
         yield
-    except (ValueError, OSError):
+    except (DamagedTrace, OSError):
         raise
     except Exception as error:
-        raise ValueError(
-            f"{path} is damaged ({type(error).__name__}: {str(error)[:200]}): bring it back from a copy, or remove it "
-            "and trace again"
-        ) from error
+        reason = " ".join(str(error).split())[:200]
+        text = f"{path} is damaged ({type(error).__name__}: {reason}): {way_out}"
+        raise DamagedTrace(text) from error
 
 
 class readable_failures:
@@ -34,5 +40,8 @@ class readable_failures:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = f"no room left for {self.path}: free some, and the same call goes on where it stopped"
-            raise OSError(error.errno, message) from error
+            raise OSError(
+                error.errno,
+                f"no room left for {self.path}: free some, and the same call goes on where it "
+                "stopped",
+            ) from error

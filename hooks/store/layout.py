@@ -9,12 +9,15 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
 
 from xhat.hooks.points.names import bytes_text
+from xhat.hooks.store.checksums import TILES
 from xhat.hooks.store.locks import is_remote
 from xhat.hooks.store.schema import SAMPLES, Schema, Variable
 from xhat.hooks.store.tiles import Tiling
@@ -44,10 +47,40 @@ def check_room(path: str, schema: Schema, tiling: Tiling) -> None:
         warnings.warn(f"{text}; it fits only as far as it compresses", stacklevel=2)
 
 
-def create(group: zarr.Group, name: str, variable: Variable, tiling: Tiling) -> None:
+def inner_chunks(variable: Variable, tiling: Tiling) -> int:
+    """How many chunks a tile of a variable is divided into, one a step; 0 where it is not."""
+    large = variable.nbytes * tiling.height * tiling.width > SPLIT
+    return variable.shape[variable.dims.index("step")] if large and "step" in variable.dims else 0
+
+
+def empty_store(
+    attrs: Mapping[str, Any], schema: Schema, samples: Mapping[str, np.ndarray], tiling: Tiling
+) -> dict[str, Any]:
+    """The files of a trace without any tile, key → bytes as Zarr holds them: metadata and
+    coordinates.
+    """
+    files: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(files), zarr_format=3, attributes=dict(attrs))
+    for name, variable in schema.variables.items():
+        _create(group, name, variable, tiling)
+    _write_coords(group, schema, samples)
+    count = sum(1 + inner_chunks(v, tiling) for v in schema.variables.values())
+    group.create_array(
+        TILES,
+        shape=(*tiling.shape, count),
+        chunks=(1, 1, count),
+        dtype="uint32",
+        compressors=Crc32cCodec(),
+        dimension_names=("prompt_tile", "seed_tile", "piece"),
+        fill_value=0,
+    )
+    return files
+
+
+def _create(group: zarr.Group, name: str, variable: Variable, tiling: Tiling) -> None:
     tile = (tiling.height, tiling.width, *variable.shape)
     shape = (tiling.prompts, tiling.seeds, *variable.shape)
-    apart = "step" in variable.dims and variable.nbytes * tiling.height * tiling.width > SPLIT
+    apart = inner_chunks(variable, tiling) > 0
     chunks = (
         tuple(
             1 if d == "step" else n for d, n in zip((*SAMPLES, *variable.dims), tile, strict=True)
@@ -63,7 +96,8 @@ def create(group: zarr.Group, name: str, variable: Variable, tiling: Tiling) -> 
         shards=tile if apart else None,
         dimension_names=(*SAMPLES, *variable.dims),
         fill_value=np.nan if variable.dtype.kind == "f" else 0,
-        compressors=compressor(variable.dtype),
+        compressors=(compressor(variable.dtype), Crc32cCodec()),
+        config={"write_empty_chunks": True},  # one that is not there is one that was lost
     )
 
 
@@ -74,7 +108,7 @@ def compressor(dtype: np.dtype) -> BloscCodec:
     return BloscCodec(cname="zstd", clevel=3, shuffle=shuffle, typesize=dtype.itemsize)  # type: ignore[arg-type]
 
 
-def write_coords(group: zarr.Group, schema: Schema, samples: Mapping[str, np.ndarray]) -> None:
+def _write_coords(group: zarr.Group, schema: Schema, samples: Mapping[str, np.ndarray]) -> None:
     for where, attrs in schema.attrs.items():
         if where:
             group.require_group(where).update_attributes(
@@ -94,6 +128,7 @@ def _coordinate(group: zarr.Group, path: str, dim: str, values: np.ndarray) -> N
         shape=values.shape,
         dtype="str" if text else values.dtype,
         dimension_names=(dim,),
-        overwrite=True,
+        compressors=(ZstdCodec(level=0), Crc32cCodec()),
+        config={"write_empty_chunks": True},
     )
     array[:] = values.astype(object) if text else values

@@ -23,7 +23,7 @@ class Memory:
         self.arrays: dict[str, np.ndarray] = {}
         self.samples: dict[str, np.ndarray] = {}
 
-    def resume(self, config: Mapping[str, Any]) -> bool:
+    def resume(self, config: Mapping[str, Any], mend: bool = False) -> bool:
         return False
 
     def missing(self) -> list[tuple[int, int]]:

@@ -55,7 +55,8 @@ class Tiling:
         (5, 7)
         >>> Tiling.of(prompts=5, seeds=4, batch_size=16)
         Tiling(prompts=5, seeds=4, height=4, width=4)
-        >>> Tiling.of(prompts=100, seeds=10, batch_size=16)  # 68 calls of 15; with 10 seeds a call, there were 100
+        >>> # 68 calls of 15; with 10 seeds a call, there were 100
+        >>> Tiling.of(prompts=100, seeds=10, batch_size=16)
         Tiling(prompts=100, seeds=10, height=3, width=5)
         """
         widths = sorted(
@@ -64,10 +65,10 @@ class Tiling:
         )
         shapes = [(min(prompts, batch_size // width), width) for width in widths]
         calls = [-(-prompts // height) * -(-seeds // width) for height, width in shapes]
-        chosen = next(
+        tile = next(
             shape for shape, count in zip(shapes, calls, strict=True) if count <= 1.25 * min(calls)
         )
-        return cls(prompts, seeds, *chosen)
+        return cls(prompts, seeds, *tile)
 
     @property
     def shape(self) -> tuple[int, int]:

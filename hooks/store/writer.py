@@ -41,7 +41,8 @@ class Writer:
         if self._queue.full() and not self._told:
             self._told = True
             warnings.warn(
-                "sampling waits for the disk: fewer points, stronger reductions or a faster disk would let it run",
+                "sampling waits for the disk: fewer points, stronger reductions or a faster disk "
+                "would let it run",
                 stacklevel=3,
             )
         self._queue.put(batch)

@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "trace": "xhat.hooks.trace",
     "Tracer": "xhat.hooks.trace",
-    "open_trace": "xhat.hooks.store.store",
+    "open_trace": "xhat.hooks.store.reading",
     "defaults": "xhat.hooks.model",
     "set_defaults": "xhat.hooks.model",
     "points": "xhat.hooks.points.names",

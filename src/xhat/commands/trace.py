@@ -38,8 +38,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=[],
         metavar="POINT[=REDUCTION]",
-        help='points by alias, glob or path, e.g. h, "up.*=project(256)"; reductions: mean, pool(n), project(dim), '
-        "full, gram (default mean). `xhat points MODEL` lists them",
+        help='points by alias, glob or path, e.g. h, "up.*=project(256)"; reductions: mean, '
+        "pool(n), project(dim), full, gram (default mean). `xhat points MODEL` lists them",
     )
     parser.add_argument(
         "--batch-size", type=int, default=8, metavar="B", help="samples at a time (default 8)"
@@ -58,6 +58,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="PATH",
         help="Zarr store, a folder or a URL; a stopped run goes on there",
+    )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="read all of the store, and make again what of it is damaged",
     )
 
 
@@ -78,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
         store=args.store,
         batch_size=args.batch_size,
         progress=first,
+        repair=args.repair,
         **given,
     )
     if first:

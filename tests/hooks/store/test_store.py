@@ -16,10 +16,10 @@ import xarray as xr
 import zarr
 
 import xhat
-from xhat.hooks.store import layout
+from xhat.hooks.store import files, grams, layout
 from xhat.hooks.store import locks as lock
-from xhat.hooks.store import store as store_module
-from xhat.hooks.store.store import Store, open_trace
+from xhat.hooks.store.reading import open_trace
+from xhat.hooks.store.store import Store
 from xhat.hooks.store.writer import Writer
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array", "ignore:This process.*is multi-threaded")
@@ -109,7 +109,7 @@ def killed_after(monkeypatch, tiles):
                 slice(tile.prompts.start, tile.prompts.stop),
                 slice(tile.seeds.start, tile.seeds.stop),
             )
-            store_module._node(self.group, "pred_x0")[place] = 7.0  # written, and not yet complete
+            self._array("pred_x0")[place] = 7.0  # written, and not yet complete
             raise Killed
         write(self, index, tile, arrays)
 
@@ -147,18 +147,26 @@ def test_another_batch_size_goes_on_in_the_batches_of_the_store(
 
 
 def test_killed_while_its_store_is_made(pipe, unbroken, tmp_path, monkeypatch):
+    put, count = files.put, []
+
+    def dying(*args):
+        count.append(1)
+        if len(count) > 9:
+            raise Killed
+        put(*args)
+
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "write_coords", lambda *_: (_ for _ in ()).throw(Killed()))
+        patch.setattr(files, "put", dying)
         patch.setattr(Store, "abandon", lambda self: None)
         with pytest.raises(Killed):
-            trace(pipe, tmp_path / "a.zarr")
+            trace(pipe, tmp_path / "a.zarr", batch_size=1)
     assert (tmp_path / "a.zarr").exists()
     xr.testing.assert_identical(trace(pipe, tmp_path / "a.zarr").load(), unbroken)
 
 
 def test_killed_while_its_grams_are_made(pipe, unbroken, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "centred_gram", lambda *_: (_ for _ in ()).throw(Killed()))
+        patch.setattr(grams, "centred_gram", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             trace(pipe, tmp_path / "a.zarr")
     xr.testing.assert_identical(trace(pipe, tmp_path / "a.zarr").load(), unbroken)

@@ -1,0 +1,57 @@
+"""A trace that is in memory, written at once."""
+
+from __future__ import annotations
+
+import os
+
+import xarray as xr
+import zarr
+from zarr.codecs import Crc32cCodec
+
+from xhat.hooks.store import files
+from xhat.hooks.store.checksums import SEAL, Checked, Checksums
+from xhat.hooks.store.failures import readable_failures
+from xhat.hooks.store.layout import compressor
+from xhat.hooks.store.locks import located, locked
+from xhat.hooks.store.root import FORMAT, root_attributes
+
+
+def write_tree(path: str | os.PathLike[str], tree: xr.DataTree) -> None:
+    """Write a trace that is in memory. Raises ValueError where there is something already, or where
+    another run is writing.
+    """
+    path = located(path)
+    with locked(path), readable_failures(path):
+        if root_attributes(path) is not None:
+            raise ValueError(f"{path} holds a trace already: give another store, or remove it")
+        store = Checked(files.store_at(path), Checksums(path))
+        whole = tree.map_over_datasets(_texts_as_objects)
+        whole.attrs |= {"xhat_format": FORMAT, "finished": True}
+        try:
+            encoding = {
+                node.path: _encoding(node.to_dataset(inherit=False)) for node in whole.subtree
+            }
+            whole.to_zarr(store, mode="w-", consolidated=False, zarr_format=3, encoding=encoding)
+            group = zarr.open_group(store, mode="r+", zarr_format=3)
+            group.update_attributes({SEAL: store.sums.seal(dict(group.attrs))})
+        except BaseException:
+            files.remove(path, store, store.made)
+            raise
+
+
+def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, object]]:
+    return {
+        str(name): {
+            "compressors": (
+                *(() if v.dtype.kind == "O" else (compressor(v.dtype),)),
+                Crc32cCodec(),
+            )
+        }
+        for name, v in dataset.variables.items()
+    }
+
+
+def _texts_as_objects(dataset: xr.Dataset) -> xr.Dataset:
+    """Zarr v3 has a specification for texts of any length, and none for numpy's of fixed length."""
+    texts = {k: c for k, c in dataset.coords.items() if c.dtype.kind == "U"}
+    return dataset.assign_coords({k: (c.dims, c.values.astype(object)) for k, c in texts.items()})
