@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 MEMORY = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 
+@pytest.mark.slow
 def test_peak_memory_is_flat_in_the_number_of_seeds(tmp_path):
     """Eight times the seeds of the embedded student: medians of three runs, each in its process,
     within a tenth.

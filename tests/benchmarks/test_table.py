@@ -24,6 +24,7 @@ def table(monkeypatch):
     return table
 
 
+@pytest.mark.slow
 def test_arms_take_turns_and_each_round_begins_with_another(table):
     order = []
     arms = {name: lambda name=name: order.append(name) for name in "abc"}
@@ -37,6 +38,7 @@ def test_ratios_are_of_the_same_round(table):
     assert table.ratio(1.1 * slow, slow) == pytest.approx((1.1, 1.1, 1.1))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark is reset through /proc")
 def test_peak_memory_is_that_of_the_action(table):
     size = 64 << 20

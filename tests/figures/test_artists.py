@@ -37,6 +37,7 @@ def test_samples_have_a_row_a_model_in_each_block(run):
     assert all(axis.images[0].get_array().shape == (8, 4 * 8, 3) for axis in figure.axes)
 
 
+@pytest.mark.slow
 def test_filmstrip_puts_equal_noise_in_one_column(run):
     figure = draw("filmstrip", run=run)
     rows = np.array(figure.axes).reshape(3, -1)
@@ -62,6 +63,7 @@ def test_schematic_marks_the_handover(run):
     assert "σ = 4" in axis.texts[0].get_text()
 
 
+@pytest.mark.slow
 def test_similarity_map_has_a_map_a_student_and_baselines_beside_each_profile(run, similarity):
     figure = draw("similarity_map", run=run)
     maps = [axis for axis in figure.axes if axis.images and axis.get_title()]
@@ -77,6 +79,7 @@ def test_similarity_map_has_a_map_a_student_and_baselines_beside_each_profile(ru
     assert all(len(axis.lines) == 5 and len(axis.collections) == 4 for axis in profiles)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["samples", "diversity", "filmstrip", "schematic", "similarity_map"]
 )

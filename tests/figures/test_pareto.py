@@ -79,6 +79,7 @@ def test_the_front_line_never_falls_with_cost():
     assert (np.diff(y) > 0).all()
 
 
+@pytest.mark.slow
 def test_numbers_keep_clear_of_each_other():
     """Thirty methods, and no two numbers of a panel overlap."""
     figure = draw(data(30))

@@ -163,6 +163,7 @@ def test_energy_draws_every_control_of_the_base_and_falls_with_the_noise(used):
     np.testing.assert_allclose(mean, np.sqrt(two[0] * two[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["retained", "aligned"])
 def test_figures_are_drawn_from_their_files_to_the_same_bytes(name, request, tmp_path):
     module = {"retained": retention_figure, "aligned": alignment_map}[name]

@@ -33,6 +33,7 @@ def measured():
     )
 
 
+@pytest.mark.slow
 def test_a_square_is_the_colour_of_who_makes_the_step(measured):
     data, patterns, _ = measured
     table = swap_matrix(data, {p: p for p in patterns})

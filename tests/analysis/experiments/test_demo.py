@@ -23,6 +23,7 @@ def run(tmp_path_factory):
     return out, pair, result
 
 
+@pytest.mark.slow
 def test_the_table_holds_what_the_traces_hold(run):
     out, _, result = run
     assert [r.model for r in result.rows] == ["base", "base_few", "student", "hybrid"]
@@ -48,6 +49,7 @@ def test_arms_share_their_noise(run):
         np.testing.assert_array_equal(x, first["base"], err_msg=name)
 
 
+@pytest.mark.slow
 def test_evaluations_are_counted(run):
     _, pair, _ = run
     assert (
@@ -75,6 +77,7 @@ def test_every_figure_of_the_run_is_drawn(run):
     assert {p.stem for p in (out / "figures").glob("*.png")} == drawn
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on(run):
     out, pair, result = run
     again = demo(pair, out, prompts=["a planet", "a critter"], seeds=range(5), batch_size=5)

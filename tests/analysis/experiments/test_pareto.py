@@ -204,6 +204,7 @@ def run(small, tmp_path_factory):
     return small, policy, out, measure_pareto(small, policy, PROMPTS, range(3), **options)
 
 
+@pytest.mark.slow
 def test_every_method_is_measured(run):
     pair, policy, _, measured = run
     arms = measured["arm"].values.tolist()
@@ -235,6 +236,7 @@ def test_the_adaptive_policy_is_the_student_where_no_prompt_needs_more(run):
     assert float(adaptive["evaluations"]) == 4
 
 
+@pytest.mark.slow
 def test_results_table_and_figure(run):
     _, policy, out, measured = run
     expected = predicted(policy, measured)
@@ -249,6 +251,7 @@ def test_results_table_and_figure(run):
     assert len(redraw(["pareto"], run=out, out=out / "figures")["pareto"]) == 2
 
 
+@pytest.mark.slow
 def test_the_commands_from_traces_to_the_table(small, tmp_path, monkeypatch, capsys):
     """``xhat pareto``, then ``xhat policy show`` of what it fitted."""
     monkeypatch.setattr("xhat.zoo.pairs.load_pair", lambda name: small)

@@ -55,6 +55,7 @@ def test_layers_are_in_the_order_of_the_way_through(pair, tiny):
     assert units(tiny.sd3().transformer) == ["in", "block.0", "block.1", "out"]
 
 
+@pytest.mark.slow
 def test_before_the_weights_differ_a_patch_changes_nothing(found):
     """Up to the middle block both networks are one: the base's activation there is the student's
     own.

@@ -153,6 +153,7 @@ def test_the_look_takes_the_prompts_that_gain():
     assert "1 of the 2 prompts" in policy.explain()
 
 
+@pytest.mark.slow
 def test_traces_of_single_models_give_their_plans():
     pair = xhat.load_pair("demo")
     call = {"seeds": range(2), "progress": False, "output_type": "latent"}
@@ -189,6 +190,7 @@ def test_unknown_measures_are_refused(traces):
         Policy.fit(traces, measure="attribute_entropy")
 
 
+@pytest.mark.slow
 def test_fitted_on_the_embedded_pair_and_run(tmp_path):
     """From traces to pictures, through a file."""
     pair = xhat.load_pair("demo")

@@ -29,6 +29,7 @@ def found(tiny, tmp_path_factory):
     return found, pair, out
 
 
+@pytest.mark.slow
 def test_layers_are_in_the_order_of_the_network_and_no_more_than_asked(tiny):
     pipe = tiny.sd()
     named = layers(pipe)
@@ -41,6 +42,7 @@ def test_layers_are_in_the_order_of_the_network_and_no_more_than_asked(tiny):
     assert few[::2] == ["in", "out"]
 
 
+@pytest.mark.slow
 def test_equal_weights_at_equal_x_t_are_equally_represented(found):
     data, _, _ = found
     assert data["network"].values.tolist() == ["twin", "base_few", "untrained"]
@@ -78,6 +80,7 @@ def test_untrained_is_another_network_and_leaves_the_first_and_the_generator_alo
     assert all(torch.equal(v, pipe.unet.state_dict()[k]) for k, v in before.items())
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_where_it_was(found):
     data, pair, out = found
     again = student_similarity(

@@ -49,6 +49,7 @@ def test_the_sets_are_those_asked_for_from_both_sides(steps):
     assert sets[(steps - 1,)] == "trailing"
 
 
+@pytest.mark.slow
 def test_patterns_say_what_the_plans_do(small_pair):
     for pattern, plan in swap_plans(small_pair.base, small_pair.student, guided_scale=2.5).items():
         made = [("b", "s")[model == "student"] for model in plan.segment_of_step]
@@ -74,6 +75,7 @@ def sampled(small_pair):
     return sample_arms(arms, PROMPTS, SEEDS)
 
 
+@pytest.mark.slow
 def test_replacing_nothing_is_the_student_and_everything_the_base_to_the_bit(sampled):
     np.testing.assert_array_equal(sampled["ssss"]["final"], sampled["student"]["final"])
     np.testing.assert_array_equal(sampled["bbbb"]["final"], sampled["base"]["final"])
@@ -98,6 +100,7 @@ def test_with_fresh_noise_each_step_adds_the_noise_that_the_students_would(sampl
     )  # its step draws none
 
 
+@pytest.mark.slow
 def test_swapping_a_model_for_itself_changes_nothing(small_pair):
     plans = swap_plans(small_pair.student, small_pair.student, guided_scale=2.5)
     alike = {n: p for n, p in plans.items() if not set(n) & set("Bf")}
@@ -166,6 +169,7 @@ def command(short_pair, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_command_leaves_tables_data_and_figures(command):
     results = json.loads((command / "results.json").read_text())
     assert results["prompts"] == PROMPTS

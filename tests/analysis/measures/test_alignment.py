@@ -78,6 +78,7 @@ def test_rank_lost_in_the_product_does_not_count_as_a_direction():
     assert np.isnan(angles[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 4])
 def test_random_loras_meet_their_baselines(rank):
     cosines, overlaps = [], []

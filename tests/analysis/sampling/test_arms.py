@@ -60,6 +60,7 @@ def samples(run):
     return sample_arms(arms, PROMPTS, SEEDS, cache=cache, keep_x0=["base"])
 
 
+@pytest.mark.slow
 def test_every_arm_starts_from_the_seeds_own_noise_to_the_bit(run, samples):
     drawn = torch.stack(
         [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(s)) for s in SEEDS]
@@ -116,6 +117,7 @@ def test_measures_are_those_of_the_samples(run, samples):
     assert "fidelity" not in measured
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
     arms = {name: run[0][name] for name in ("student", "hybrid")}
     sampled, real = [], finals.trace

@@ -52,6 +52,7 @@ def last(base, tmp_path_factory):
     return Control("last", path)
 
 
+@pytest.mark.slow
 def test_a_network_given_its_own_states_reads_what_it_read(base, states):
     again = responses(base, states, points=POINTS)
     for point in points_of(states):

@@ -158,6 +158,7 @@ def test_packed_latents_are_refused(tiny):
         x0_gain(Arm(tiny.build("flux"), call), PROMPTS, [0])
 
 
+@pytest.mark.slow
 def test_all_of_it_on_real_samplers(small_pair):
     arms = {"base": Arm(small_pair.base), "student": Arm(small_pair.student)}
     curves, paired = measure_sensitivity(

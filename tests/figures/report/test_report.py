@@ -41,6 +41,7 @@ class Elements(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
+@pytest.mark.slow
 def test_it_needs_nothing_beside_itself(report):
     text = report.read_text()
     for tag, attrs in Elements(text).found:
@@ -89,7 +90,10 @@ def test_the_page_opens_without_an_error_and_the_player_moves(report, page):
     assert [line.split(",")[0] for line in said] == ["base", "student", "hybrid"]
     assert all("step 1 of" in line for line in said)
 
-    set_level = "(v => { const l = document.querySelector('.level'); l.value = v; l.dispatchEvent(new Event('input')) })"
+    set_level = (
+        "(v => { const l = document.querySelector('.level'); l.value = v; "
+        "l.dispatchEvent(new Event('input')) })"
+    )
     page.run(f"{set_level}(1000)")
     assert all(a != b for a, b in zip(page.run(pictures), first, strict=True))
     assert ["step 8 of 8" in page.run(captions)[0], "step 4 of 4" in page.run(captions)[1]] == [
@@ -106,7 +110,8 @@ def test_the_page_opens_without_an_error_and_the_player_moves(report, page):
     assert at[1] == at[2]
 
     page.run(
-        "(s => { s.value = 3; s.dispatchEvent(new Event('change')) })(document.querySelector('.sample'))"
+        "(s => { s.value = 3; s.dispatchEvent(new Event('change')) "
+        "})(document.querySelector('.sample'))"
     )
     assert "a critter" in page.run("document.querySelector('.xhat-player img').alt")
     assert page.problems == []
@@ -127,7 +132,8 @@ def test_the_player_answers_keys_and_pointer(report, page):
     assert page.run("document.querySelector('.level').value") == "999"
     page.run("document.querySelector('.xhat-player img').scrollIntoView()")
     box = page.run(
-        "(b => [b.x, b.y, b.width])(document.querySelector('.xhat-player img').getBoundingClientRect())"
+        "(b => [b.x, b.y, b.width])(document.querySelector('.xhat-player "
+        "img').getBoundingClientRect())"
     )
     page.ask("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + box[2] / 2, y=box[1] + 10)
     assert abs(int(page.run("document.querySelector('.level').value")) - 500) < 20
@@ -157,7 +163,10 @@ def test_a_widget_is_escaped_and_stands_in_its_own_frame(frames, page, tmp_path)
     (tmp_path / "cell.html").write_text(f"<!doctype html><meta charset=utf-8>{shown}")
     page.open(tmp_path / "cell.html")
     page.run("document.querySelector('iframe').scrollIntoView()")
-    inside = "document.querySelector('iframe').contentDocument.querySelectorAll('.xhat-player img').length"
+    inside = (
+        "document.querySelector('iframe').contentDocument.querySelectorAll('.xhat-player "
+        "img').length"
+    )
     assert page.run(f"new Promise(r => setTimeout(() => r({inside}), 500))") == 3
     assert page.problems == []
 

@@ -241,6 +241,7 @@ def test_edits_belong_to_the_run(tiny, tmp_path):
 # Two engines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "point"), [("sd", "h"), ("sd", "down.0"), ("sdxl", "mid.attn.0"), ("sd3", "block.0")]
 )
@@ -254,6 +255,7 @@ def test_nnsight_makes_the_same_tensors(tiny, name, point):
     assert not np.array_equal(native, pipe(**arguments[2]).images)
 
 
+@pytest.mark.slow
 def test_nnsight_reads_what_the_hooks_read(tiny):
     pipe = tiny.sd()
     whole = trace(pipe, hooks=("h", "mid.res.0"))

@@ -51,6 +51,7 @@ def test_aliases_are_unique_and_lead_back_to_their_module(tiny, name):
     assert all(type(denoiser.get_submodule(p.path)).__name__ == p.kind for p in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "pixart", "flux", "aura"])
 def test_shapes_are_those_of_a_real_call(tiny, name):
     pipe = tiny.build(name)
@@ -108,6 +109,7 @@ def test_rehearsal_calls_no_callback(tiny):
     assert not heard
 
 
+@pytest.mark.slow
 def test_rehearsal_runs_the_network_once_however_many_steps(tiny):
     pipe = tiny.sd()
     seen = rehearse(pipe, named_points(pipe.unet), num_inference_steps=40)
@@ -115,6 +117,7 @@ def test_rehearsal_runs_the_network_once_however_many_steps(tiny):
     assert seen.fired["mid_block"] == 40
 
 
+@pytest.mark.slow
 def test_rehearsal_counts_what_the_trace_will_hold(tiny):
     pipe = tiny.sd()
     chosen = select(pipe.unet, {"h": mean(), "in": full()})

@@ -97,6 +97,7 @@ def test_what_is_written_is_read_back(reduction):
     assert parse(str(reduction)) == reduction
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30))
 @settings(max_examples=100, deadline=None)
 def test_any_other_text_is_a_clear_error(text):

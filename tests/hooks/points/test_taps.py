@@ -68,6 +68,7 @@ def footprint(pipe):
     return set(vars(pipe.scheduler)), set(vars(denoiser)), hooks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_traced_call_returns_the_very_bits(tiny, name):
     pipe = tiny.build(name)
@@ -203,6 +204,7 @@ def test_the_progress_bar_comes_back_as_it_was(tiny):
     assert not hasattr(pipe, "_progress_bar_config")
 
 
+@pytest.mark.slow
 def test_hooks_die_with_their_recorder(tiny):
     pipe = tiny.sd()
     with Recorder(pipe, ["**"]) as recorder:
@@ -603,6 +605,7 @@ def test_adapters_loaded_before_are_seen(tiny):
     assert not np.allclose(record.root()["final"].data, plain.root()["final"].data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["wrapped", "in place", "a part"])
 def test_a_compiled_denoiser_is_refused_with_the_reason(tiny, how):
     pipe = tiny.sd()
@@ -618,6 +621,7 @@ def test_a_compiled_denoiser_is_refused_with_the_reason(tiny, how):
         Recorder(pipe, ["h"]).__enter__()
 
 
+@pytest.mark.slow
 def test_without_hooks_a_compiled_denoiser_is_traced(tiny):
     pipe = tiny.sd()
     pipe.unet.compile(backend="eager")
@@ -646,6 +650,7 @@ def test_an_unsupported_scheduler_is_refused_on_entry(tiny):
         Recorder(pipe).__enter__()
 
 
+@pytest.mark.slow
 def test_image_to_image_starts_in_the_middle(tiny):
     pipe = tiny.sd()
     other = diffusers.StableDiffusionImg2ImgPipeline(

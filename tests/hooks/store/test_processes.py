@@ -33,6 +33,7 @@ ARGUMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_accelerate_launch_with_two_processes_makes_the_trace_of_one(tmp_path):
     argv = ["trace", *ARGUMENTS, "--hooks", "h=gram", "in", "--device", "cpu", "--store"]
     launch = [
@@ -112,6 +113,7 @@ class Held(Callback):
         self.most = max(self.most, self.now)
 
 
+@pytest.mark.slow
 def test_analyses_of_a_lazy_trace_read_it_in_parts(store):
     lazy, whole = xhat.open_trace(store, chunks={}), xhat.open_trace(store).load()
     with dask.config.set(scheduler="threads"), Held() as held:

@@ -48,6 +48,7 @@ def unbroken(pipe):
     return trace(pipe, None)
 
 
+@pytest.mark.slow
 def test_a_store_holds_what_memory_would(pipe, unbroken, tmp_path):
     found = trace(pipe, tmp_path / "a.zarr")
     xr.testing.assert_identical(found.load(), unbroken)
@@ -72,6 +73,7 @@ def test_dask_reads_it_a_chunk_at_a_time(pipe, unbroken, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_large_tile_is_split_by_step(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "SPLIT", 1000)
     found = trace(tiny.sd(), tmp_path / "a.zarr")
@@ -117,6 +119,7 @@ def killed_after(monkeypatch, tiles):
     return count
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_writes_nothing_twice(pipe, unbroken, tmp_path, monkeypatch):
     path = tmp_path / "a.zarr"
     with monkeypatch.context() as patch:
@@ -136,6 +139,7 @@ def test_a_stopped_run_goes_on_and_writes_nothing_twice(pipe, unbroken, tmp_path
         assert not count  # finished: nothing is sampled
 
 
+@pytest.mark.slow
 def test_another_batch_size_goes_on_in_the_batches_of_the_store(
     pipe, unbroken, tmp_path, monkeypatch
 ):
@@ -146,6 +150,7 @@ def test_another_batch_size_goes_on_in_the_batches_of_the_store(
     xr.testing.assert_identical(trace(pipe, tmp_path / "a.zarr", batch_size=16).load(), unbroken)
 
 
+@pytest.mark.slow
 def test_killed_while_its_store_is_made(pipe, unbroken, tmp_path, monkeypatch):
     put, count = files.put, []
 
@@ -164,6 +169,7 @@ def test_killed_while_its_store_is_made(pipe, unbroken, tmp_path, monkeypatch):
     xr.testing.assert_identical(trace(pipe, tmp_path / "a.zarr").load(), unbroken)
 
 
+@pytest.mark.slow
 def test_killed_while_its_grams_are_made(pipe, unbroken, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(grams, "centred_gram", lambda *_: (_ for _ in ()).throw(Killed()))
