@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from xhat.zoo.load.entries import find
+from xhat.zoo.load.catalogue import find
 
 PROMPTS = ("sunset beach", "cute puppy", "futuristic city", "person", "Van Gogh art")
 CAR = ("image of a car",)
@@ -113,7 +113,8 @@ def main() -> None:
                 continue
             try:
                 print(
-                    f"Table {table}, {pair}: {measure(table, pair, prompts, args.seeds, args.out, device)}"
+                    f"Table {table}, {pair}: "
+                    f"{measure(table, pair, prompts, args.seeds, args.out, device)}"
                 )
             except ValueError as error:  # the encoder's weights, say
                 print(f"Table {table}, {pair}: {error}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from xhat.hooks.naming import nearest
 from xhat.hooks.edits.patch import Patch
 from xhat.hooks.points.select import Selection
 from xhat.hooks.record.record import Array, Record, check_finite
@@ -184,6 +184,6 @@ def check_arguments(pipe: Any, arguments: Mapping[str, Any]) -> None:
     # a pipeline's **kwargs takes two old names, and lets any misspelt one disappear
     unknown = [name for name in arguments if name not in {*named, "callback", "callback_steps"}]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], named, n=3)
+        near = nearest(unknown[0], named, 3)
         hint = f"; nearest: {', '.join(near)}" if near else ""
         raise ValueError(f"{type(pipe).__name__} takes no {', '.join(unknown)}{hint}")

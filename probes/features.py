@@ -14,13 +14,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
+from xhat.hooks.naming import nearest
 from xhat.hooks.describe import fingerprint
 from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.probes.encoders import Encoder, load_encoder, weights_hash
@@ -56,7 +56,7 @@ def feature_space(name: str, pipe: Any = None, **options: Any) -> FeatureSpace:
     """
     kind, _, source = name.partition(":")
     if kind not in SPACES:
-        near = difflib.get_close_matches(kind, SPACES, 1) or SPACES
+        near = nearest(kind, SPACES) or SPACES
         raise ValueError(
             f"unknown feature space {name!r}; did you mean {near[0]!r}? There are {', '.join(SPACES)}"
         )

@@ -40,7 +40,6 @@ KNOWN_CYCLES = (
     {"hooks.points.names", "hooks.points.rehearsal", "hooks.points.select"},
     {"hooks.edits.patch", "hooks.edits.nnsight_engine"},
     {"samplers.plans.policy", "samplers.plans.explain"},
-    {"zoo.pairs", "zoo.load.checkpoints", "zoo.load.entries", "zoo.load.catalogue"},
 )
 """Files that import each other still, deferred imports counted, and must not."""
 

@@ -16,7 +16,7 @@ def list(cards: bool = False) -> None:
 
     With ``cards``, two more for each published one: its model card, and what was read to fill its
     entry in."""
-    from xhat.zoo.load.entries import bases, published
+    from xhat.zoo.load.catalogue import bases, published
     from xhat.zoo.load.hub import cached
     from xhat.zoo.pairs import DEMO, defaults_of, embedded
 
@@ -36,18 +36,20 @@ def list(cards: bool = False) -> None:
                 print(_line(entry.name, entry.call, f"{here} {entry.repo} ({entry.kind})"))
                 if cards:
                     print(
-                        f"    {entry.source}\n    {'; '.join(filter(None, (entry.checked, entry.note)))}"
+                        f"    {entry.source}\n    "
+                        f"{'; '.join(filter(None, (entry.checked, entry.note)))}"
                     )
 
 
 def _line(name: str, call: Mapping[str, Any], rest: str = "") -> str:
     guidance = call.get("guidance_scale", call.get("true_cfg_scale", 1.0))
-    return f"  {name:21} {call['num_inference_steps']:3} steps  guidance {guidance:<4g} {rest}".rstrip()
+    steps = call["num_inference_steps"]
+    return f"  {name:21} {steps:3} steps  guidance {guidance:<4g} {rest}".rstrip()
 
 
 _EXPORTS = {
     "load_pair": "xhat.zoo.pairs",
-    "load_model": "xhat.zoo.pairs",
+    "load_model": "xhat.zoo.load.checkpoints",
     "load_checkpoint": "xhat.zoo.load.checkpoints",
     "load_judge": "xhat.zoo.family.judge",
     "parse": "xhat.zoo.family.attributes",

@@ -4,7 +4,6 @@ it was made.
 
 from __future__ import annotations
 
-import difflib
 import random
 import sys
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from xhat.hooks.naming import nearest
 from xhat.analysis.sampling.control import Control, Score
 from xhat.analysis.sampling.scores import attribute_score, axis_score, text_score
 from xhat.zoo.family.attributes import KINDS, OPEN_PROMPTS, parse, sample_scene
@@ -43,7 +43,7 @@ def family_controls(
         )
     for name in chosen:
         if name not in files:
-            near = difflib.get_close_matches(name, files, 1) or list(files)
+            near = nearest(name, files) or list(files)
             raise ValueError(
                 f"unknown slider {name!r}; did you mean {near[0]!r}? There are {', '.join(files)}"
             )

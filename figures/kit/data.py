@@ -6,11 +6,11 @@ that every figure can be redrawn without running a model."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import xarray as xr
 
+from xhat.hooks.naming import nearest
 from xhat.analysis.files import read_dataset, write_dataset
 
 SHIPPED = Path(__file__).parents[1] / "data"
@@ -32,7 +32,7 @@ def load_data(name: str, run: Path | None = None) -> xr.Dataset:
     path = folder / f"{name}.nc"
     if not path.exists():
         there = sorted(p.stem for p in folder.glob("*.nc"))
-        near = difflib.get_close_matches(name, there, n=1)
+        near = nearest(name, there)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(there) or 'none'}"
         raise ValueError(f"no figure data {name!r} in {folder}; {hint}")
     return read_dataset(path)

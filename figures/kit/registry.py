@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from xhat.hooks.naming import nearest
 from xhat.figures.kit.data import SHIPPED, load_data
 from xhat.figures.kit.style import save, venue
 
@@ -85,7 +85,7 @@ def _check(names: Iterable[str]) -> None:
     known = list(_drawn())
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1) or known
+            near = nearest(name, known) or known
             raise ValueError(
                 f"unknown figure {name!r}; did you mean {near[0]!r}? `xhat figures --list` names them"
             )

@@ -7,7 +7,6 @@ arXiv 2210.10960)."""
 
 from __future__ import annotations
 
-import difflib
 import html
 import math
 import re
@@ -17,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from xhat.hooks.naming import nearest
 
 _WORDS = {
     "down_blocks": "down",
@@ -225,7 +226,7 @@ def find(candidates: Sequence[Point], pattern: str) -> list[Point]:
         if matches:
             return matches
     names = [p.alias for p in candidates] + [p.path for p in candidates]
-    near = difflib.get_close_matches(pattern, names, n=4, cutoff=0.4) or names[:4]
+    near = nearest(pattern, names, 4, cutoff=0.4) or names[:4]
     raise ValueError(
         f"no hook point is named {pattern!r}; nearest: {', '.join(near)}. xhat.points(pipe) lists "
         "all"

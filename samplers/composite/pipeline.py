@@ -5,13 +5,13 @@ scheduler.
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from xhat.hooks.naming import nearest
 from xhat.hooks.describe import canonical
 from xhat.hooks.model import note, state
 from xhat.samplers.composite.adapters import reach_all
@@ -92,7 +92,7 @@ def _composed(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap]) -> Any:
         )
     for name in plan.models:
         if name not in pipes:
-            near = difflib.get_close_matches(name, pipes, 1) or list(pipes)
+            near = nearest(name, pipes) or list(pipes)
             raise ValueError(
                 f"the plan names {name!r}; did you mean {near[0]!r}? Models: {', '.join(pipes)}"
             )

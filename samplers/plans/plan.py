@@ -6,13 +6,14 @@ printed, compared and counted; :mod:`xhat.samplers.composite.pipeline` runs them
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from html import escape
 from typing import Any
+
+from xhat.hooks.naming import nearest
 
 NOISES = ("fresh", "own", "shared")
 ESTIMATES = ("zero", "mean", "shuffle")
@@ -197,7 +198,7 @@ def _segment(entry: Any) -> Segment:
     known = [field.name for field in fields(Segment)]
     for name in entry:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1) or known
+            near = nearest(name, known) or known
             raise ValueError(f"a segment has no field {name!r}; did you mean {near[0]!r}?")
     missing = [f.name for f in fields(Segment) if f.default is MISSING and f.name not in entry]
     if missing:

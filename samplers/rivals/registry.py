@@ -6,10 +6,10 @@ base. Each rival is a plan or a tap on one; options are those of the function th
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from xhat.hooks.naming import nearest
 from xhat.hooks.noise.levels import noise_levels
 from xhat.samplers.composite.lowrank import extract_lora
 from xhat.samplers.composite.pipeline import compose, hybrid
@@ -39,7 +39,7 @@ def rival(name: str, pair: Pair, **options: Any) -> Any:
     nearest ones.
     """
     if name not in RIVALS:
-        near = difflib.get_close_matches(name, RIVALS, 2) or list(RIVALS)
+        near = nearest(name, RIVALS, 2) or list(RIVALS)
         raise ValueError(
             f"no rival is named {name!r}; nearest: {', '.join(near)}. There are {', '.join(RIVALS)}"
         )
@@ -205,7 +205,7 @@ def _chosen(pair: Pair, names: list[str] | None) -> Mapping[str, Any]:
     known = dict(pair.students)
     for name in names or ():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1) or list(known)
+            near = nearest(name, known) or list(known)
             raise ValueError(f"no student is named {name!r}; did you mean {near[0]!r}?")
     return {name: known[name] for name in names or known}
 

@@ -31,7 +31,7 @@ _EXPORTS = {
     "Plan": "xhat.samplers.plans.plan",
     "Policy": "xhat.analysis.experiments.policy",
     "load_pair": "xhat.zoo.pairs",
-    "load_model": "xhat.zoo.pairs",
+    "load_model": "xhat.zoo.load.checkpoints",
     "load_checkpoint": "xhat.zoo.load.checkpoints",
 }
 _PACKAGES = ("hooks", "zoo", "samplers", "probes", "analysis", "figures")

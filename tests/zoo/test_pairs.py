@@ -45,7 +45,7 @@ def test_a_folder_that_is_no_pipeline(tmp_path):
 
 def test_list_names_the_family_and_the_published_pairs(capsys):
     from xhat import zoo
-    from xhat.zoo.load.entries import bases, published
+    from xhat.zoo.load.catalogue import bases, published
 
     zoo.list()
     lines = [

@@ -5,12 +5,13 @@ from __future__ import annotations
 from xhat.lazy import lazily
 
 _EXPORTS = {
+    "load_model": "xhat.zoo.load.checkpoints",
     "load_checkpoint": "xhat.zoo.load.checkpoints",
     "Base": "xhat.zoo.load.entries",
     "Published": "xhat.zoo.load.entries",
-    "bases": "xhat.zoo.load.entries",
-    "published": "xhat.zoo.load.entries",
-    "find": "xhat.zoo.load.entries",
+    "bases": "xhat.zoo.load.catalogue",
+    "published": "xhat.zoo.load.catalogue",
+    "find": "xhat.zoo.load.catalogue",
     "read": "xhat.zoo.load.files",
     "kind_of": "xhat.zoo.load.files",
 }

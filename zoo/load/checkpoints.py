@@ -12,20 +12,15 @@ from typing import Any
 import torch
 
 from xhat.hooks.model import state
+from xhat.hooks.naming import nearest
 from xhat.hooks.points.names import denoiser_of
-from xhat.zoo.load.entries import KINDS, Published, bases, find
-from xhat.zoo.load.files import SUFFIXES, kind_of, names_in
-from xhat.zoo.load.graft import LORA_FILE, graft
-from xhat.zoo.load.hub import fetch, in_cache, is_name, not_to_be_had
+from xhat.zoo.load.catalogue import bases, find, published
+from xhat.zoo.load.embedded import DEMO, embedded, embedded_folder, is_embedded
+from xhat.zoo.load.entries import KINDS, Base, Published
+from xhat.zoo.load.graft import graft
+from xhat.zoo.load.hub import NotFound
+from xhat.zoo.load.locate import WORDS, Place, locate
 from xhat.zoo.load.pipelines import load_pipeline
-
-_WORDS = {
-    "pipeline": "a diffusers pipeline",
-    "denoiser": "a diffusers model",
-    "weights": "bare weights of a denoiser",
-    "file": "one file with a whole model",
-    "lora": "a LoRA",
-}
 
 # what all models of a family have in common: channels of the latents, and the widths of their
 # prompts
@@ -36,6 +31,35 @@ _WIDTHS = (
     "caption_channels",
     "addition_embed_type",
 )
+
+
+def load_model(
+    name: str | Path,
+    base: Any = None,
+    *,
+    dtype: torch.dtype | None = None,
+    **loading: Any,
+) -> Any:
+    """A pipeline by embedded name (``demo/base``, ``demo/dmd`` …), family (``sdxl``: its base),
+    published name (``sdxl/dmd2``), folder, file or hub name.
+
+    ``base`` and ``loading`` are those of :func:`load_checkpoint`, for a checkpoint that is no whole
+    pipeline. Raises ValueError for a name that is none of these, and for what is no checkpoint."""
+    name, dtype = str(name), dtype or torch.float32
+    if is_embedded(name):
+        return load_pipeline(embedded_folder(name), dtype=dtype)
+    if name in bases():
+        return _load_base(bases()[name], dtype)
+    if name in published():
+        return load_published(published()[name], base, dtype=dtype)
+    try:
+        return load_checkpoint(name, base, dtype=dtype, **loading)
+    except NotFound as error:
+        known = [*(f"{DEMO}/{n}" for n in embedded()), *published(), *bases()]
+        near = nearest(name, known, cutoff=0.7)
+        if not near:
+            raise
+        raise NotFound(f"unknown model {name!r}; did you mean {near[0]!r}? ({error})") from error
 
 
 def load_checkpoint(
@@ -84,101 +108,48 @@ def load_checkpoint(
         call = {**entry.call, **(call or {})}
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
-    place = _locate(path)
-    found = _kind(place, str(path))
-    _check_kind(str(path), found, kind)
-    if found == "pipeline":
-        pipe = load_pipeline(place, dtype=dtype, remote_code=remote_code)
-        _check_class(str(path), pipe, base)
+    place = locate(path, kind)
+    if place.kind == "pipeline":
+        pipe = load_pipeline(place.at, dtype=dtype, remote_code=remote_code)
+        _check_class(place.shown, pipe, base)
     else:
-        pipe = graft(_base(base, path, found, dtype), place, found, str(path), lora_scale)
+        pipe = graft(_base(base, place, dtype), place.at, place.kind, place.shown, lora_scale)
     return _set_up(pipe, scheduler, scheduler_config or {}, call)
 
 
-def load_published(entry: Published, base: Any, *, dtype: torch.dtype = torch.float32) -> Any:
-    """A published checkpoint on its base's pipeline, with the scheduler and the call that belong to
-    it.
+def load_published(
+    entry: Published, base: Any = None, *, dtype: torch.dtype = torch.float32
+) -> Any:
+    """A published checkpoint on its base's pipeline (loaded by name where it is left out), with the
+    scheduler and the call that belong to it.
     """
     path = entry.repo if entry.file is None else f"{entry.repo}/{entry.file}"
     return load_checkpoint(
-        path, base, kind=entry.kind, like=entry.name, lora_scale=entry.lora_scale, dtype=dtype
+        path,
+        entry.base.name if base is None else base,
+        kind=entry.kind,
+        like=entry.name,
+        lora_scale=entry.lora_scale,
+        dtype=dtype,
     )
 
 
-def _locate(path: str | Path) -> Path | str:
-    """A local path, a file of the hub, or the name of a hub repository, which is left to
-    diffusers.
-    """
-    if Path(path).exists():
-        return Path(path)
-    parts = str(path).split("/")
-    repo = "/".join(parts[:2])
-    if len(parts) > 2 and is_name(repo) and str(path).endswith(SUFFIXES):
-        return fetch(repo, "/".join(parts[2:]))
-    if is_name(str(path)):
-        return str(path)
-    raise ValueError(
-        f"{path} is no file, no folder, and no hub name: a hub name is owner/name, or "
-        "owner/name/file"
-    )
+def _load_base(base: Base, dtype: torch.dtype) -> Any:
+    """A family's base; in half precision from the files that are, where they are published."""
+    half = dtype in (torch.float16, torch.bfloat16)
+    pipe = load_pipeline(base.repo, variant=base.variant if half else None, dtype=dtype)
+    return state(pipe, base.call)
 
 
-def _kind(place: Path | str, shown: str) -> str:
-    """What lies at a place. Of a hub repository: a pipeline, unless it has a model's config at its
-    top.
-    """
-    if isinstance(place, str):
-        signs = {"model_index.json": "pipeline", "config.json": "denoiser"}
-        here = [kind for file, kind in signs.items() if in_cache(place, file)]
-        return (
-            here or [kind for file, kind in signs.items() if _has(place, file)] or ["pipeline"]
-        )[0]
-    if place.is_file():
-        return kind_of(names_in(place))
-    if (place / "model_index.json").exists():
-        return "pipeline"
-    if (place / "config.json").exists():
-        return "denoiser"
-    if (place / LORA_FILE).exists():
-        return "lora"
-    raise ValueError(
-        f"{shown} is no checkpoint: it has no model_index.json (of a pipeline), config.json (of a "
-        "model) or "
-        f"{LORA_FILE}. Expected a folder written by save_pretrained, or one file of weights"
-    )
-
-
-def _has(repo: str, file: str) -> bool:
-    """Whether a hub repository has a file. Raises ValueError where that cannot be told."""
-    try:
-        fetch(repo, file)
-    except ValueError as error:
-        if "is not on the hub" in str(error):
-            return False
-        raise ValueError(not_to_be_had(repo, error.__cause__ or error)) from error
-    return True
-
-
-def _check_kind(shown: str, found: str, expected: str | None) -> None:
-    if expected is not None and found != expected:
-        raise ValueError(
-            f"{shown} is {_WORDS[found]}, not {_WORDS[expected]}: load it with kind={found!r}, or "
-            "without"
-        )
-
-
-def _base(base: Any, path: str | Path, kind: str, dtype: torch.dtype) -> Any:
+def _base(base: Any, place: Place, dtype: torch.dtype) -> Any:
+    """The pipeline onto which a checkpoint is put: as given, or by its name."""
     if base is None:
         raise ValueError(
-            f"{path} is {_WORDS[kind]}: it needs the pipeline it belongs to. Pass base: a "
-            "pipeline, a folder, a hub "
-            f"name, or one of {', '.join(bases())}"
+            f"{place.shown} is {WORDS[place.kind]}: it needs the pipeline it belongs to. Pass "
+            "base: a "
+            f"pipeline, a folder, a hub name, or one of {', '.join(bases())}"
         )
-    if isinstance(base, str | Path):
-        from xhat.zoo.pairs import load_model  # which loads checkpoints by this module
-
-        return load_model(base, dtype=dtype)
-    return base
+    return load_model(base, dtype=dtype) if isinstance(base, str | Path) else base
 
 
 def _check_class(shown: str, pipe: Any, base: Any) -> None:

@@ -1,11 +1,9 @@
 """Checkpoints as they are published, with what each needs to be run right.
 
-The table is :mod:`xhat.zoo.load.catalogue`; loading is :mod:`xhat.zoo.load.checkpoints`. Nothing
-here touches the network."""
+The table of them is :mod:`xhat.zoo.load.catalogue`."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,20 +32,28 @@ class Published:
     """A checkpoint distilled from ``base``, as published.
 
     kind
-        ``"pipeline"``: a diffusers pipeline; ``"denoiser"``: a diffusers model with its own config; ``"weights"``: a
-        bare state dict of the base's denoiser; ``"file"``: one file with the whole model; ``"lora"``: an adapter.
+        ``"pipeline"``: a diffusers pipeline; ``"denoiser"``: a diffusers model with its own config;
+        ``"weights"``: a
+        bare state dict of the base's denoiser; ``"file"``: one file with the whole model;
+        ``"lora"``: an adapter.
     file
-        which file of ``repo``; None for a pipeline, and for a denoiser at the top of its repository.
+        which file of ``repo``; None for a pipeline, and for a denoiser at the top of its
+        repository.
     call
-        keywords of the pipeline's call: ``num_inference_steps``, ``guidance_scale`` in the units of the card (0 and 1
-        both mean none, but for models that take it as an input), ``eta``, ``max_sequence_length`` and the like.
+        keywords of the pipeline's call: ``num_inference_steps``, ``guidance_scale`` in the units of
+        the card (0 and 1
+        both mean none, but for models that take it as an input), ``eta``, ``max_sequence_length``
+        and the like.
     scheduler, scheduler_config
-        class in diffusers, made from the base's scheduler configuration with these changes; None: the checkpoint's own.
+        class in diffusers, made from the base's scheduler configuration with these changes; None:
+        the checkpoint's own.
     timesteps
-        those it is run at, where they do not depend on the picture's size. Where no scheduler setting gives them, they
+        those it is run at, where they do not depend on the picture's size. Where no scheduler
+        setting gives them, they
         are in ``call`` too.
     checked
-        what was read to fill this in; "card not read" where the authors' own page was not to be had.
+        what was read to fill this in; "card not read" where the authors' own page was not to be
+        had.
     """
 
     name: str
@@ -77,31 +83,3 @@ class Published:
     @property
     def guidance_scale(self) -> float:
         return float(self.call.get("guidance_scale", self.call.get("true_cfg_scale", 1.0)))
-
-
-def published() -> dict[str, Published]:
-    """Name → checkpoint, for example ``"sdxl/dmd2"``.
-
-    >>> entry = published()["sdxl/dmd2"]
-    >>> entry.kind, entry.timesteps
-    ('weights', (999, 749, 499, 249))
-    """
-    from xhat.zoo.load.catalogue import CHECKPOINTS
-
-    return {entry.name: entry for entry in CHECKPOINTS}
-
-
-def bases() -> dict[str, Base]:
-    """Name of a family → its base model, for example ``"sdxl"``."""
-    return {entry.base.name: entry.base for entry in published().values()}
-
-
-def find(name: str) -> Published:
-    """The checkpoint of that name. Raises ValueError with the nearest names for any other."""
-    known = published()
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, 3, cutoff=0.4) or sorted(known)
-    raise ValueError(
-        f"unknown checkpoint {name!r}; nearest: {', '.join(near)}. `xhat models` lists them all"
-    )

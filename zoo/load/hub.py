@@ -9,6 +9,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+
+class NotFound(ValueError):
+    """A checkpoint that is not at its place, or cannot be had from the hub."""
+
+
+class NotOnHub(NotFound):
+    """The hub was asked, and has no such repository or file."""
+
+
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -30,7 +39,7 @@ def fetch(repo: str, file: str) -> Path:
     try:
         return Path(hf_hub_download(repo, file))
     except Exception as error:  # the hub raises its own, those of requests, and OSError
-        raise ValueError(not_to_be_had(repo, error, file)) from error
+        raise not_to_be_had(repo, error, file) from error
 
 
 def fetch_model(repo: str) -> Path:
@@ -44,23 +53,25 @@ def fetch_model(repo: str) -> Path:
             snapshot_download(repo, allow_patterns=["config.json", "diffusion_pytorch_model*"])
         )
     except Exception as error:
-        raise ValueError(not_to_be_had(repo, error)) from error
+        raise not_to_be_had(repo, error) from error
 
 
-def not_to_be_had(repo: str, error: BaseException, file: str | None = None) -> str:
-    """Why a hub model could not be had, and what to do."""
+def not_to_be_had(repo: str, error: BaseException, file: str | None = None) -> NotFound:
+    """An error that says why a hub model could not be had, and what to do."""
     reason = type(error).__name__
     text = f"{reason} {error}"
     wanted = f"{repo} {file}" if file else repo
+    page = f"https://huggingface.co/{repo}"
     if "Gated" in reason or "gated" in text:
-        return f"{wanted}: its licence must be accepted at https://huggingface.co/{repo}, then `hf auth login`"
-    if "RepositoryNotFound" in text or "EntryNotFound" in reason and "Local" not in reason:
-        return (
-            f"{wanted} is not on the hub: look at https://huggingface.co/{repo} for the right name"
-        )
-    return (
-        f"{wanted} is not in the local cache, and the hub cannot be reached ({reason}). Where there is a network: "
-        f"`hf download {wanted}`, with HF_HUB_OFFLINE unset; or copy its folder under HF_HOME/hub"
+        return NotFound(f"{wanted}: its licence must be accepted at {page}, then `hf auth login`")
+    if "RepositoryNotFound" in text or ("EntryNotFound" in reason and "Local" not in reason):
+        return NotOnHub(f"{wanted} is not on the hub: look at {page} for the right name")
+    return NotFound(
+        f"{wanted} is not in the local cache, and the hub cannot be reached ({reason}). Where "
+        "there "
+        f"is a network: `hf download {wanted}`, with HF_HUB_OFFLINE unset; or copy its folder "
+        "under "
+        "HF_HOME/hub"
     )
 
 

@@ -45,7 +45,7 @@ def load_pipeline(
             Exception
         ) as error:  # libraries below raise whatever the content of a broken file leads them to
             if not local and is_name(str(folder)) and not cached(str(folder)):
-                raise ValueError(not_to_be_had(str(folder), error)) from error
+                raise not_to_be_had(str(folder), error) from error
             raise ValueError(
                 f"{folder} could not be loaded as a diffusers pipeline: {_short(error)}"
             ) from error

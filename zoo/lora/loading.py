@@ -6,7 +6,6 @@ out of the computation: not a bit of the pipeline's pictures changes."""
 
 from __future__ import annotations
 
-import difflib
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from xhat.hooks.naming import nearest
 from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.zoo.lora.files import fitted, read_lora
 from xhat.zoo.lora.injection import fill, inject, lora_layers, names_in, take_out
@@ -129,7 +129,7 @@ def check_names(pipe: Any, names: Mapping[str, float] | Sequence[str]) -> None:
     there = sorted({name for layer in _layers(pipe) for name in layer.scaling})
     for name in names:
         if name not in there:
-            near = difflib.get_close_matches(name, there, 1)
+            near = nearest(name, there)
             hint = f"did you mean {near[0]!r}?" if near else f"loaded: {', '.join(there) or 'none'}"
             raise ValueError(f"no LoRA {name!r} is loaded; {hint}")
 

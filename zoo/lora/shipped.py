@@ -4,7 +4,6 @@ are.
 
 from __future__ import annotations
 
-import difflib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 
+from xhat.hooks.naming import nearest
 from xhat.hooks.describe import fingerprint
 from xhat.zoo.lora.slider import (
     BATCH,
@@ -106,7 +106,7 @@ def find(slider: str, prompt: str | None = None) -> tuple[Path, str]:
     there = shipped()
     path = there.get(slider, Path(slider))
     if not path.is_file():
-        near = difflib.get_close_matches(slider, there, 1)
+        near = nearest(slider, there)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"no slider {slider!r}: neither a file nor one of {', '.join(there) or 'none'}{hint}"

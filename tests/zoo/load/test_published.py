@@ -8,7 +8,8 @@ import diffusers
 import pytest
 import torch
 
-from xhat.zoo.load.entries import Published, bases, find, published
+from xhat.zoo.load.catalogue import bases, find, published
+from xhat.zoo.load.entries import Published
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
