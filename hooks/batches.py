@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from xhat.hooks.naming import nearest
 from xhat.hooks.edits.patch import Patch
+from xhat.hooks.naming import nearest
 from xhat.hooks.points.select import Selection
 from xhat.hooks.record.record import Array, Record, check_finite
 from xhat.hooks.record.recorder import Recorder

@@ -1,15 +1,18 @@
 """Feature spaces in which pictures are compared, by name, each a function of latents.
 
-=================  ===========================================================================================
+=================
+===========================================================================================
 ``latent``         the latents themselves, each sample scaled to unit RMS
 ``pixel``          the decoded picture, 32 × 32, in [−1, 1]
 ``judge``          the embedding of the embedded family's judge; knows attributes too
-``denoiser``       what the pipeline's own denoiser reads at a point (``denoiser:POINT``), noise added
+``denoiser``       what the pipeline's own denoiser reads at a point (``denoiser:POINT``), noise
+added
 ``clip``           CLIP's projected image embedding (``clip:FOLDER`` for other weights)
 ``dinov2``         DINOv2's class token (``dinov2:FOLDER``)
 ``dreamsim``       DreamSim's embedding: cosine distance is the DreamSim distance
 ``lpips``          features of AlexNet whose squared Euclidean distance is the LPIPS distance
-=================  ===========================================================================================
+=================
+===========================================================================================
 """
 
 from __future__ import annotations
@@ -20,15 +23,16 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from xhat.hooks.naming import nearest
 from xhat.hooks.describe import fingerprint
+from xhat.hooks.naming import nearest
 from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.probes.encoders import Encoder, load_encoder, weights_hash
 from xhat.zoo.family.attributes import ATTRIBUTES, parse
 from xhat.zoo.family.judge import Judge, load_judge
 
 SPACES = ("latent", "pixel", "judge", "denoiser", "clip", "dinov2", "dreamsim", "lpips")
-DENOISER_SIGMA = 0.7  # as noisy as timestep 261 of Stable Diffusion, where DIFT reads (Tang et al. 2023, 2306.03881)
+# as noisy as timestep 261 of Stable Diffusion, where DIFT reads (Tang et al. 2023, 2306.03881)
+DENOISER_SIGMA = 0.7
 
 
 @runtime_checkable
@@ -58,7 +62,8 @@ def feature_space(name: str, pipe: Any = None, **options: Any) -> FeatureSpace:
     if kind not in SPACES:
         near = nearest(kind, SPACES) or SPACES
         raise ValueError(
-            f"unknown feature space {name!r}; did you mean {near[0]!r}? There are {', '.join(SPACES)}"
+            f"unknown feature space {name!r}; did you mean {near[0]!r}? There are "
+            f"{', '.join(SPACES)}"
         )
     if kind == "latent":
         return LatentSpace()
@@ -235,7 +240,8 @@ class JudgeSpace(_Decoded):
         scene = parse(prompt)
         if scene is None:
             raise ValueError(
-                f"the judge knows the captions of the embedded family only; got the prompt {prompt!r}"
+                "the judge knows the captions of the embedded family only; got the prompt "
+                f"{prompt!r}"
             )
         reading = self.judge.read(self.images(latents), scene.kind)
         free = {

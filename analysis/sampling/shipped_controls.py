@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from xhat.hooks.naming import nearest
 from xhat.analysis.sampling.control import Control, Score
 from xhat.analysis.sampling.scores import attribute_score, axis_score, text_score
+from xhat.hooks.naming import nearest
 from xhat.zoo.family.attributes import KINDS, OPEN_PROMPTS, parse, sample_scene
 from xhat.zoo.lora.shipped import notes, shipped
 from xhat.zoo.lora.styles import style_pictures

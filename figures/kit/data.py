@@ -10,8 +10,8 @@ from pathlib import Path
 
 import xarray as xr
 
-from xhat.hooks.naming import nearest
 from xhat.analysis.files import read_dataset, write_dataset
+from xhat.hooks.naming import nearest
 
 SHIPPED = Path(__file__).parents[1] / "data"
 

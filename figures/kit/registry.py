@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from xhat.hooks.naming import nearest
 from xhat.figures.kit.data import SHIPPED, load_data
 from xhat.figures.kit.style import save, venue
+from xhat.hooks.naming import nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HERE = Path(__file__).parents[1]
-LAYOUTS = 2  # around pictures of fixed shape a constrained layout settles at the second pass, not at the first
+# around pictures of fixed shape a constrained layout settles at the second pass, not at the first
+LAYOUTS = 2
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def _check(names: Iterable[str]) -> None:
         if name not in known:
             near = nearest(name, known) or known
             raise ValueError(
-                f"unknown figure {name!r}; did you mean {near[0]!r}? `xhat figures --list` names them"
+                f"unknown figure {name!r}; did you mean {near[0]!r}? `xhat figures --list` names "
+                "them"
             )
 
 

@@ -24,12 +24,8 @@ def run(pipe: Any, edits: tuple[Edit, ...], samples: int | None, call: dict[str,
     """``pipe(**call)`` with ``edits``, run by nnsight. Raises ValueError for what this engine
     cannot do.
     """
-    _check_version()
     denoiser = denoiser_of(pipe)
-    if parts_of(denoiser) != (denoiser,):
-        raise ValueError(
-            "nnsight loops over the calls of one network: run a pipeline of several with backend='native'"
-        )
+    _check_one_network(denoiser)
     chosen = places(denoiser, edits)
     other = [s.name for _, s in chosen if s.reading != "output"]
     if other:
@@ -51,14 +47,9 @@ def _traced(
     steps: int,
     call: dict[str, Any],
 ) -> Any:
-    from nnsight.modeling.diffusion import DiffusionModel, _PipelineModule
-
-    model: Any = DiffusionModel(
-        _PipelineModule(pipe)
-    )  # anew each time: adapters loaded since would be missing
-    root = model.unet if getattr(pipe, "unet", None) is denoiser else model.transformer
+    model = wrapped(pipe)  # anew each time: adapters loaded since would be missing
     envoys = [
-        (_envoy(root, s.point.path), denoiser.get_submodule(s.point.path), edit)
+        (envoy_at(model, pipe, s.point.path), denoiser.get_submodule(s.point.path), edit)
         for edit, s in chosen
     ]
 
@@ -80,10 +71,31 @@ def _rows(output: Any) -> int:
     return first.shape[0]
 
 
-def _envoy(root: Any, path: str) -> Any:
+def wrapped(pipe: Any) -> Any:
+    """nnsight's model of a pipeline that is in memory. Raises ValueError for a version of nnsight
+    that is not known to work, and for a pipeline of several networks.
+    """
+    _check_version()
+    _check_one_network(denoiser_of(pipe))
+    from nnsight.modeling.diffusion import DiffusionModel, _PipelineModule
+
+    return DiffusionModel(_PipelineModule(pipe))
+
+
+def envoy_at(model: Any, pipe: Any, path: str) -> Any:
+    """nnsight's stand-in for the denoiser's module at ``path``."""
+    envoy = model.unet if getattr(pipe, "unet", None) is denoiser_of(pipe) else model.transformer
     for name in path.split("."):
-        root = root[int(name)] if name.isdigit() else getattr(root, name)
-    return root
+        envoy = envoy[int(name)] if name.isdigit() else getattr(envoy, name)
+    return envoy
+
+
+def _check_one_network(denoiser: nn.Module) -> None:
+    if parts_of(denoiser) != (denoiser,):
+        raise ValueError(
+            "nnsight loops over the calls of one network: "
+            "run a pipeline of several with backend='native'"
+        )
 
 
 def _check_version() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from xhat.hooks.naming import nearest
 from xhat.hooks.describe import canonical
 from xhat.hooks.model import note, state
+from xhat.hooks.naming import nearest
 from xhat.samplers.composite.adapters import reach_all
 from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key, takes_guidance
 from xhat.samplers.composite.dial import dialed

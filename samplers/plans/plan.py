@@ -26,18 +26,25 @@ class Segment:
     steps.
 
     guidance_scale
-        classifier-free guidance of these steps; at 1 or below the plain conditional prediction is used, in one
+        classifier-free guidance of these steps; at 1 or below the plain conditional prediction is
+        used, in one
         evaluation. A model that takes its guidance as an input is given this scale.
     spacing
-        ``timestep_spacing`` put in place of the scheduler's own. ``"trailing"`` starts at the highest noise level
+        ``timestep_spacing`` put in place of the scheduler's own. ``"trailing"`` starts at the
+        highest noise level
         whatever the number of steps (Lin et al., arXiv 2305.08891, Table 2).
     noise
-        how each of these steps, the one that hands over included, goes from x̂₀ to the next noise level:
-        x' = √ᾱ'·x̂₀ + √(1−ᾱ')·ε with ε ``"fresh"``, the sample's ``"own"`` implied noise (DDIM, arXiv 2010.02502,
-        Eq. 12 with σ = 0), or one noise ``"shared"`` by every sample, step and run. None: as the scheduler does.
+        how each of these steps, the one that hands over included, goes from x̂₀ to the next noise
+        level:
+        x' = √ᾱ'·x̂₀ + √(1−ᾱ')·ε with ε ``"fresh"``, the sample's ``"own"`` implied noise (DDIM,
+        arXiv 2010.02502,
+        Eq. 12 with σ = 0), or one noise ``"shared"`` by every sample, step and run. None: as the
+        scheduler does.
     x0
-        what stands in for x̂₀ when the last of these steps hands over: ``"zero"``, the ``"mean"`` over the batch's
-        samples of the same prompt, or that of another of these samples (``"shuffle"``). None: x̂₀ itself.
+        what stands in for x̂₀ when the last of these steps hands over: ``"zero"``, the ``"mean"``
+        over the batch's
+        samples of the same prompt, or that of another of these samples (``"shuffle"``). None: x̂₀
+        itself.
     strength
         s of the weights θ = base + s·(model − base).
 
@@ -66,8 +73,10 @@ class Segment:
                 raise ValueError(f"{name} of a segment is a whole number, got {value!r}")
         if not 0 <= self.start < self.stop <= self.num_inference_steps:
             raise ValueError(
-                f"segment of {self.model!r} runs {max(0, self.stop - self.start)} steps: start {self.start}, stop "
-                f"{self.stop} of {self.num_inference_steps}; expected 0 <= start < stop <= num_inference_steps"
+                f"segment of {self.model!r} runs {max(0, self.stop - self.start)} steps: start "
+                f"{self.start}, stop "
+                f"{self.stop} of {self.num_inference_steps}; expected 0 <= start < stop <= "
+                "num_inference_steps"
             )
         for name in ("guidance_scale", "strength"):
             value = getattr(self, name)
@@ -132,7 +141,8 @@ class Plan:
                 )
         if self.segments[-1].x0 is not None:
             raise ValueError(
-                f"x0={self.segments[-1].x0!r} replaces x̂₀ at a hand-over, and nothing follows the last segment"
+                f"x0={self.segments[-1].x0!r} replaces x̂₀ at a hand-over, and nothing follows "
+                "the last segment"
             )
 
     @property

@@ -27,6 +27,7 @@ _EXPORTS = {
     "project": "xhat.hooks.points.reductions",
     "full": "xhat.hooks.points.reductions",
     "gram": "xhat.hooks.points.reductions",
+    "nnsight_model": "xhat.hooks.edits.nnsight_model",
     "hybrid": "xhat.samplers.composite.pipeline",
     "Plan": "xhat.samplers.plans.plan",
     "Policy": "xhat.analysis.experiments.policy",

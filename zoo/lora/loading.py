@@ -36,7 +36,8 @@ def load_slider(pipe: Any, path: str | Path, name: str | None = None, *, scale: 
     parts = [part for part in _networks(pipe) if name not in names_in(part)]
     if not parts:
         raise ValueError(
-            f"a LoRA {name!r} is loaded already: give this one another name, or remove that one first"
+            f"a LoRA {name!r} is loaded already: give this one another name, or remove that one "
+            "first"
         )
     if "." in name or _means_something(name):
         raise ValueError(

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from xhat.hooks.naming import nearest
 from xhat.hooks.describe import fingerprint
+from xhat.hooks.naming import nearest
 from xhat.zoo.lora.slider import (
     BATCH,
     ETA,
@@ -77,7 +77,8 @@ SLIDERS: dict[str, Attribute] = {
     ),  # of seven colours in a row: a whole η goes past red
     "palm": Attribute("a plant", "a palm", "a cactus", "plant", "plant", "palm", "cactus"),
 }
-"""name → what it turns. Chosen by whether the base follows the two captions, not by how the slider came out."""
+"""name → what it turns. Chosen by whether the base follows the two captions, not by how the slider
+came out."""
 
 ON_STUDENT = ("square", "happy", "big")
 """Sliders that are also trained on the student ``dmd``, to be carried back to the base."""
