@@ -17,30 +17,55 @@ import numpy as np
 import torch
 from torch import nn
 
+from xhat.hooks.identity import Unidentified, identity
 from xhat.hooks.model import model_of
+from xhat.hooks.state import state_of, weights_of
 
 VALUES_A_WEIGHT = 64
 
 
 def describe(pipe: Any) -> dict[str, Any]:
-    """Pipeline class and configuration, checkpoint and fingerprint of its weights, scheduler,
-    adapters, precision.
+    """Pipeline class and configuration, checkpoint, digest of its weights and of what was set on
+    its modules since they were loaded, scheduler, adapters, precision. ``unidentified``, where
+    there is something: what cannot be told from another of its kind.
 
     What was noted of the pipeline (:func:`xhat.hooks.model.note`) is added, a plan for instance.
     """
     denoiser = getattr(pipe, "unet", None) or pipe.transformer
-    found = {
+    state, unknown = state_of(pipe)
+    try:
+        weights = weights_of(pipe)
+    except Unidentified as error:
+        weights, unknown = "unidentified", [*unknown, str(error)]
+    described: dict[str, Any] = {
         "pipeline": type(pipe).__name__,
         "pipeline_config": _config(pipe),
         "checkpoint": _name_of(pipe, denoiser),
-        "weights": fingerprint(pipe),
+        "weights": weights,
+        "state": state,
         "scheduler": type(pipe.scheduler).__name__,
         "scheduler_config": _config(pipe.scheduler),
         "adapters": adapters(denoiser),
         "dtype": str(next(denoiser.parameters()).dtype).removeprefix("torch."),
     }
+    if unknown:
+        described["unidentified"] = unknown
     extra = model_of(pipe).description
-    return found | ({"description": jsonable(extra)} if extra else {})
+    return described | ({"description": jsonable(extra)} if extra else {})
+
+
+def describe_call(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Arguments of a call as what they are (:func:`xhat.hooks.identity.identity`), and the names
+    of those that cannot be told from another value of their kind.
+    """
+    described, unknown = {}, []
+    for name, value in arguments.items():
+        try:
+            described[name] = identity(value)
+        except Unidentified as error:
+            described[name] = "unidentified"
+            unknown.append(f"{name} ({error})")
+    return described, unknown
 
 
 def _config(part: Any) -> dict[str, Any]:
@@ -63,11 +88,11 @@ def _name_of(pipe: Any, denoiser: nn.Module) -> str:
 
 
 def fingerprint(pipe: Any) -> str:
-    """sha256 of the name, shape, dtype and 64 evenly spaced values of every weight of every module
-    of the pipeline.
+    """A checkpoint's short mark, for files made with it: sha256 of the name, shape, dtype and 64
+    evenly spaced values of every weight of every module of the pipeline.
 
-    Two checkpoints that differ by training differ in all their weights; reading a sample of each
-    takes a moment where hashing gigabytes takes a minute."""
+    Two checkpoints that differ by training differ in all their weights. A run's identity reads
+    every bit of them instead (:func:`xhat.hooks.state.weights_of`)."""
     digest = hashlib.sha256()
     for name, module in sorted(_modules(pipe).items()):
         state = {

@@ -15,7 +15,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from xhat.hooks.batches import Batch, Sampler, check_arguments
-from xhat.hooks.describe import describe, jsonable
+from xhat.hooks.describe import describe, describe_call, jsonable, versions
 from xhat.hooks.edits.edit import Edit
 from xhat.hooks.edits.patch import Patch, places
 from xhat.hooks.model import with_defaults
@@ -36,6 +36,8 @@ from xhat.hooks.store.writer import Writer
 from xhat.hooks.tracer import Hooks, Tracer, attributes
 
 __all__ = ["Tracer", "trace"]
+
+LIBRARIES = ("torch", "diffusers", "transformers", "xhat")  # whose versions make pictures differ
 
 
 def trace(
@@ -88,7 +90,11 @@ def trace(
             path, tiling = located(store), Tiling.of(len(run.prompts), len(run.seeds), batch_size)
             renew = stack.enter_context(locked(path, run.rank))
             sink = Store(path, tiling, run.rank, renew)
-        sink.resume(run.config, repair)
+        if sink.resume(run.config, repair) and "unidentified" in run.config:
+            raise ValueError(
+                f"{store} holds a trace, and whether it is of this very run cannot be told: "
+                f"{'; '.join(run.config['unidentified'])}. Give another store"
+            )
         if progress and store is not None and sink.missing():
             print(announcement(run, sink.tiling), file=sys.stderr)
         _fill(run, sink, progress)
@@ -133,14 +139,20 @@ def _prepare(
     places(denoiser, edits)
     check_arguments(pipe, call)
     arguments = _with_defaults(pipe, call)
-    config = describe(pipe) | {
+    described, unknown = describe_call(arguments)
+    config = describe(pipe)
+    unknown += config.pop("unidentified", [])
+    config |= {
         "prompts": prompts,
         "seeds": seeds,
         "hooks": {s.name: str(s.reduction) for s in selections},
-        "call": jsonable(arguments),
+        "call": described,
+        "libraries": {name: versions()[name] for name in LIBRARIES},
     }
     if edits:
         config["edits"] = [jsonable(edit.describe()) for edit in edits]
+    if unknown:
+        config["unidentified"] = unknown
     return Run(pipe, prompts, seeds, selections, hooks, edits, arguments, config, *share())
 
 

@@ -38,8 +38,8 @@ class Tracer:
         self._config: dict[str, Any] = {}
 
     def __enter__(self) -> Tracer:
+        self._config = describe(self.pipe)  # before our own hooks are among those of the modules
         self._recorder.__enter__()
-        self._config = describe(self.pipe)
         return self
 
     def __exit__(self, *exception: Any) -> None:

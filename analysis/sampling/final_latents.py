@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
-from xhat.hooks.describe import checksum, describe, jsonable, versions
+from xhat.hooks.describe import checksum, describe, describe_call, jsonable, versions
 from xhat.hooks.edits.edit import Edit
 from xhat.hooks.model import with_defaults
 from xhat.hooks.store.tiles import Tiling
@@ -93,10 +93,10 @@ def described(arm: Arm) -> dict[str, Any]:
     """What makes an arm's samples what they are, prompt and seed aside: weights, schedulers, plan,
     call, versions.
     """
-    same = describe(arm.pipe) | {
-        "call": jsonable(with_defaults(arm.pipe, arm.call)),
-        "versions": versions(),
-    }
+    call, unknown = describe_call(with_defaults(arm.pipe, arm.call))
+    same = describe(arm.pipe) | {"call": call, "versions": versions()}
+    if unknown:
+        same["unidentified"] = [*same.get("unidentified", []), *unknown]
     return same | (
         {"edits": [jsonable(edit.describe()) for edit in arm.edits]} if arm.edits else {}
     )
@@ -128,6 +128,11 @@ class _Job:
             1, len(seeds), batch_size
         ).width  # some samplers let the samples of a batch see each other
         same = described(arm) | {"seeds": list(seeds), "batch": width}
+        if cache is not None and "unidentified" in same:
+            raise ValueError(
+                f"the samples of {name!r} cannot be kept, since what made them cannot be told from "
+                f"another of its kind: {'; '.join(same['unidentified'])}"
+            )
         keys = {prompt: checksum(same | {"prompt": prompt})[:32] for prompt in prompts}
         variables = ("final", "x_T", "drawn", *(("pred_x0",) if x0 else ()))
         return cls(arm, list(seeds), keys, None if cache is None else cache / name, variables, {})

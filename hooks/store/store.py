@@ -246,11 +246,21 @@ def _check_same(path: str, attrs: Mapping[str, Any], config: Mapping[str, Any]) 
 
 
 def _difference(path: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    there, here = _flat(there), _flat(here)
     names = [k for k in sorted({*there, *here}) if there.get(k) != here.get(k)]
     shown = "; ".join(
         f"{k}: {_short(there.get(k))} there, {_short(here.get(k))} here" for k in names[:4]
     )
     return f"{path} belongs to another run ({shown}): give another store, or remove this one"
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings within settings by their own names: ``call.guidance_scale``."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        inner = value if isinstance(value, Mapping) else {}
+        flat |= {f"{key}.{k}": v for k, v in inner.items()} if inner else {key: value}
+    return flat
 
 
 def _short(value: Any) -> str:

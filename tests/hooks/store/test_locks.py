@@ -67,7 +67,7 @@ def test_a_file_system_without_locks_is_said_to_be_one(tmp_path, monkeypatch, nu
     monkeypatch.setattr(fcntl, "flock", refuse)
     store = str(tmp_path / "a.zarr")
     with pytest.warns(UserWarning, match="without locks|flock not supported"), locked(store):
-        assert [p.name for p in tmp_path.iterdir()] == [".a.zarr.lock.held"]
+        assert len(list(tmp_path.iterdir())) == 1
         with (
             pytest.raises(ValueError, match="another run is writing"),
             pytest.warns(UserWarning, match="without locks|flock not supported"),
