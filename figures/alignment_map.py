@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.figures.kit.style import label, new_figure
+from xhat.analysis.intervals import check_bounded
+from xhat.figures.kit.style import label, new_figure, plain
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,9 +31,10 @@ PANELS = {
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``cosine``, ``other``, ``random`` (model, control, point, step), ``same_random``, ``_high``
-    (model, point, step); ``sigma`` (model, step). One or two students are rows, more of them
-    columns."""
+    """``cosine`` (model, control, point, step, bound), ``other`` and ``random`` without ``bound``,
+    ``same_random`` (model, point, step, bound); ``sigma`` (model, step). One or two students are
+    rows, more of them columns."""
+    check_bounded(data, "cosine", "same_random")
     students = [str(m) for m in data["model"].values]
     points = [str(p) for p in data["point"].values]
     upright = len(students) > 2
@@ -65,7 +67,7 @@ def _labels(axes: Any, points: list[str], above: list[str], beside: list[str]) -
     for axis, name in zip(axes[:, 0], beside, strict=True):
         axis.set(
             yticks=range(len(points)),
-            yticklabels=["x̂₀" if p == "x0" else p for p in points],
+            yticklabels=["x̂₀" if p == "x0" else plain(p) for p in points],
             ylabel=name,
         )
         axis.tick_params(axis="y", labelsize=6)
@@ -80,8 +82,10 @@ def _maps(data: xr.Dataset) -> dict[str, np.ndarray]:
         [ours[n].transpose("control", "point", "step").values for n in ("other", "random")]
     )
     return {
-        "cosine": _mean(ours["cosine"].transpose("control", "point", "step").values),
-        "same_random": data["same_random"].transpose("point", "step").values,
+        "cosine": _mean(
+            ours["cosine"].sel(bound="estimate").transpose("control", "point", "step").values
+        ),
+        "same_random": data["same_random"].sel(bound="estimate").transpose("point", "step").values,
         "unlike": _mean(unlike.reshape(-1, *unlike.shape[2:])),
     }
 
@@ -110,6 +114,7 @@ def _heat(axis: Any, values: np.ndarray) -> Any:
 
 
 def _dots(axis: Any, data: xr.Dataset) -> None:
-    above = _maps(data)["cosine"] > data["same_random_high"].transpose("point", "step").values
+    most = data["same_random"].sel(bound="high").transpose("point", "step").values
+    above = _maps(data)["cosine"] > most
     y, x = np.nonzero(above)
     axis.plot(x, y, "o", ms=2, color="white", mec="black", mew=0.4)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.figures.kit.style import colour, label, marker, new_figure, width
+from xhat.analysis.intervals import BOUNDS, check_bounded
+from xhat.figures.kit.style import colour, label, marker, new_figure, plain, width
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,9 +22,10 @@ CAPTION = (
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``effect_mean``, ``_low``, ``_high`` and ``saturated`` (control, model, scale). A panel a
+    """``effect`` (control, model, scale, bound), ``saturated`` without ``bound``. A panel a
     control.
     """
+    check_bounded(data, "effect")
     names = data["control"].values
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
@@ -33,7 +35,9 @@ def draw(data: xr.Dataset) -> Figure:
         _panel(axis, data.sel(control=name))
         origin = str(data["trained_on"].sel(control=name).values)
         axis.set_title(
-            f"{name}" if origin in str(name) else f"{name} ({label(origin)})", pad=3, fontsize=7
+            plain(name) if origin in str(name) else f"{plain(name)} ({label(origin)})",
+            pad=3,
+            fontsize=7,
         )
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
@@ -53,15 +57,14 @@ def _panel(axis: Any, data: xr.Dataset) -> None:
     axis.axhline(0, lw=0.5, color="0.7", zorder=0)
     for model in data["model"].values:
         curve = data.sel(model=model)
-        there = np.isfinite(curve["effect_mean"].values)
+        there = np.isfinite(curve["effect"].sel(bound="estimate").values)
         if not there.any():
             continue
         curve, tint = curve.isel(scale=np.flatnonzero(there)), colour(str(model))
-        x, y = curve["scale"].values, curve["effect_mean"].values
+        x = curve["scale"].values
+        y, low, high = (curve["effect"].sel(bound=b).values for b in BOUNDS)
         axis.plot(x, y, marker=marker(str(model)), ms=2.5, lw=1, color=tint)
-        axis.fill_between(
-            x, curve["effect_low"], curve["effect_high"], color=tint, alpha=0.15, lw=0
-        )
+        axis.fill_between(x, low, high, color=tint, alpha=0.15, lw=0)
         worn = curve["saturated"].values == 1
         axis.plot(x[worn], y[worn], "x", ms=5, mew=0.9, color="0.1", zorder=3)
 

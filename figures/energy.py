@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xhat.analysis.intervals import BOUNDS, check_bounded
 from xhat.figures.kit.style import colour, label, marker, new_figure, noise_axis
 
 if TYPE_CHECKING:
@@ -25,9 +26,8 @@ CAPTION = (
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``base``, ``student``, ``random``, ``absolute`` with ``_low`` and ``_high`` (model, control,
-    point, step).
-    """
+    """``base``, ``student``, ``random``, ``absolute`` (model, control, point, step, bound)."""
+    check_bounded(data, "base", "student", "random", "absolute")
     data = data.isel(control=np.flatnonzero(data["trained_on"].values == "base"), point=-1)
     students = [str(m) for m in data["model"].values]
     figure = new_figure("text" if len(students) > 1 else "column", 3.4)
@@ -48,13 +48,13 @@ def draw(data: xr.Dataset) -> Figure:
     return figure
 
 
-def _mean(data: xr.Dataset, name: str) -> np.ndarray:
-    return data[name].mean("control").values
+def _mean(data: xr.Dataset, name: str, bound: str = "estimate") -> np.ndarray:
+    return data[name].sel(bound=bound).mean("control").values
 
 
 def _shares(axis: Any, data: xr.Dataset, sigma: np.ndarray, student: str) -> None:
     axis.fill_between(
-        sigma, _mean(data, "random_low"), _mean(data, "random_high"), color="0.8", lw=0
+        sigma, _mean(data, "random", "low"), _mean(data, "random", "high"), color="0.8", lw=0
     )
     axis.plot(sigma, _mean(data, "random"), color="0.5", lw=1, label="random directions")
     for name, model in (("base", "base"), ("student", student)):
@@ -77,11 +77,10 @@ def _ratios(axis: Any, data: xr.Dataset, sigma: np.ndarray, student: str) -> Non
     for i in range(count):
         one = data.isel(control=i)
         shift = 1 + 0.04 * (i - (count - 1) / 2)  # bars of several controls stand side by side
-        value = one["absolute"].values
-        spread = np.abs(
-            np.stack([value - one["absolute_low"].values, one["absolute_high"].values - value])
-        )
+        value, low, high = (one["absolute"].sel(bound=b).values for b in BOUNDS)
+        spread = np.abs(np.stack([value - low, high - value]))
         axis.errorbar(sigma * shift, value, spread, lw=0.5, elinewidth=0.5, color=tint, alpha=0.45)
-    middle = np.exp(np.log(data["absolute"].transpose("control", "step").values).mean(0))
+    absolute = data["absolute"].sel(bound="estimate")
+    middle = np.exp(np.log(absolute.transpose("control", "step").values).mean(0))
     axis.plot(sigma, middle, marker=marker(student), ms=3.5, lw=1.8, color=tint)
     axis.set_yscale("log")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.figures.kit.style import colour, label, marker, new_figure, noise_axis
+from xhat.analysis.intervals import BOUNDS, check_bounded
+from xhat.figures.kit.style import colour, label, marker, new_figure, noise_axis, plain
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,6 +33,7 @@ def draw(data: xr.Dataset) -> Figure:
     Line with band: the layer. Dashed: x̂₀. Dotted: x_t, which the network is given. Dash-dotted,
     where it was probed: the layer of an untrained network. Thin grey: chance. Noise falls from left
     to right."""
+    check_bounded(data, "task")
     names = [
         n for n in data["attribute"].values if np.isfinite(data["task"].sel(attribute=n)).any()
     ]
@@ -49,7 +51,7 @@ def draw(data: xr.Dataset) -> Figure:
         for model in data["model"].values:
             _curves(axis, data.sel(attribute=name, model=model), str(model))
         axis.axhline(float(data["chance"].sel(attribute=name).max()), color="0.6", lw=0.6)
-        axis.set_title(str(name))
+        axis.set_title(plain(name))
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
     noise_axis(axes[0, 0])
@@ -61,16 +63,14 @@ def draw(data: xr.Dataset) -> Figure:
     return figure
 
 
-def _curves(axis: Axes, own: xr.Dataset, model: str) -> None:
-    sigma, own_colour = own["sigma"].values, colour(model)
-    axis.plot(sigma, own["task"], marker=marker(model), ms=2.5, lw=1.2, color=own_colour)
-    axis.fill_between(sigma, own["task_low"], own["task_high"], color=own_colour, alpha=0.18, lw=0)
-    for key, style in (
-        ("x0", "--"),
-        ("x_t", ":"),
-        *((("untrained", "-."),) if "untrained" in own else ()),
-    ):
-        axis.plot(sigma, own[key], style, lw=0.8, color=own_colour)
+def _curves(axis: Axes, data: xr.Dataset, model: str) -> None:
+    sigma, tint = data["sigma"].values, colour(model)
+    task, low, high = (data["task"].sel(bound=b) for b in BOUNDS)
+    axis.plot(sigma, task, marker=marker(model), ms=2.5, lw=1.2, color=tint)
+    axis.fill_between(sigma, low, high, color=tint, alpha=0.18, lw=0)
+    for key, style in (("x0", "--"), ("x_t", ":"), ("untrained", "-.")):
+        if key in data:
+            axis.plot(sigma, data[key], style, lw=0.8, color=tint)
 
 
 def _legend(figure: Figure, data: xr.Dataset) -> None:
@@ -81,7 +81,7 @@ def _legend(figure: Figure, data: xr.Dataset) -> None:
         Line2D([], [], color=colour(m), marker=marker(m), ms=3, lw=2, label=label(m))
         for m in models
     ]
-    kinds = [("-", f"layer {layer}"), ("--", "x̂₀"), (":", "x_t")] + [("-.", "untrained")] * (
+    kinds = [("-", plain(f"layer {layer}")), ("--", "x̂₀"), (":", "x_t")] + [("-.", "untrained")] * (
         "untrained" in data
     )
     handles += [Line2D([], [], color="0.3", ls=style, lw=1, label=text) for style, text in kinds]

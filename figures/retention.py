@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.figures.kit.style import OTHER, colour, label, marker, new_figure
+from xhat.analysis.intervals import BOUNDS, check_bounded
+from xhat.figures.kit.style import OTHER, colour, label, marker, new_figure, plain
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,9 +28,8 @@ LIMIT = (-0.6, 2.2)
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``retention``, ``_low``, ``_high`` (control, model); ``published`` and ``published_each`` of
-    the paper.
-    """
+    """``retention`` (control, model, bound); ``published`` and ``published_each`` of the paper."""
+    check_bounded(data, "retention")
     figure = new_figure("text", 0.9 + 0.27 * max(data.sizes["control"], 5))
     left, right = figure.subplots(1, 2, width_ratios=[2.4, 1])
     _ours(left, data)
@@ -46,12 +46,12 @@ def draw(data: xr.Dataset) -> Figure:
 
 def _ours(axis: Any, data: xr.Dataset) -> None:
     models = [str(m) for m in data["model"].values]
-    names = [str(c) for c in data["control"].values]
+    names = [plain(c) for c in data["control"].values]
     offsets = np.linspace(-0.28, 0.28, len(models)) if len(models) > 1 else np.zeros(1)
     for model, offset in zip(models, offsets, strict=True):
         row = data.sel(model=model)
         y = np.arange(len(names)) + offset
-        value, low, high = (row[f"retention{end}"].values for end in ("", "_low", "_high"))
+        value, low, high = (row["retention"].sel(bound=b).values for b in BOUNDS)
         there = np.isfinite(value)
         shown, tint = np.clip(value, *LIMIT), colour(model)
         axis.hlines(
@@ -70,7 +70,7 @@ def _ours(axis: Any, data: xr.Dataset) -> None:
 
 
 def _published(axis: Any, data: xr.Dataset) -> None:
-    students = [str(s) for s in data["published_student"].values]
+    students = [plain(s) for s in data["published_student"].values]
     y = np.arange(len(students))
     each = data["published_each"].transpose("published_student", "published_control").values
     spread = np.linspace(-0.18, 0.18, each.shape[1])

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.figures.kit.style import colour, label, marker, new_figure
+from xhat.analysis.intervals import BOUNDS, check_bounded
+from xhat.figures.kit.style import colour, label, marker, new_figure, plain
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,7 +28,8 @@ ALPHA = 0.05
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data`` of :func:`xhat.analysis.experiments.similarity.student_similarity`."""
+    """``similarity_map`` of :func:`~xhat.analysis.experiments.similarity.measure_similarity`."""
+    check_bounded(data, "cka")
     students = [name for name in data["network"].values.tolist() if name not in BASELINES]
     levels = data["level"].values
     figure = new_figure("text", 4.6)
@@ -35,7 +37,9 @@ def draw(data: xr.Dataset) -> Figure:
     axes = maps.subplots(1, len(students), squeeze=False, sharey=True)[0]
     for axis, student in zip(axes, students, strict=True):
         image = _map(axis, data.sel(network=student), label(student))
-    axes[0].set_yticks(range(data.sizes["layer"]), data["layer"].values.tolist(), fontsize=6)
+    axes[0].set_yticks(
+        range(data.sizes["layer"]), [plain(n) for n in data["layer"].values], fontsize=6
+    )
     maps.colorbar(image, ax=axes, label="CKA with the base", pad=0.01, aspect=14)
     shown = profiles.subplots(1, len(levels), squeeze=False, sharey=True)[0]
     for axis, level in zip(shown, levels, strict=True):
@@ -48,7 +52,7 @@ def draw(data: xr.Dataset) -> Figure:
 
 
 def _map(axis: Axes, data: xr.Dataset, title: str) -> Any:
-    cells = data["cka"].transpose("layer", "level").values
+    cells = data["cka"].sel(bound="estimate").transpose("layer", "level").values
     image = axis.imshow(np.clip(cells, 0, 1), vmin=0, vmax=1, cmap="viridis", aspect="auto")
     rows, columns = np.nonzero(data["p_map"].transpose("layer", "level").values > ALPHA)
     axis.scatter(columns, rows, s=5, color="white", edgecolors="black", linewidths=0.4)
@@ -60,15 +64,14 @@ def _map(axis: Axes, data: xr.Dataset, title: str) -> Any:
 
 
 def _profile(axis: Axes, data: xr.Dataset, networks: list[str]) -> None:
-    names = data["layer"].values.tolist()
+    names = [plain(n) for n in data["layer"].values]
     depth = np.arange(len(names))
     for name in networks:
         one = data.sel(network=name)
         text = label(name)
-        axis.plot(
-            depth, one["cka"], marker=marker(name), ms=2.2, lw=1, color=colour(name), label=text
-        )
-        axis.fill_between(depth, one["low"], one["high"], color=colour(name), alpha=0.15, lw=0)
+        cka, low, high = (one["cka"].sel(bound=b) for b in BOUNDS)
+        axis.plot(depth, cka, marker=marker(name), ms=2.2, lw=1, color=colour(name), label=text)
+        axis.fill_between(depth, low, high, color=colour(name), alpha=0.15, lw=0)
     if "seed_to_seed" in data:
         axis.plot(
             depth, data["seed_to_seed"], ls=":", lw=1, color="#333333", label="base, other seeds"

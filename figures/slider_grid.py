@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.figures.kit.style import LABELS, WIDTHS, new_figure
+from xhat.figures.kit.style import label, new_figure, plain, width
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,27 +24,26 @@ def draw(data: xr.Dataset) -> Figure:
     attributes ``slider`` and ``prompt``, as ``xhat.analysis.sampling.slider_grid`` gives it."""
     models, scales, seeds = (data[name].values for name in ("model", "scale", "seed"))
     rows = len(models) * len(seeds)
-    cell = min(0.8, (WIDTHS["text"] - 0.9) / len(scales))
-    figure = new_figure("text", cell * rows + 0.12 * len(models) + 0.62)
+    side = min(0.8, (width("text") - 0.9) / len(scales))
+    figure = new_figure("text", side * rows + 0.12 * len(models) + 0.62)
     axes = figure.subplots(rows, len(scales), squeeze=False)
     for r, row in enumerate(axes):
         model, seed = models[r // len(seeds)], seeds[r % len(seeds)]
         for axis, scale in zip(row, scales, strict=True):
-            chosen = data.sel(model=model, scale=scale)
-            axis.imshow(chosen["images"].sel(seed=seed).values)
+            cell = data.sel(model=model, scale=scale)
+            axis.imshow(cell["images"].sel(seed=seed).values)
             axis.set(xticks=[], yticks=[])
-            marked = bool(chosen["saturated"])
+            marked = bool(cell["saturated"])
             for spine in axis.spines.values():
                 spine.set(visible=marked, color=MARK, linewidth=1.5)
             if r == 0:
                 axis.set_title(f"{scale:+g}" if scale else "0", fontsize=7, pad=3)
         if r % len(seeds) == 0:
-            row[0].set_ylabel(
-                LABELS.get(str(model), str(model)), rotation=0, ha="right", va="center"
-            )
+            row[0].set_ylabel(label(str(model)), rotation=0, ha="right", va="center")
     note = "; orange frame: saturated" if np.any(data["saturated"].values) else ""
     figure.suptitle(
-        f"slider “{data.attrs['slider']}” on “{data.attrs['prompt']}”, by scale{note}",
+        f"slider “{plain(data.attrs['slider'])}” on “{plain(data.attrs['prompt'])}”, "
+        f"by scale{note}",
         fontsize=8,
         x=0.01,
         ha="left",

@@ -1,23 +1,28 @@
-"""When the embedded family's attributes are decided: base against student, every layer, with
-untrained networks.
+"""When an attribute of the final picture can be read: base against student, with untrained networks
+beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from xhat.analysis.experiments.setting import Setting
+from xhat.analysis.result import Result
 from xhat.analysis.sampling.cache import Cache
 from xhat.analysis.sampling.untrained import untrained_trace
+from xhat.analysis.table import Column, Table
 from xhat.analysis.traces.attribute_labels import final_labels
 from xhat.analysis.traces.decision_levels import decision_levels
 from xhat.analysis.traces.probe_curves import probe_curves
 from xhat.hooks.trace import trace
 from xhat.probes.features import JudgeSpace
+from xhat.zoo.family.attributes import OPEN_PROMPTS
 
 ATTRIBUTES_SHOWN = (
     "colour",
@@ -29,91 +34,118 @@ ATTRIBUTES_SHOWN = (
     "landscape terrain",
     "landscape orb",
 )
-READ_AT = ("h", "down.*.res.*", "up.*.res.*")
+POINTS = ("h", "down.*.res.*", "up.*.res.*")
 
 
-def measure_readout(
-    base: Any,
-    student: Any,
-    prompts: Sequence[str],
-    seeds: Iterable[int],
-    *,
-    layer: str = "h",
-    out: Path,
-    batch_size: int = 24,
-) -> xr.Dataset:
-    """Curves of an embedded base and student, each read at its own noise levels, and of untrained
-    networks of both.
+@dataclass(frozen=True, kw_only=True)
+class Readout(Setting):
+    """What :func:`measure_readout` is asked.
 
-    Traces and curves of every layer are kept in ``out``, where a run that was stopped goes on.
-    Returns :func:`decision_levels` at ``layer``."""
-    space, curves = JudgeSpace(base.vae), {}
-    for name, pipe in (("base", base), ("student", student)):
-        hooks = dict.fromkeys(READ_AT, "project(256)")
-        traced = trace(
-            pipe,
-            prompts,
-            seeds=seeds,
-            hooks=hooks,
-            store=out / "traces" / f"{name}.zarr",
-            batch_size=batch_size,
-        )
-
-        def probed(name: str = name, pipe: Any = pipe, traced: Any = traced) -> xr.Dataset:
-            print(f"{name}: probes of {traced.sizes['step']} steps", flush=True)
-            untrained = untrained_trace(pipe, traced, batch_size=batch_size)
-            return probe_curves(
-                traced, final_labels(traced, space), untrained=untrained, progress=True
-            )
-
-        key = {"trace": traced.attrs["checksum"], **space.attrs, "folds": "prompts × seeds"}
-        curves[name] = Cache(out / "curves").get(name, key, probed)
-    return decision_levels(curves, layer)
-
-
-def statement(found: xr.Dataset) -> list[str]:
-    """Per attribute, the noise level at which x̂₀ first gives away half of what there is to know,
-    in sentences.
+    Parameters
+    ----------
+    seeds
+        One half of them teaches the probes, the other is read.
+    layer
+        The hook point whose curves are drawn.
     """
-    lines = []
-    for name in found["attribute"].values:
-        levels = {
-            str(m): float(found["decided_sigma"].sel(attribute=name, model=m))
-            for m in found["model"].values
-        }
-        if all(np.isnan(v) for v in levels.values()):
-            of = found.sel(attribute=name)
-            best, chance = of["x0"].max("step"), float(of["chance"].max())
-            shown = " and ".join(f"{m} {float(best.sel(model=m)):.2f}" for m in levels)
-            lines.append(
-                f"{name}: no x̂₀ gives away half of it; accuracy at best {shown}, chance "
-                f"{chance:.2f}."
-            )
-            continue
-        said = [
-            f"{m} at σ = {v:.3g}" if np.isfinite(v) else f"{m} never" for m, v in levels.items()
-        ]
-        lines.append(f"{name}: half decided in {', '.join(said)}.")
-    return [*lines, *_beside(found)]
+
+    prompts: Sequence[str] = OPEN_PROMPTS[:20]
+    seeds: Sequence[int] = range(40)
+    layer: str = "h"
 
 
-def _beside(found: xr.Dataset) -> list[str]:
+def measure_readout(config: Readout, *, cache: Path) -> Result:
+    """Linear probes of every attribute in an embedded base and student, each at its own noise
+    levels, and in untrained networks of both.
+
+    Parameters
+    ----------
+    cache
+        Folder of the traces and of the curves of every layer; a run that was stopped goes on there.
+
+    Returns
+    -------
+    Result
+        ``data["probe_curves"]``: :func:`~xhat.analysis.traces.decision_levels.decision_levels` of
+        the attributes that are drawn; ``data["readout"]``: of all.
+
+    Raises
+    ------
+    ValueError
+        For a layer that is not among the points that are read.
+    """
+    pair = config.models()
+    models = {"base": pair.base, "student": pair.student}
+    curves = {name: _curves(name, pipe, config, cache) for name, pipe in models.items()}
+    levels = decision_levels(curves, config.layer).assign_attrs(student=pair.chosen)
+    drawn = [name for name in ATTRIBUTES_SHOWN if name in levels["attribute"].values]
+    data = {"probe_curves": levels.sel(attribute=drawn), "readout": levels}
+    return Result("readout", data, readout_table(levels), sentences(levels), config.settings())
+
+
+def _curves(name: str, pipe: Any, config: Readout, cache: Path) -> xr.Dataset:
+    """:func:`~xhat.analysis.traces.probe_curves.probe_curves` of one model, at every layer."""
+    space, size = JudgeSpace(pipe.vae), config.batch_size
+    traced = trace(
+        pipe,
+        config.prompts,
+        seeds=config.seeds,
+        hooks=dict.fromkeys(POINTS, "project(256)"),
+        store=cache / "traces" / f"{name}.zarr",
+        batch_size=size,
+    )
+
+    def probed() -> xr.Dataset:
+        untrained = untrained_trace(pipe, traced, batch_size=size)
+        labels = final_labels(traced, space)
+        return probe_curves(traced, labels, untrained=untrained, progress=True)
+
+    key = {"trace": traced.attrs["checksum"], **space.attrs, "folds": "prompts × seeds"}
+    return Cache(cache / "curves").get(name, key, probed)
+
+
+def readout_table(levels: xr.Dataset) -> Table:
+    """Noise level at which each attribute is half decided, by model."""
+    models = [str(m) for m in levels["model"].values]
+    sigma = levels["decided_sigma"].transpose("attribute", "model").values
+    names = levels["attribute"].values.tolist()
+    rows = [[name, *values] for name, values in zip(names, sigma.tolist(), strict=True)]
+    notes = ("–: no x̂₀ gives away half of what there is to know.",)
+    columns = ["half decided at σ", *(Column(m) for m in models)]
+    return Table(columns, rows, "First noise level at which a probe of x̂₀ is half right.", notes)
+
+
+def sentences(levels: xr.Dataset) -> list[str]:
+    """When x̂₀ first gives away half of what there is to know, per attribute, and what a layer
+    tells beside an untrained network."""
+    attributes = [_decided(levels.sel(attribute=n), str(n)) for n in levels["attribute"].values]
+    return [*attributes, *(_beside(levels, str(m)) for m in levels["model"].values)]
+
+
+def _decided(one: xr.Dataset, name: str) -> str:
+    levels = {str(m): float(one["decided_sigma"].sel(model=m)) for m in one["model"].values}
+    if all(np.isnan(v) for v in levels.values()):
+        best, chance = one["x0"].max("step"), float(one["chance"].max())
+        each = " and ".join(f"{m} {float(best.sel(model=m)):.2f}" for m in levels)
+        return f"{name}: no x̂₀ gives away half of it; accuracy at best {each}, chance {chance:.2f}."
+    each = ", ".join(
+        f"{m} at σ = {v:.3g}" if np.isfinite(v) else f"{m} never" for m, v in levels.items()
+    )
+    return f"{name}: half decided in {each}."
+
+
+def _beside(levels: xr.Dataset, model: str) -> str:
     """What an untrained network leaves of the accuracies, and whether the control task is at
-    chance, per model.
+    chance.
     """
-    lines = []
-    for model in found["model"].values:
-        of = found.sel(model=model)
-        task, control, fresh, chance = (
-            float(of[name].mean()) for name in ("task", "control", "untrained", "chance")
-        )
-        line = (
-            f"{model}, layer {found.attrs['layer']}: mean accuracy {task:.2f} beside an untrained "
-            f"network's {fresh:.2f} and chance {chance:.2f}; control task {control:.2f}"
-        )
-        if task <= fresh:
-            line += (
-                ": not above the untrained network, so that training has not made it easier to read"
-            )
-        lines.append(f"{line}.")
-    return lines
+    means = levels.sel(model=model, bound="estimate").mean()
+    task, control, fresh, chance = (
+        float(means[name]) for name in ("task", "control", "untrained", "chance")
+    )
+    line = (
+        f"{model}, layer {levels.attrs['layer']}: mean accuracy {task:.2f} beside an untrained "
+        f"network's {fresh:.2f} and chance {chance:.2f}; control task {control:.2f}"
+    )
+    if task <= fresh:
+        line += ": not above the untrained network, so that training has not made it easier to read"
+    return f"{line}."

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis import stats
+from xhat.analysis.intervals import excludes
 from xhat.analysis.sampling.control import Control
 from xhat.analysis.sampling.slider_grid import CLIPPED, UNSURE
 from xhat.hooks.trace import trace
@@ -121,8 +122,7 @@ def _judged(
 
 
 def dose_response(read: xr.Dataset, **options: Any) -> xr.Dataset:
-    """Mean change from scale 0 of every reading: ``<name>_mean``, ``_low``, ``_high`` (scale), and
-    ``saturated``.
+    """Mean change from scale 0 of every reading, (scale, bound) each, and ``saturated`` (scale).
 
     ``read``: of :func:`doses`. ``effect`` is the change of the score. Intervals are paired
     bootstraps over prompts × seeds; options of :func:`~xhat.analysis.stats.bootstrap_mean`.
@@ -134,18 +134,12 @@ def dose_response(read: xr.Dataset, **options: Any) -> xr.Dataset:
         change = values.values - values.sel(scale=0).values[:, None]
         interval = stats.bootstrap_mean(change, **{"unit": UNIT, **options})
         label = "effect" if name == "score" else str(name)
-        for part, value in (
-            ("mean", interval.estimate),
-            ("low", interval.low),
-            ("high", interval.high),
-        ):
-            result[f"{label}_{part}"] = ("scale", value, interval.attrs)
-        result.attrs |= interval.attrs
+        result[label] = interval.array("scale")
     worn = np.zeros(read.sizes["scale"], dtype=bool)
     if "confidence" in read:
-        worn |= result["confidence_mean"].values < -UNSURE
+        worn |= result["confidence"].sel(bound="estimate").values < -UNSURE
     if "clipped" in read:
-        worn |= result["clipped_mean"].values > CLIPPED
+        worn |= result["clipped"].sel(bound="estimate").values > CLIPPED
     result["saturated"] = ("scale", worn, {"unsure": UNSURE, "clipped": CLIPPED})
     return result
 
@@ -175,30 +169,16 @@ def retention(
     """Effect of a control in another model over its effect in the model it was trained on.
 
     Effects are mean :func:`travel` on the same prompts and seeds. Scalars ``home``, ``away``,
-    ``retention``, each with ``_low`` and ``_high``: paired bootstrap over prompts × seeds. Where
-    the interval of ``home`` holds zero the control has no effect to retain, and ``retention`` is
-    NaN. Raises ValueError for other prompts or seeds."""
+    ``retention``, each with ``bound``: paired bootstrap over prompts × seeds. Where the interval of
+    ``home`` holds zero the control has no effect to retain, and ``retention`` is NaN. Raises
+    ValueError for other prompts or seeds."""
     for dim in ("prompt", "seed"):
         if not np.array_equal(home[dim].values, away[dim].values):
             raise ValueError(f"retention is paired: the two models were measured on other {dim}s")
     a, b = travel(home, scale), travel(away, scale)
     options = {"unit": UNIT, **options}
-    found = {name: stats.bootstrap_mean(x, **options) for name, x in (("home", a), ("away", b))}
-    result: dict[str, Any] = {}
-    for name, interval in found.items():
-        result |= {
-            name: interval.estimate,
-            f"{name}_low": interval.low,
-            f"{name}_high": interval.high,
-        }
-    moved = bool(found["home"].low > 0 or found["home"].high < 0)
-    if moved:
-        ratio = stats.paired_ratio(a, b, **options)
-        result |= {
-            "retention": ratio.estimate,
-            "retention_low": ratio.low,
-            "retention_high": ratio.high,
-        }
-    else:
-        result |= {f"retention{end}": np.float64(np.nan) for end in ("", "_low", "_high")}
-    return xr.Dataset(result, attrs=found["away"].attrs | {"scale": scale})
+    effects = {n: stats.bootstrap_mean(x, **options).array() for n, x in (("home", a), ("away", b))}
+    ratio = xr.full_like(effects["home"], np.nan)
+    if excludes(effects["home"]):
+        ratio = stats.paired_ratio(a, b, **options).array()
+    return xr.Dataset(effects | {"retention": ratio}, attrs={"scale": scale})

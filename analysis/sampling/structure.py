@@ -34,7 +34,7 @@ def structure(
     """Denoising gain and neighbour correlation of a model's own final latents (prompt, seed,
     channel, y, x).
 
-    Variables (prompt,), with ``_mean``, ``_low``, ``_high`` over prompts: ``gain``
+    Variables (prompt,), and of each ``<name>_mean`` (bound) over prompts: ``gain``
     (:func:`denoising_gain`) of x̂₀ at the schedule's σ nearest to ``sigma``, after the mean over
     the seeds of a prompt is taken off everything; ``neighbours`` (:func:`neighbour_correlation`).
     The first eight seeds of every prompt are looked at. Raises ValueError for a single seed, and as
@@ -50,22 +50,15 @@ def structure(
     z, x_t, x0 = (
         v.reshape(latents.shape).astype(np.float64) for v in (latents, noisy.x_t, noisy.pred_x0)
     )
-    found = {
+    cells = {
         "gain": np.array(
             [denoising_gain(*cells) for cells in zip(*map(_apart, (z, x_t, x0)), strict=True)]
         ),
         "neighbours": np.array([neighbour_correlation(z) for z in latents]),
     }
-    result = xr.Dataset({name: ("prompt", v) for name, v in found.items()}, {"prompt": prompts})
-    for name, values in found.items():
-        interval = stats.bootstrap_mean(values)
-        for part, value in (
-            ("mean", interval.estimate),
-            ("low", interval.low),
-            ("high", interval.high),
-        ):
-            result[f"{name}_{part}"] = ((), float(value), interval.attrs)
-        result.attrs |= interval.attrs
+    result = xr.Dataset({name: ("prompt", v) for name, v in cells.items()}, {"prompt": prompts})
+    for name, values in cells.items():
+        result[f"{name}_mean"] = stats.bootstrap_mean(values).array()
     return result.assign_attrs(
         sigma=noisy.level.sigma, timestep=noisy.level.timestep, seeds=latents.shape[1]
     )
@@ -106,8 +99,8 @@ def neighbour_correlation(z: np.ndarray) -> float:
     return float((below.mean() + right.mean()) / 2 / power)
 
 
-def has_learned(found: xr.Dataset) -> bool:
+def has_learned(tested: xr.Dataset) -> bool:
     """Whether a model takes noise off its own pictures better than a straight line: by a twentieth,
     beyond the interval over prompts."""
-    low = float(found["gain_low"])
-    return (low if np.isfinite(low) else float(found["gain_mean"])) > LEAST
+    estimate, low, _ = tested["gain_mean"].values.tolist()
+    return (low if np.isfinite(low) else estimate) > LEAST

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from xhat.analysis.intervals import BOUND
 from xhat.analysis.traces.layers import X_T
 from xhat.analysis.traces.probe_curves import PRED_X0
 
@@ -15,7 +16,7 @@ def decision_levels(curves: Mapping[str, xr.Dataset], layer: str) -> xr.Dataset:
     """The curves of several models at one layer, for a figure: (model, attribute, step), shorter
     schedules padded.
 
-    ``layer``'s ``task`` with bounds and ``control``, the task on ``x_t``, on ``x̂₀``, and
+    ``layer``'s ``task`` and ``control`` with ``bound``; the task on ``x_t``, on ``x0`` and
     untrained; ``sigma`` (model, step); ``decided_sigma`` (model, attribute): noise level of the
     first step at which x̂₀ gives away at least half of what there is to know, (chance + 1)/2. NaN
     where it never does."""
@@ -26,19 +27,17 @@ def decision_levels(curves: Mapping[str, xr.Dataset], layer: str) -> xr.Dataset:
                 f"no layer {layer!r} was probed; there are "
                 f"{', '.join(map(str, data['layer'].values))}"
             )
-        own = data.sel(layer=layer, drop=True)
-        names = ["task", "task_low", "task_high", "control"] + (
-            ["untrained"] if "untrained" in data else []
-        )
-        found = own[[*names, "chance"]]
-        found = found.drop_vars([c for c in found.coords if c != "attribute"])
-        found["sigma"] = ("step", data["sigma"].values)
+        names = ["task", "control", *(n for n in ("untrained",) if n in data), "chance"]
+        part = data.sel(layer=layer, drop=True)[names]
+        part = part.drop_vars([c for c in part.coords if c not in ("attribute", BOUND)])
+        part["sigma"] = ("step", data["sigma"].values)
+        accuracy = data["task"].sel(bound="estimate", drop=True)
         for key, other in (("x_t", X_T), ("x0", PRED_X0)):
-            found[key] = data["task"].sel(layer=other, drop=True).variable
-        read = found["x0"] >= (found["chance"] + 1) / 2
+            part[key] = accuracy.sel(layer=other, drop=True).variable
+        read = part["x0"] >= (part["chance"] + 1) / 2
         first = data["sigma"].values[read.argmax("step").values]
-        found["decided_sigma"] = ("attribute", np.where(read.any("step").values, first, np.nan))
-        parts.append(found)
+        part["decided_sigma"] = ("attribute", np.where(read.any("step").values, first, np.nan))
+        parts.append(part)
     padded = [p.pad(step=(0, max(q.sizes["step"] for q in parts) - p.sizes["step"])) for p in parts]
     joined = xr.concat(padded, xr.DataArray(list(curves), dims="model", name="model"), join="outer")
-    return joined.assign_attrs(layer=layer, interval="jackknife over held-out groups")
+    return joined.assign_attrs(layer=layer)

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis import stats
-from xhat.analysis.traces.readings import X0, points_of
+from xhat.analysis.intervals import BOUNDS, bounded
+from xhat.analysis.traces.readings import X0, mean_and_range, points_of
 
 COMPONENTS = 3
 
@@ -35,18 +36,17 @@ def alignment_map(
     null to each other.
 
     Variables (control, point, step): ``cosine`` of Δ in one network to Δ in the other, input by
-    input, mean over seeds and prompts, with ``cosine_low``, ``cosine_high`` (bootstrap over
-    prompts); ``overlap``, mean cos² of the principal angles between the ``components`` main
-    directions of all Δ; ``gain``, RMS of Δ there over RMS of Δ here. Nulls: ``other`` and
-    ``random``, mean cosine of the control here to other controls and to random LoRAs there; ``p``,
-    rank of ``cosine`` among all of these, both ways round, as (1 + #≥)/(1 + #). (point, step):
-    ``same_random`` with ``_low`` and ``_high`` (least and most), the cosine of a *random* LoRA to
-    itself in the other network: what shared weights alone give; ``same_random_overlap``; ``p_map``,
-    of the mean cosine when the controls of one network are exchanged, corrected over the map.
-    ``chance``: components/dimensions, the overlap of random subspaces. A point that a control does
-    not reach is NaN. (control, control_b, step): ``within``, the cosine of two controls' changes of
-    x̂₀ in the first network, ``within_there`` in the second. Raises ValueError for effects of other
-    states."""
+    input, mean over seeds and prompts, with ``bound`` (bootstrap over prompts); ``overlap``, mean
+    cos² of the principal angles between the ``components`` main directions of all Δ; ``gain``, RMS
+    of Δ there over RMS of Δ here. Nulls: ``other`` and ``random``, mean cosine of the control here
+    to other controls and to random LoRAs there; ``p``, rank of ``cosine`` among all of these, both
+    ways round, as (1 + #≥)/(1 + #). (point, step): ``same_random`` with ``bound`` (mean, least and
+    most), the cosine of a *random* LoRA to itself in the other network: what shared weights alone
+    give; ``same_random_overlap``; ``p_map``, of the mean cosine when the controls of one network
+    are exchanged, corrected over the map. ``chance``: components/dimensions, the overlap of random
+    subspaces. A point that a control does not reach is NaN. (control, control_b, step): ``within``,
+    the cosine of two controls' changes of x̂₀ in the first network, ``within_there`` in the second.
+    Raises ValueError for effects of other states."""
     names, randoms = [n for n in ours if n in prompts], [n for n in ours if n not in prompts]
     _check_states(ours, theirs, names)
     points, first = points_of(ours[names[0]]), ours[names[0]]
@@ -60,13 +60,11 @@ def alignment_map(
         "overlap": (dims, overlaps[: len(names)]),
         "gain": (dims, gains[: len(names)]),
     }
-    found |= {
-        k: (dims, v) for k, v in _own(cosines, order, prompts, first["prompt"].values, seed).items()
-    }
+    found["cosine"] = _own(cosines, order, prompts, first["prompt"].values, seed)
     means = _row_means(cosines, order, prompts, first["prompt"].values)
     meant = [(turns or {}).get(name, name) for name in order]
     found |= {k: (dims, v) for k, v in _nulls(means, meant, len(names)).items()}
-    found |= {k: (dims[1:], v) for k, v in _shared(means, overlaps, len(names)).items()}
+    found |= _shared(means, overlaps, len(names))
     each = [
         meant.index(what) for what in dict.fromkeys(meant[: len(names)])
     ]  # one control of each kind
@@ -84,8 +82,7 @@ def alignment_map(
     coords = {"control": names, "control_b": names, "point": points} | {
         k: first[k] for k in ("timestep", "sigma", "alpha_bar")
     }
-    interval = "95 % over prompts, xhat.analysis.stats.bootstrap_mean"
-    attrs = {"randoms": len(randoms), "components": components, "interval": interval}
+    attrs = {"randoms": len(randoms), "components": components}
     return xr.Dataset(found, coords=coords, attrs=attrs)
 
 
@@ -176,21 +173,19 @@ def _own(
     prompts: Mapping[str, Sequence[str]],
     have: np.ndarray,
     seed: int,
-) -> dict[str, np.ndarray]:
+) -> xr.DataArray:
     """Cosine of each control to itself in the other network, with its interval over prompts."""
-    found = {
-        key: np.full((len(prompts), *cosines.shape[2:4]), np.nan)
-        for key in ("cosine", "cosine_low", "cosine_high")
-    }
+    bounds = np.full((len(BOUNDS), len(prompts), *cosines.shape[2:4]), np.nan)
     for i, name in enumerate(n for n in order if n in prompts):
         values = np.moveaxis(
             cosines[i, i][..., _rows(have, prompts[name])], -1, 0
         )  # (prompt, point, step)
         good = np.isfinite(values).all(0)
         interval = stats.bootstrap_mean(values[:, good], seed=seed)
-        for key, value in zip(found, (interval.estimate, interval.low, interval.high), strict=True):
-            found[key][i][good] = value
-    return found
+        bounds[:, i, good] = interval.estimate, interval.low, interval.high
+    method = "bootstrap over prompts, expanded percentile"
+    dims = ("control", "point", "step")
+    return bounded(*bounds, level=stats.LEVEL, method=method, dims=dims)
 
 
 def _row_means(
@@ -222,17 +217,16 @@ def _nulls(means: np.ndarray, meant: Sequence[str], controls: int) -> dict[str, 
     return found
 
 
-def _shared(means: np.ndarray, overlaps: np.ndarray, controls: int) -> dict[str, np.ndarray]:
-    """What a random LoRA has in common with itself in the other network."""
-    if len(means) == controls:
-        nothing = np.full(means.shape[2:], np.nan)
-        return {"same_random" + end: nothing for end in ("", "_low", "_high", "_overlap")}
-    same = np.stack([means[i, i] for i in range(controls, len(means))])
+def _shared(means: np.ndarray, overlaps: np.ndarray, controls: int) -> dict[str, Any]:
+    """What random LoRAs have in common with themselves in the other network: mean and range."""
+    dims = ("point", "step")
+    same = [means[i, i] for i in range(controls, len(means))]
     return {
-        "same_random": same.mean(0),
-        "same_random_low": same.min(0),
-        "same_random_high": same.max(0),
-        "same_random_overlap": overlaps[controls:].mean(0),
+        "same_random": mean_and_range(same or [np.full(means.shape[2:], np.nan)], dims),
+        "same_random_overlap": (
+            dims,
+            overlaps[controls:].mean(0) if same else np.full(means.shape[2:], np.nan),
+        ),
     }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis import stats
-from xhat.analysis.traces.readings import SAMPLE, points_of
+from xhat.analysis.traces.readings import SAMPLE, mean_and_range, points_of
 
 
 def direction(effect: xr.Dataset, prompts: Sequence[str] | None = None) -> xr.Dataset:
@@ -77,18 +77,18 @@ def energy(free: xr.Dataset, along: xr.Dataset, prompts: Sequence[str] | None = 
     )
 
 
-def compared(
+def compare_energy(
     base: xr.Dataset, student: xr.Dataset, random: Mapping[str, xr.Dataset], **options: Any
 ) -> xr.Dataset:
     """A student's energy along a direction against the base's, with intervals over prompts.
 
     ``base``, ``student``: of :func:`energy`; ``random``: name → energy of the student along random
-    LoRAs' directions. Variables (point, step), each with ``_low`` and ``_high``: ``base``,
-    ``student``, mean shares; ``ratio``, student's mean share over base's, ``absolute``, the same of
-    the variances themselves, both with the same prompts drawn in either; ``random``, the student's
-    mean share along random directions, with the least and the most of them. A ratio below 1 with
-    its whole interval: less activated than in the base."""
-    found = {
+    LoRAs' directions. Variables (point, step, bound): ``base``, ``student``, mean shares;
+    ``ratio``, student's mean share over base's, ``absolute``, the same of the variances themselves,
+    both with the same prompts drawn in either; ``random``, the student's mean share along random
+    directions, with the least and the most of them. A ratio below 1 with its whole interval: less
+    activated than in the base."""
+    intervals = {
         "base": stats.bootstrap_mean(_by_prompt(base, "share"), **options),
         "student": stats.bootstrap_mean(_by_prompt(student, "share"), **options),
         "ratio": stats.paired_ratio(
@@ -100,24 +100,13 @@ def compared(
     }
     reached = base["share"].notnull().all("prompt") & student["share"].notnull().all("prompt")
     result = xr.Dataset(coords={k: base[k] for k in ("point", "timestep", "sigma", "alpha_bar")})
-    for name, interval in found.items():
-        for part, value in (
-            ("", interval.estimate),
-            ("_low", interval.low),
-            ("_high", interval.high),
-        ):
-            result[f"{name}{part}"] = (
-                ("point", "step"),
-                np.where(reached, value, np.nan),
-                interval.attrs,
-            )
-    drawn = np.stack(
-        [e["share"].mean("prompt").transpose("point", "step").values for e in random.values()]
-        or [np.full((base.sizes["point"], base.sizes["step"]), np.nan)]
-    )
-    for part, value in (("", drawn.mean(0)), ("_low", drawn.min(0)), ("_high", drawn.max(0))):
-        result[f"random{part}"] = (("point", "step"), value)
-    return result.assign_attrs(found["ratio"].attrs)
+    dims = ("point", "step")
+    for name, interval in intervals.items():
+        result[name] = interval.array(dims).where(reached)
+    nulls = [e["share"].mean("prompt").transpose(*dims).values for e in random.values()]
+    nothing = np.full([base.sizes[dim] for dim in dims], np.nan)
+    result["random"] = mean_and_range(nulls or [nothing], dims)
+    return result
 
 
 def _by_prompt(measured: xr.Dataset, name: str) -> np.ndarray:

@@ -43,7 +43,7 @@ def probe_curves(
 
     Variables (attribute, layer, step): ``task``; ``control``, a label drawn for each seed (each
     prompt, by seed), so that what the shared noise alone gives away is known: chance where crossed;
-    ``selectivity``, task − control; each with ``_low`` and ``_high``, a jackknife over the groups;
+    ``selectivity``, task − control; each with ``bound``, a jackknife over the groups;
     ``p``, share of orders of whole groups' labels that are read as well, and ``p_map``, corrected
     over layers and steps; ``untrained``: the task on the trace ``untrained``
     (:func:`xhat.analysis.sampling.untrained.untrained_trace`). (attribute): ``chance``,

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis import stats
+from xhat.analysis.intervals import BOUNDS, bounded
 from xhat.analysis.traces.layers import X_T
 from xhat.probes.linear import balanced_accuracy, control_labels, read_out, scored
 
@@ -134,11 +135,15 @@ class Task:
         self, cells: Any, names: list[str], untrained: Mapping[str, list[float]], level: float
     ) -> xr.Dataset:
         shape = len(cells), len(cells[0])
+        flat = [cell for row in cells for cell in row]
         found: dict[str, Any] = {}
+        how = {"level": level, "method": f"jackknife over {self.by}s, Student's t"}
         for key in ("task", "control", "selectivity"):
-            for suffix, part in (("", "estimate"), ("_low", "low"), ("_high", "high")):
-                flat = [float(getattr(c[key], part)) if c else np.nan for row in cells for c in row]
-                found[key + suffix] = (("layer", "step"), np.reshape(flat, shape))
+            bounds = [
+                np.reshape([float(getattr(c[key], b)) if c else np.nan for c in flat], shape)
+                for b in BOUNDS
+            ]
+            found[key] = bounded(*bounds, dims=("layer", "step"), **how)
         found["p"], found["p_map"] = (
             (("layer", "step"), v) for v in self._tested(cells, names, level)
         )
@@ -148,8 +153,8 @@ class Task:
         found["chance"] = ((), 1 / len(self.classes) if self.usable else np.nan)
         sizes = {"classes": self.classes, "samples": self.labels, "groups": np.unique(self.groups)}
         found |= {key: ((), len(value)) for key, value in sizes.items()}
-        attrs = {"interval": "jackknife, Student's t", "level": level, "unit": self.by}
-        return xr.Dataset(found, {"layer": names}, attrs | {"score": "balanced accuracy"})
+        attrs = {"unit": self.by, "score": "balanced accuracy"}
+        return xr.Dataset(found, {"layer": names}, attrs)
 
     def _tested(self, cells: Any, names: list[str], level: float) -> tuple[np.ndarray, np.ndarray]:
         shape = len(cells), len(cells[0])

@@ -5,7 +5,12 @@ dimension; ``input`` and ``final`` are latents."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import xarray as xr
+
+from xhat.analysis.intervals import BOUND, BOUNDS
 
 SAMPLE = ("prompt", "seed", "step")
 X0 = "x0"
@@ -25,3 +30,13 @@ def _place(name: str) -> tuple[int, ...]:
         return (0,)
     block = 0 if stage == "mid" else int(rest[0])
     return ("down", "mid", "up").index(stage), block, int(rest[-1]), int(rest[-2] == "attn")
+
+
+def mean_and_range(values: Sequence[np.ndarray], dims: Sequence[str]) -> xr.DataArray:
+    """Mean, least and most of arrays of one shape along ``bound``: a range of nulls, no interval.
+
+    A cell that is NaN in one of them is NaN."""
+    stacked = np.stack(values)
+    bounds = np.stack([stacked.mean(0), stacked.min(0), stacked.max(0)], axis=-1)
+    attrs = {"method": f"mean, least and most of {len(stacked)}"}
+    return xr.DataArray(bounds, {BOUND: list(BOUNDS)}, (*dims, BOUND), attrs=attrs)

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from einops import rearrange
 
 from xhat.analysis import stats
+from xhat.analysis.intervals import BOUND, BOUNDS
 from xhat.analysis.traces.layers import X_T, Layers, Measure, Steps, layers_of, measure_of
 
 Pairs = list[tuple[int, int]]
@@ -41,9 +43,9 @@ def similarity_map(
     ``measure``: cka, rsa, mutual_knn, svcca or procrustes with its own ``options``. The last layer
     of both is ``x_t``, the network's input: shared noise alone is similar.
 
-    ``similarity``; ``low``, ``high``: jackknife over the units ``by`` (prompt or seed);
-    ``null_mean``, ``null_deviation``, ``p``, ``critical`` and ``p_map``: permutations of whole
-    units, the last two corrected over the map without x_t (``by=None`` leaves all these out);
+    ``similarity``; ``interval``, the same with ``bound``: jackknife over the units ``by`` (prompt
+    or seed); ``null_mean``, ``null_deviation``, ``p``, ``critical`` and ``p_map``: permutations of
+    whole units, the last two corrected over the map without x_t (``by=None`` leaves all these out);
     ``seed_to_seed_a``, ``_b``: each layer under one half of the seeds against itself under the
     other, how far the prompt alone goes; ``untrained``: trace_a against the trace ``untrained``, a
     network of b's shape on b's schedule; ``ceiling_a``: each layer of trace_a against the same one
@@ -95,6 +97,9 @@ def similarity_map(
             )
         found["untrained"] = _cells(how, prepared[0], _prepared(how, c, everything), pairs)
     result = _dataset(found, a, b, pairs, sigmas, align)
+    if by is not None:
+        how_made = {"level": level, "method": attrs.pop("interval")}
+        result["interval"] = result["interval"].assign_attrs(how_made)
     beside = {
         f"seed_to_seed_{side}": _halves(how, layers, len(prompts), len(seeds))
         for side, layers in (("a", a), ("b", b))
@@ -211,8 +216,7 @@ def _resampled(
         observed, null, family=family if family.any() else known, larger=how.larger, level=level
     )
     found = {
-        "low": low,
-        "high": high,
+        "interval": np.stack([observed, low, high], axis=-1),
         "null_mean": test.mean,
         "null_deviation": test.deviation,
         "p": test.p,
@@ -300,9 +304,17 @@ def _dataset(
             for i, s in enumerate("ab")
         }
         dims: tuple[str, ...] = ("pair", "layer_a", "layer_b")
-        return xr.Dataset({k: (dims, v) for k, v in found.items()}, layers | steps | levels)
-    shape = (len(sigmas[0]), len(sigmas[1]), len(a.names), len(b.names))
+        arrays = {k: ((*dims, BOUND)[: v.ndim], v) for k, v in found.items()}
+        return _with_bound(xr.Dataset(arrays, layers | steps | levels))
+    pattern = "(step_a step_b) layer_a layer_b ... -> layer_a step_a layer_b step_b ..."
     dims = ("layer_a", "step_a", "layer_b", "step_b")
-    cells = {k: (dims, v.reshape(shape).transpose(2, 0, 3, 1)) for k, v in found.items()}
+    cells = {
+        k: ((*dims, BOUND)[: v.ndim + 1], rearrange(v, pattern, step_a=len(sigmas[0])))
+        for k, v in found.items()
+    }
     levels = {f"sigma_{s}": (f"step_{s}", sigmas[i]) for i, s in enumerate("ab")}
-    return xr.Dataset(cells, layers | levels)
+    return _with_bound(xr.Dataset(cells, layers | levels))
+
+
+def _with_bound(data: xr.Dataset) -> xr.Dataset:
+    return data.assign_coords({BOUND: list(BOUNDS)}) if BOUND in data.dims else data

@@ -116,7 +116,18 @@ def label(model: str) -> str:
     >>> label("dmd"), label("hybrid_guided")
     ('DMD', 'hybrid guided')
     """
-    return LABELS.get(model, model.replace("_", " "))
+    return plain(LABELS.get(model, model.replace("_", " ")))
+
+
+def plain(text: object) -> str:
+    """A text from outside (a prompt, a layer, an arm) as matplotlib prints it letter by letter.
+
+    Between two dollar signs it would read mathematics, and refuse what it cannot.
+
+    >>> plain("5$ or 6$")
+    '5\\\\$ or 6\\\\$'
+    """
+    return str(text).replace("$", r"\$")
 
 
 def marker(model: str) -> str:

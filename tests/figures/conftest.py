@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from xhat.analysis.intervals import bounded
 from xhat.figures.kit.curves import together
 from xhat.figures.kit.data import save_data
 
@@ -65,18 +66,14 @@ def similarity():
     rng = np.random.default_rng(2)
     shape, dims = (4, 3, 5), ("network", "level", "layer")
     cka = rng.uniform(0.2, 0.9, shape)
-    found = {
-        "cka": cka,
-        "low": cka - 0.1,
-        "high": cka + 0.1,
-        "p_map": rng.choice([0.01, 0.5], shape),
-    }
-    found |= {"procrustes": 1 - cka, "mutual_knn": cka**2}
+    found = {"p_map": rng.choice([0.01, 0.5], shape), "procrustes": 1 - cka, "mutual_knn": cka**2}
     coords = {"network": ["dmd", "lcm", "base_few", "untrained"], "level": [14.0, 4, 0.7]}
     data = xr.Dataset(
         {k: (dims, v) for k, v in found.items()},
         {**coords, "layer": ["in", "down.0", "h", "out", "x_t"]},
     )
+    how = {"level": 0.95, "method": "by hand"}
+    data["cka"] = bounded(cka, cka - 0.1, cka + 0.1, dims=dims, **how)
     data["seed_to_seed"] = (dims[1:], rng.uniform(0.2, 0.9, shape[1:]))
     return data
 

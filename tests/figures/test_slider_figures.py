@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from xhat.analysis.experiments.paper import CITATION, retention
+from xhat.analysis.intervals import bounded
 from xhat.figures import alignment_map, dose_response, energy
 from xhat.figures import retention as retention_figure
 from xhat.figures.kit.data import load_data, save_data
@@ -25,12 +26,8 @@ def rng():
     return np.random.default_rng(0)
 
 
-def interval(dims, mean, half=0.1, name="", mid="_mean"):
-    return {
-        f"{name}{mid}": (dims, mean),
-        f"{name}_low": (dims, mean - half),
-        f"{name}_high": (dims, mean + half),
-    }
+def interval(dims, mean, half=0.1):
+    return bounded(mean, mean - half, mean + half, dims=dims, level=0.95, method="by hand")
 
 
 @pytest.fixture
@@ -40,7 +37,7 @@ def doses(rng):
     mean[2, 2] = np.nan  # not tried
     worn = np.zeros(mean.shape)
     worn[0, 1, 3] = 1
-    found = interval(dims, mean, name="effect") | {"saturated": (dims, worn)}
+    found = {"effect": interval(dims, mean), "saturated": (dims, worn)}
     return xr.Dataset(found, coords=DESCRIBED | {"model": MODELS, "scale": scales})
 
 
@@ -49,8 +46,9 @@ def retained(rng):
     dims = ("control", "model")
     mean = np.array([[0.9, 0.5], [np.nan, 5.0], [0.2, np.nan]])
     published = retention()
-    found = interval(dims, mean, name="retention", mid="") | {
-        "published": ("published_student", list(published.values()))
+    found = {
+        "retention": interval(dims, mean),
+        "published": ("published_student", list(published.values())),
     }
     found["published_each"] = (
         ("published_control", "published_student"),
@@ -68,15 +66,12 @@ def aligned(rng):
     cosine[:, :, 0] = np.nan  # not reached
     cosine[0, :2, 2, 1] = 0.95
     found = {
-        "cosine": (dims, cosine),
+        "cosine": interval(dims, cosine, 0.05),
         "other": (dims, 0.1 * cosine),
         "random": (dims, -0.1 * cosine),
     }
     same = np.full((2, 3, 2), 0.8)
-    found |= {
-        "same_random": (dims[:1] + dims[2:], same),
-        "same_random_high": (dims[:1] + dims[2:], same + 0.05),
-    }
+    found["same_random"] = interval(dims[:1] + dims[2:], same, 0.05)
     found["sigma"] = (("model", "step"), [SIGMA, SIGMA])
     return xr.Dataset(found, coords=DESCRIBED | {"model": MODELS[1:], "point": points})
 
@@ -86,7 +81,7 @@ def used(rng):
     dims, shape = ("model", "control", "point", "step"), (2, 3, 2, 2)
     found = {"sigma": (("model", "step"), [SIGMA, SIGMA])}
     for name in ("base", "student", "random", "absolute"):
-        found |= interval(dims, rng.uniform(0.2, 0.8, shape), name=name, mid="")
+        found[name] = interval(dims, rng.uniform(0.2, 0.8, shape))
     return xr.Dataset(found, coords=DESCRIBED | {"model": MODELS[1:], "point": ["mid.res.1", "x0"]})
 
 
@@ -97,7 +92,8 @@ def test_dose_response_draws_a_panel_a_control_and_a_curve_a_model(doses):
     curves = {line.get_color(): line for line in shown[0].lines if len(line.get_xdata()) == 4}
     assert set(curves) == {colour(m) for m in MODELS}
     np.testing.assert_array_equal(
-        curves[colour("dmd")].get_ydata(), doses["effect_mean"].sel(control="square", model="dmd")
+        curves[colour("dmd")].get_ydata(),
+        doses["effect"].sel(bound="estimate").sel(control="square", model="dmd"),
     )
     assert len(shown[2].collections) == 2  # a band a model that was tried
     crosses = [
@@ -159,7 +155,7 @@ def test_energy_draws_every_control_of_the_base_and_falls_with_the_noise(used):
     assert bottom.get_yscale() == "log"
     assert len(bottom.containers) == 2
     mean = bottom.lines[-1].get_ydata()
-    two = used["absolute"].isel(model=0, control=[0, 1], point=1).values
+    two = used["absolute"].isel(model=0, control=[0, 1], point=1, bound=0).values
     np.testing.assert_allclose(mean, np.sqrt(two[0] * two[1]))
 
 

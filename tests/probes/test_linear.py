@@ -164,14 +164,15 @@ def made_trace(signal_from=1, classes=3, noise_shared=0.0):
 def test_curves_say_from_when_a_label_is_there():
     tree, labels = made_trace()
     found = probe_curves(tree, {"colour": labels}, permutations=19)
-    a = found.sel(layer="a", attribute="colour")
+    bounds = found.sel(layer="a", attribute="colour")
+    a = bounds.sel(bound="estimate")
     assert found["layer"].values.tolist() == ["a", "b", "x_t", PRED_X0]
     assert float(a["chance"]) == pytest.approx(1 / 3)
     assert int(a["samples"]) == N_GROUPS * N_SEEDS
     assert abs(a["task"][0] - 1 / 3) < 0.15
     assert (a["task"][1:] > 0.95).all()
-    assert (a["task_low"] <= a["task"]).all()
-    assert (a["task"] <= a["task_high"]).all()
+    low, high = (bounds["task"].sel(bound=b) for b in ("low", "high"))
+    assert ((low <= a["task"]) & (a["task"] <= high)).all()
     np.testing.assert_allclose(a["selectivity"], a["task"] - a["control"])
     assert a["p_map"][1] == pytest.approx(1 / 20)
     assert a["p_map"][0] > 0.05
@@ -184,10 +185,10 @@ def test_curves_say_from_when_a_label_is_there():
 def test_shared_noise_is_seen_by_the_control_unless_folds_cross_the_seeds():
     tree, labels = made_trace(noise_shared=4.0)
     grouped = probe_curves(tree, {"colour": labels}, permutations=1, crossed=False).sel(
-        layer="a", attribute="colour"
+        layer="a", attribute="colour", bound="estimate"
     )
     crossed = probe_curves(tree, {"colour": labels}, permutations=1).sel(
-        layer="a", attribute="colour"
+        layer="a", attribute="colour", bound="estimate"
     )
     assert (grouped["control"] > 0.8).all()
     assert (crossed["control"] < 0.55).all()
@@ -268,19 +269,20 @@ def test_curves_of_models_side_by_side(traced):
     both = decision_levels(
         {"base": probe_curves(tree, {"colour": labels}, permutations=1), "student": short}, "a"
     )
-    assert both["task"].dims == ("model", "attribute", "step")
+    assert both["task"].dims == ("model", "attribute", "step", "bound")
+    accuracy = both["task"].sel(bound="estimate")
     assert both.sizes["step"] == 3
-    assert np.isnan(both["task"].sel(model="student")[0, 2])
+    assert np.isnan(accuracy.sel(model="student")[0, 2])
     assert both["sigma"].sel(model="student")[0] == 1.0
     figure = draw(both)
     axis = figure.axes[0]
     assert axis.get_title() == "colour"
     assert axis.xaxis_inverted()
     assert len(axis.lines) == 2 * 3 + 1  # layer, x̂₀ and x_t of each model, and chance
-    fresh = draw(both.assign(untrained=both["task"] * 0.5)).axes[0]
+    fresh = draw(both.assign(untrained=accuracy * 0.5)).axes[0]
     assert len(fresh.lines) == 2 * 4 + 1  # and the untrained network
     np.testing.assert_allclose(
-        axis.lines[0].get_ydata(), both["task"].sel(model="base", attribute="colour")
+        axis.lines[0].get_ydata(), accuracy.sel(model="base", attribute="colour")
     )
     with pytest.raises(ValueError, match="no attribute could be probed"):
         draw(both.where(both["task"] > 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from xhat.commands.parse import seeds
+from xhat.commands.parse import prompts, seeds
 
 HELP = "where, along depth and noise, students' representations leave the base's"
 
@@ -21,10 +21,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--prompts",
-        type=int,
-        default=8,
-        metavar="N",
-        help="open prompts to use (default 8, up to 20)",
+        nargs="+",
+        default=["8"],
+        metavar="P",
+        help="two or more prompts, or a number: the first so many of the family's open prompts "
+        "(default 8)",
     )
     parser.add_argument(
         "--seeds", type=seeds, default=range(16), metavar="0:16", help="seeds (default 0:16)"
@@ -37,30 +38,26 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="points to compare (default: blocks and attentions "
         "along the depth). `xhat points MODEL` lists them",
     )
+    parser.add_argument(
+        "--batch-size", type=int, default=16, metavar="B", help="samples at a time (default 16)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    from xhat.analysis.experiments.similarity import student_similarity
-    from xhat.figures.kit.data import save_data
+    from xhat.analysis.experiments.similarity import Similarity, measure_similarity
+    from xhat.analysis.result import claim
     from xhat.figures.kit.registry import redraw
     from xhat.zoo.family.attributes import OPEN_PROMPTS
-    from xhat.zoo.pairs import load_pair
 
-    pair = load_pair(args.pair)
-    students = [pair.chosen] if "/" in args.pair else list(pair.students)
-    if not 2 <= args.prompts <= len(OPEN_PROMPTS):
-        raise ValueError(
-            f"--prompts is from 2 to {len(OPEN_PROMPTS)}, got {args.prompts}: intervals are over "
-            "prompts"
-        )
-    found = student_similarity(
-        pair,
-        args.out,
-        students=students,
-        prompts=OPEN_PROMPTS[: args.prompts],
+    config = Similarity(
+        pair=args.pair,
+        students=[args.pair.partition("/")[2]] if "/" in args.pair else (),
+        prompts=prompts(args.prompts, OPEN_PROMPTS),
         seeds=args.seeds,
         hooks=args.hooks,
+        batch_size=args.batch_size,
     )
-    data = save_data(found, args.out, "similarity_map")
-    (drawn,) = redraw(["similarity_map"], run=args.out, out=args.out / "figures").values()
-    print(f"\n{found.attrs['finding']}\n\n{data}\n{drawn[0]}")
+    result = measure_similarity(config, cache=claim(args.out, "similarity"))
+    result.save(args.out)
+    redraw(["similarity_map"], run=args.out, out=args.out / "figures")
+    print(f"\n{result}\n\nresults and figures: {args.out}")

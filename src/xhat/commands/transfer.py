@@ -58,48 +58,35 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import json
-
-    from xhat.analysis.experiments.transfer import study
-    from xhat.analysis.experiments.transfer_data import figure_data
-    from xhat.analysis.experiments.transfer_text import as_json, findings, table
+    from xhat.analysis.experiments.transfer import Transfer, measure_transfer
+    from xhat.analysis.result import claim
     from xhat.analysis.sampling.shipped_controls import family_controls
-    from xhat.figures.kit.data import save_data
     from xhat.figures.kit.registry import redraw
     from xhat.probes.features import JudgeSpace, feature_space
     from xhat.zoo.pairs import load_pair
 
-    settings = _settings(args)
+    extent, out = _extent(args), claim(args.out, "transfer")
     pair = load_pair(args.pair)
     students = {pair.chosen: pair.student} if "/" in args.pair else pair.students
     space = JudgeSpace(pair.base.vae)
     clip = feature_space(f"clip:{args.clip}", pair.base) if args.clip else None
-    controls = family_controls(space, args.sliders, args.folder, clip)
-    found = study({"base": pair.base, **students}, controls, space, args.out, settings)
-    data = figure_data(found)
-    lines = findings(found, data)
-    for name, dataset in data.items():
-        save_data(dataset, args.out, name)
-    redraw(list(data), run=args.out, out=args.out / "figures")
-    (args.out / "results.json").write_text(
-        json.dumps(as_json(found, data, lines), indent=2, ensure_ascii=False) + "\n"
+    config = Transfer(
+        models={"base": pair.base, **students},
+        controls=family_controls(space, args.sliders, args.folder, clip),
+        space=space,
+        extent=extent,
     )
-    print(
-        "\n".join(["", table(data["retention"]), "", *lines, "", f"figures and data: {args.out}"])
-    )
+    result = measure_transfer(config, cache=out / "cache")
+    result.save(out)
+    redraw([name for name in result.data if name != "twins"], run=out, out=out / "figures")
+    print(f"\n{result}\n\nresults and figures: {out}")
 
 
-def _settings(args: argparse.Namespace) -> Any:
-    """How much is measured, of :class:`~xhat.analysis.experiments.transfer_bench.Settings`."""
-    from xhat.analysis.experiments.transfer_bench import Settings
+def _extent(args: argparse.Namespace) -> Any:
+    """How much is measured, an :class:`~xhat.analysis.sampling.control_jobs.Extent`."""
+    from xhat.analysis.sampling.control_jobs import Extent
 
-    if args.seeds < 2:
-        raise ValueError(f"--seeds {args.seeds}: at least 2 are needed to say anything of seeds")
     if args.quick:
-        return Settings(seeds=2, scales=(-1.0, 0.0, 1.0), free=4, states=2, randoms=3)
-    given: dict[str, Any] = {"scales": tuple(args.scales)} if args.scales else {}
-    if args.scales and not {-1.0, 1.0} <= set(args.scales):
-        raise ValueError(
-            f"--scales {' '.join(f'{s:g}' for s in args.scales)}: -1 and 1 must be among them"
-        )
-    return Settings(seeds=args.seeds, free=max(Settings.free, args.seeds), **given)
+        return Extent(seeds=2, scales=(-1.0, 0.0, 1.0), free=4, states=2, randoms=3)
+    given = {"scales": tuple(args.scales)} if args.scales else {}
+    return Extent(seeds=args.seeds, free=max(Extent.free, args.seeds), **given)

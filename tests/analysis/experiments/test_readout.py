@@ -1,13 +1,17 @@
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.experiments.readout import statement
+from xhat.analysis.experiments.readout import sentences
+from xhat.analysis.intervals import bounded
 
 
 def decided(task, control, untrained):
     values = {"task": task, "control": control, "untrained": untrained}
     dims = ("model", "attribute", "step")
     data = {name: (dims, np.full((1, 1, 2), value)) for name, value in values.items()}
+    for name in ("task", "control"):
+        bounds = [data[name][1]] * 3
+        data[name] = bounded(*bounds, dims=dims, level=0.95, method="by hand")
     data["chance"] = (("model", "attribute"), [[0.25]])
     data["decided_sigma"] = (("model", "attribute"), [[4.0]])
     return xr.Dataset(
@@ -16,17 +20,17 @@ def decided(task, control, untrained):
 
 
 def test_a_level_is_said_with_what_stands_beside_it():
-    first, beside = statement(decided(0.9, 0.3, 0.4))
+    first, beside = sentences(decided(0.9, 0.3, 0.4))
     assert first == "colour: half decided in base at σ = 4."
     assert "0.90 beside an untrained network's 0.40 and chance 0.25; control task 0.30." in beside
 
 
 def test_what_is_never_decided_is_said_with_its_best():
     found = decided(0.5, 0.3, 0.4)
-    found["x0"] = found["task"] * [0.5, 1.0]
-    line = statement(found.assign(decided_sigma=found["decided_sigma"] * np.nan))[0]
+    found["x0"] = found["task"].sel(bound="estimate", drop=True) * [0.5, 1.0]
+    line = sentences(found.assign(decided_sigma=found["decided_sigma"] * np.nan))[0]
     assert line == "colour: no x̂₀ gives away half of it; accuracy at best base 0.50, chance 0.25."
 
 
 def test_what_an_untrained_network_reads_as_well_is_no_knowledge():
-    assert "training has not made it easier to read" in statement(decided(0.9, 0.3, 0.95))[-1]
+    assert "training has not made it easier to read" in sentences(decided(0.9, 0.3, 0.95))[-1]

@@ -2,6 +2,7 @@
 words follow numbers.
 """
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,15 @@ import xarray as xr
 from diffusers import DDIMScheduler
 
 import xhat
-from xhat.analysis.experiments.similarity import layers, said, same_layers, student_similarity
+from xhat.analysis.experiments.similarity import (
+    Similarity,
+    layers,
+    measure_similarity,
+    same_layers,
+    sentences,
+)
+from xhat.analysis.intervals import bounded, format_interval
+from xhat.analysis.result import Result
 from xhat.analysis.sampling.untrained import untrained
 
 
@@ -21,12 +30,13 @@ def found(tiny, tmp_path_factory):
     student.scheduler = DDIMScheduler.from_config(base.scheduler.config)
     for pipe, steps in ((base, 4), (student, 2)):
         xhat.set_defaults(pipe, num_inference_steps=steps, guidance_scale=1.0, height=16, width=16)
-    pair = SimpleNamespace(name="twins", base=base, students={"twin": student})
+    pair = SimpleNamespace(name="twins", chosen="twin", base=base, students={"twin": student})
     out = tmp_path_factory.mktemp("similarity")
-    found = student_similarity(
-        pair, out, prompts=["a red face", "the planet"], seeds=range(6), hooks=["in", "h", "out"]
+    config = Similarity(
+        pair=pair, prompts=["a red face", "the planet"], seeds=range(6), hooks=["in", "h", "out"]
     )
-    return found, pair, out
+    result = measure_similarity(config, cache=out)
+    return result.data["similarity_map"], result, config, out
 
 
 @pytest.mark.slow
@@ -44,12 +54,14 @@ def test_layers_are_in_the_order_of_the_network_and_no_more_than_asked(tiny):
 
 @pytest.mark.slow
 def test_equal_weights_at_equal_x_t_are_equally_represented(found):
-    data, _, _ = found
+    data = found[0]
     assert data["network"].values.tolist() == ["twin", "base_few", "untrained"]
     assert data["layer"].values.tolist() == ["in", "h", "out", "x_t"]
     assert data.sizes["level"] == 2
     first = data.isel(level=0)
-    np.testing.assert_allclose(first["cka"].sel(network=["twin", "base_few"]), 1, atol=1e-5)
+    np.testing.assert_allclose(
+        first["cka"].sel(network=["twin", "base_few"], bound="estimate"), 1, atol=1e-5
+    )
     np.testing.assert_allclose(first["procrustes"].sel(network="twin"), 0, atol=2e-3)
     np.testing.assert_allclose(first["mutual_knn"].sel(network="twin"), 1)
     np.testing.assert_allclose(
@@ -58,10 +70,10 @@ def test_equal_weights_at_equal_x_t_are_equally_represented(found):
 
 
 def test_the_untrained_network_sees_the_same_input_and_makes_something_else_of_it(found):
-    data, _, _ = found
+    data = found[0]
     first = data.isel(level=0).sel(network="untrained")
-    assert float(first["cka"].sel(layer="x_t")) == pytest.approx(1, abs=1e-5)
-    assert float(first["cka"].sel(layer="out")) < 0.99
+    assert float(first["cka"].sel(layer="x_t", bound="estimate")) == pytest.approx(1, abs=1e-5)
+    assert float(first["cka"].sel(layer="out", bound="estimate")) < 0.99
 
 
 def test_untrained_is_another_network_and_leaves_the_first_and_the_generator_alone(tiny):
@@ -82,11 +94,23 @@ def test_untrained_is_another_network_and_leaves_the_first_and_the_generator_alo
 
 @pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_where_it_was(found):
-    data, pair, out = found
-    again = student_similarity(
-        pair, out, prompts=["a red face", "the planet"], seeds=range(6), hooks=["in", "h", "out"]
-    )
-    xr.testing.assert_identical(data, again)
+    _, result, config, out = found
+    assert measure_similarity(config, cache=out).identical(result)
+
+
+def test_the_result_is_saved_and_read_and_says_the_means(found, tmp_path):
+    data, result, _, _ = found
+    assert Result.load(result.save(tmp_path)).identical(result)
+    row = result.table.rows[0]
+    inside = data["cka"].sel(network="twin", layer=["in", "h", "out"], bound="estimate")
+    assert row[0] == "twin"
+    np.testing.assert_allclose(row[1:], inside.mean("layer"))
+
+
+def test_a_student_that_is_not_there_is_refused(found):
+    config = dataclasses.replace(found[2], students=["dmd"])
+    with pytest.raises(ValueError, match="no student 'dmd': it has twin"):
+        measure_similarity(config, cache=found[3])
 
 
 def test_networks_read_at_other_points_are_refused(tiny):
@@ -115,18 +139,13 @@ def test_sentences_name_the_cell_that_differs_most():
         "level": [14.0, 0.7],
         "layer": ["in", "h", "x_t"],
     }
-    values = {
-        "cka": cka,
-        "low": cka - 0.05,
-        "high": cka + 0.05,
-        "p_map": np.where(cka < 0.5, 0.6, 0.01),
-    }
-    values |= {"procrustes": 1 - cka, "mutual_knn": cka}
-    text = said(xr.Dataset({k: (dims, v) for k, v in values.items()}, coords))
-    assert (
-        "at h, σ = 0.7: 0.20 [0.15, 0.25] against 0.90 [0.85, 0.95], intervals that do not overlap"
-        in text
-    )
+    values = {"p_map": np.where(cka < 0.5, 0.6, 0.01), "procrustes": 1 - cka, "mutual_knn": cka}
+    data = xr.Dataset({k: (dims, v) for k, v in values.items()}, coords)
+    data["cka"] = bounded(cka, cka - 0.05, cka + 0.05, level=0.95, method="by hand", dims=dims)
+    text = "\n".join(sentences(data))
+    one, few = (data["cka"].sel(network=n, layer="h", level=0.7) for n in ("dmd", "base_few"))
+    both = f"{format_interval(one)} against {format_interval(few)}"
+    assert f"at h, σ = 0.7: {both}, intervals that do not overlap" in text
     assert "1 of 4 cells cannot be told" in text
     assert "Spearman -1.00 and 1.00" in text
     assert "as few steps 0.90, an untrained network 0.10" in text

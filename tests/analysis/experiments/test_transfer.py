@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,12 +10,14 @@ import torch
 import xarray as xr
 
 import xhat
-from xhat.analysis.experiments.transfer import study
-from xhat.analysis.experiments.transfer_bench import Settings
-from xhat.analysis.experiments.transfer_data import figure_data, twins
-from xhat.analysis.experiments.transfer_text import as_json, findings, table
+from xhat.analysis.experiments.transfer import Transfer, measure_transfer, twin_data
+from xhat.analysis.experiments.transfer_text import _transfer
+from xhat.analysis.intervals import BOUNDS, bounded
 from xhat.analysis.measures.lora_factors import Factors, tensors_of
+from xhat.analysis.result import Result
 from xhat.analysis.sampling.control import Control
+from xhat.analysis.sampling.control_bench import Bench
+from xhat.analysis.sampling.control_jobs import Extent
 from xhat.analysis.sampling.dose_response import dose_response, doses, retention, travel
 from xhat.analysis.sampling.scores import attribute_score, axis_score, text_score
 from xhat.analysis.sampling.shipped_controls import control_of, family_controls, open_prompts
@@ -42,11 +44,12 @@ def readings(
 def test_effect_is_the_paired_change_from_scale_zero():
     found = dose_response(readings(0.2, scales=(-1.0, 0.0, 0.5, 1.0)))
     mean = 0.2 * np.random.default_rng(5).uniform(0.5, 1.5, (2, 8)).mean()
-    np.testing.assert_allclose(found["effect_mean"], mean * np.array([-1, 0, 0.5, 1]))
-    assert float(found["effect_low"].sel(scale=1)) > 0
-    assert float(found["effect_high"].sel(scale=0)) == 0
-    assert found.attrs["unit"] == "prompt × seed"
-    assert found.attrs["n"] == 16
+    estimate, low, high = (found["effect"].sel(bound=b) for b in BOUNDS)
+    np.testing.assert_allclose(estimate, mean * np.array([-1, 0, 0.5, 1]))
+    assert float(low.sel(scale=1)) > 0
+    assert float(high.sel(scale=0)) == 0
+    assert found["effect"].attrs["unit"] == "prompt × seed"
+    assert found["effect"].attrs["n"] == 16
     assert found["saturated"].values.tolist() == [True, False, False, True]
 
 
@@ -60,22 +63,22 @@ def test_pictures_that_the_judge_is_unsure_of_saturate():
 @pytest.mark.parametrize("share", [0.5, 1.0, -0.25])
 def test_retention_is_the_share_of_the_effect(share):
     found = retention(readings(0.4), readings(0.4 * share))
-    for name in ("retention", "retention_low", "retention_high"):
-        assert float(found[name]) == pytest.approx(share)
-    assert float(found["away"]) == pytest.approx(share * float(found["home"]))
+    np.testing.assert_allclose(found["retention"], share)
+    home, away = (found[n].sel(bound="estimate") for n in ("home", "away"))
+    np.testing.assert_allclose(away, share * home)
 
 
 def test_nothing_is_retained_of_nothing():
     both_ways = readings(0.4) * np.where(np.arange(8) % 2, 1, -1)[None, None]
     found = retention(both_ways, readings(0.4))
-    assert np.isnan(found["retention"])
-    assert np.isfinite(found["away"])
+    assert np.isnan(found["retention"]).all()
+    assert np.isfinite(found["away"]).all()
 
 
 def test_a_noisy_retention_has_an_interval_around_it():
     found = retention(readings(0.4, noise=0.2, seed=1), readings(0.3, noise=0.2, seed=2))
-    assert found["retention_low"] < 0.75 < found["retention_high"]
-    assert found["retention_low"] > 0.3
+    _, low, high = found["retention"].values
+    assert 0.3 < low < 0.75 < high
 
 
 def test_travel_goes_from_end_to_end_or_from_zero():
@@ -269,7 +272,7 @@ def controls(tmp_path_factory):
     return made
 
 
-SETTINGS = Settings(
+EXTENT = Extent(
     seeds=4,
     scales=(-1.0, 0.0, 1.0),
     free=4,
@@ -280,10 +283,19 @@ SETTINGS = Settings(
 )
 
 
+def asked(models, controls, extent=EXTENT):
+    return Transfer(models=models, controls=controls, space=LatentSpace(), extent=extent)
+
+
 @pytest.fixture(scope="module")
 def run(models, controls, tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
-    return out, study(models, controls, LatentSpace(), out, SETTINGS)
+    return out, measure_transfer(asked(models, controls), cache=out)
+
+
+@pytest.fixture(scope="module")
+def measured(run, models, controls):
+    return Bench(models, controls, LatentSpace(), run[0], EXTENT).run()
 
 
 def test_scale_zero_is_the_picture_without_the_control(models, controls):
@@ -309,68 +321,94 @@ def test_scale_zero_is_the_picture_without_the_control(models, controls):
         doses(models["base"], Control("x", one.file), range(2), LatentSpace())
 
 
-def test_every_control_goes_there_and_back(run):
-    _, found = run
-    assert set(found.retention) == {("one", "dmd"), ("two", "dmd"), ("one@dmd", "base")}
-    assert found.doses["two", "dmd"]["scale"].values.tolist() == [0.0, 1.0]
-    one, back = (found.doses[k]["score"] for k in (("one", "dmd"), ("one@dmd", "dmd")))
+def test_every_control_goes_there_and_back(run, measured):
+    _, result = run
+    away = result.data["retention"]["away"].sel(bound="estimate")
+    there = {
+        (str(c), str(m))
+        for c in away["control"].values
+        for m in away["model"].values
+        if np.isfinite(away.sel(control=c, model=m))
+    }
+    assert there == {("one", "dmd"), ("two", "dmd"), ("one@dmd", "base")}
+    assert measured.doses["two", "dmd"]["scale"].values.tolist() == [0.0, 1.0]
+    one, back = (measured.doses[k]["score"] for k in (("one", "dmd"), ("one@dmd", "dmd")))
     np.testing.assert_array_equal(one, back)  # the same weights
 
 
-def test_alignment_and_energy_know_their_closed_form(run):
+def test_alignment_and_energy_know_their_closed_form(measured):
     """A LoRA on the last layer reads what comes before it: x̂₀ moves within the LoRA's one output
     channel mix.
     """
-    _, found = run
-    aligned = found.alignment["dmd"]
-    assert aligned["cosine"].sizes == {"control": 3, "point": len(aligned["point"]), "step": 2}
+    aligned = measured.alignment["dmd"]
+    sizes = {"control": 3, "point": len(aligned["point"]), "step": 2, "bound": 3}
+    assert aligned["cosine"].sizes == sizes
     assert np.isnan(aligned["cosine"].sel(point="mid.res.0")).all()
     np.testing.assert_allclose(
         aligned["within"].sel(control="one", control_b="one@dmd"), 1, atol=1e-3
     )
     same = aligned["cosine"].sel(point="x0")
     np.testing.assert_allclose(same.sel(control="one"), same.sel(control="one@dmd"), atol=1e-3)
-    energy = found.energy["dmd"].sel(point="x0")
-    assert (energy["absolute_low"] <= energy["absolute"]).all()
+    energy = measured.energy["dmd"].sel(point="x0")
+    absolute = energy["absolute"]
+    assert (absolute.sel(bound="low") <= absolute.sel(bound="estimate")).all()
     assert (energy["base"] > 0).all()
 
 
 def test_a_finished_study_is_read_and_not_made(run, models, controls, monkeypatch):
-    out, found = run
+    out, result = run
 
     def forbidden(*args, **kwargs):
         raise AssertionError("a model was called")
 
     for pipe in models.values():
         monkeypatch.setattr(type(pipe), "__call__", forbidden)
-    again = study(models, controls, LatentSpace(), out, SETTINGS)
-    for key in found.retention:
-        xr.testing.assert_identical(again.retention[key], found.retention[key])
+    again = measure_transfer(asked(models, controls), cache=out)
+    assert again.identical(result)
+    other = asked(models, controls, dataclasses.replace(EXTENT, seeds=3))
     with pytest.raises(AssertionError, match="was called"):
-        study(models, controls, LatentSpace(), out, Settings(**{**vars(SETTINGS), "seeds": 3}))
+        measure_transfer(other, cache=out)
 
 
-def test_table_sentences_and_json_say_what_was_measured(run):
-    _, found = run
-    data = figure_data(found)
-    text, lines = table(data["retention"]), findings(found, data)
+def test_table_and_sentences_say_what_was_measured_and_are_saved(run, tmp_path):
+    _, result = run
+    text = result.table.to_text()
     assert "The paper, on SDXL" in text
     assert "DMD2 0.90" in text
     assert "2503.10637" in text
-    rows = as_json(found, data, lines)["rows"]
-    assert {(r["control"], r["model"]) for r in rows} == set(found.retention)
-    for row in rows:
-        kept = found.retention[row["control"], row["model"]]
-        expected = float(kept["retention"])
-        assert row["retention"] == (pytest.approx(expected) if np.isfinite(expected) else None)
-    json.dumps(as_json(found, data, lines), allow_nan=False)
-    assert any(line.startswith("base → dmd: ") for line in lines)
-    assert any(line.startswith("dmd → base: ") for line in lines)
+    kept = result.data["retention"]
+    for row in result.table.rows[:-1]:
+        for model, cell in zip(kept["model"].values, row[3:], strict=True):
+            expected = kept["retention"].sel(control=row[0], model=model).values
+            np.testing.assert_allclose(np.nan if cell is None else cell, expected)
+    assert any(line.startswith("base → dmd: ") for line in result.sentences)
+    assert any(line.startswith("dmd → base: ") for line in result.sentences)
+    assert Result.load(result.save(tmp_path)).identical(result)
 
 
-def test_twins_are_compared_by_their_weights(run):
-    _, found = run
-    pairs = twins(found)
+def test_the_figures_of_a_study_are_drawn_from_its_saved_data(run, tmp_path):
+    from xhat.figures.kit.registry import redraw
+
+    _, result = run
+    result.save(tmp_path)
+    names = ["retention", "dose_response", "alignment_map", "energy"]
+    assert list(redraw(names, run=tmp_path, out=tmp_path / "figures")) == names
+
+
+def test_an_opposite_effect_is_named_as_such():
+    values = np.array([[[0.9, 0.7, 1.1], [-0.5, -0.7, -0.3], [0.1, -0.2, 0.3]]])
+    retained = bounded(
+        *np.moveaxis(values, -1, 0), level=0.95, method="by hand", dims=("model", "control")
+    )
+    coords = {"control": ["a", "b", "c"], "model": ["dmd"], "trained_on": ("control", ["base"] * 3)}
+    data = xr.Dataset({"retention": retained, "away": retained}, coords)
+    (line,) = _transfer(data)
+    assert line.startswith("base → dmd: 1 of 3 controls work, with a median retention of 0.90")
+    assert "with the opposite effect: b; not told from no effect: c" in line
+
+
+def test_twins_are_compared_by_their_weights(measured):
+    pairs = twin_data(measured)
     assert pairs["pair"].values.tolist() == ["one / one@dmd"]
     assert pairs["weights"].item() == pytest.approx(1)  # the very same weights
     assert pairs["left"].item() == pytest.approx(1)
@@ -379,6 +417,9 @@ def test_twins_are_compared_by_their_weights(run):
 
 def test_a_study_needs_a_base_a_student_and_controls(models, controls, tmp_path):
     with pytest.raises(ValueError, match="expected a model named 'base'"):
-        study({"base": models["base"]}, controls, LatentSpace(), tmp_path)
+        measure_transfer(asked({"base": models["base"]}, controls), cache=tmp_path)
+    two = {"base": models["base"], "lcm": models["dmd"]}
     with pytest.raises(ValueError, match="no control was trained on"):
-        study({"base": models["base"], "lcm": models["dmd"]}, controls[2:], LatentSpace(), tmp_path)
+        measure_transfer(asked(two, controls[2:]), cache=tmp_path)
+    with pytest.raises(ValueError, match="as many of these at least"):
+        Extent(seeds=8, free=4)

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from xhat.analysis import cka, similarity_map
+from xhat.analysis.intervals import excludes
 from xhat.analysis.measures.similarity import mutual_knn, procrustes, rsa, svcca
 
 P, S = 6, 4
@@ -133,13 +134,14 @@ def test_intervals_and_nulls_tell_likeness_from_noise(pair):
     noise = found.sel(layer_a="first", layer_b="noise")
     assert (near["p_map"] <= 0.05).all()
     assert (near["similarity"] > near["critical"]).all()
-    assert (near["low"] > 0).all()
+    assert (near["interval"].sel(bound="low") > 0).all()
     assert (noise["p_map"] > 0.05).all()
-    assert ((noise["low"] < 0) & (noise["high"] > 0)).all()
+    assert not excludes(noise["interval"]).any()
+    assert found["interval"].attrs == {"level": 0.95, "method": "jackknife, Student's t"}
+    np.testing.assert_array_equal(found["interval"].sel(bound="estimate"), found["similarity"])
     assert found["p_map"].sel(layer_b="x_t").isnull().all()
     assert found["p"].notnull().all()
     assert {
-        "interval",
         "null",
         "permutations",
         "measure",
@@ -167,7 +169,7 @@ def test_the_interval_is_the_jackknife_over_prompts(world, pair):
     prompt = np.repeat(np.arange(P), S)
     interval = jackknife(cka(x, y), [cka(x[prompt != p], y[prompt != p]) for p in range(P)])
     cell = similarity_map(*pair).isel(pair=0).sel(layer_a="first", layer_b="far")
-    np.testing.assert_allclose([cell["low"], cell["high"]], [interval.low, interval.high])
+    np.testing.assert_allclose(cell["interval"][1:], [interval.low, interval.high])
     seeds = similarity_map(*pair, by="seed", permutations=20)
     assert seeds.attrs["unit"] == "seed"
     assert seeds.attrs["units"] == S
@@ -317,7 +319,7 @@ def test_layers_without_a_say_are_nan_and_spoil_nothing(world, pair):
     assert elsewhere.isel(pair=0).isnull().all()
     assert elsewhere.isel(pair=1).notnull().all()
     names = [*layers, "x_t"]
-    for name in ("similarity", "low", "high", "p", "null_mean"):
+    for name in ("similarity", "interval", "p", "null_mean"):
         xr.testing.assert_allclose(found[name].sel(layer_b=names), plain[name])
 
 
