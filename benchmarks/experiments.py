@@ -1,9 +1,11 @@
 """Every experiment on the embedded family: runs them, keeps their figures' data, writes
 docs/results.md.
 
-python benchmarks/experiments.py                     # all: about an hour and a half on two idle cores
+python benchmarks/experiments.py                     # all: about an hour and a half on two idle
+cores
 python benchmarks/experiments.py swaps-dmd pareto-dmd
-python benchmarks/experiments.py --page              # only the page and the figures' data, of the runs that are there
+python benchmarks/experiments.py --page              # only the page and the figures' data, of the
+runs that are there
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ TRANSFER = [
 ]  # at 1 many are at their end
 HEAD = """# What the embedded family shows
 
-Made by `python benchmarks/experiments.py`, which runs each command and copies what it prints; no number and no sentence
-is typed in. Every comparison is paired: the same prompts, seeds and noise in every arm. Model cards with obedience and
-diversity are beside the weights in `zoo/weights/`.
+Made by `python benchmarks/experiments.py`, which runs each command and copies what it prints; no
+number and no sentence is typed in. Every comparison is paired: the same prompts, seeds and noise in
+every arm. Model cards with obedience and diversity are beside the weights in `zoo/weights/`.
 """
 
 
@@ -109,7 +111,8 @@ def ship() -> None:
         if not said.exists() or not said.read_text().strip():
             continue
         parts.append(
-            f"## {title}\n\n`xhat {' '.join(arguments)}`\n\n```text\n{_told(said.read_text())}\n```\n"
+            f"## {title}\n\n`xhat "
+            f"{' '.join(arguments)}`\n\n```text\n{_told(said.read_text())}\n```\n"
         )
         for file in sorted((RUNS / name / "data").glob("*.nc")):
             shipped = file.stem

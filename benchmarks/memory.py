@@ -94,7 +94,10 @@ def main() -> int:
         }
         for n, x in found.items()
     ]
-    bound = "the batch, the queue of one batch before the disk, and what Python and torch hold before anything is run."
+    bound = (
+        "the batch, the queue of one batch before the disk, and what Python and torch hold "
+        "before anything is run."
+    )
     publish(
         args,
         "memory",
@@ -105,7 +108,8 @@ def main() -> int:
     worst = max(x["peak"] for x in found.values()) / first
     if worst > ALLOWED:
         print(
-            f"peak memory is not flat: {worst:.3f} times that of the smallest run, {ALLOWED} allowed"
+            f"peak memory is not flat: {worst:.3f} times that of the smallest run, {ALLOWED} "
+            "allowed"
         )
     return int(worst > ALLOWED)
 

@@ -3,8 +3,10 @@ one machine.
 
     python benchmarks/similarity.py                      # 40 layers × 20 steps, n = 256, p = 1280
     python benchmarks/similarity.py --device cuda
-    python benchmarks/similarity.py --growth             # time and memory against n, layers and steps
-    python benchmarks/similarity.py --quick              # small sizes of both, to see that all of it runs
+    python benchmarks/similarity.py --growth             # time and memory against n, layers and
+    steps
+    python benchmarks/similarity.py --quick              # small sizes of both, to see that all of
+    it runs
 
 Numbers are compared before times are. Peers that are not installed are reported as missing:
 pytorch-cka, torch_cka and rsatoolbox, whose linear CKA is the biased one and is checked against
@@ -237,7 +239,8 @@ def main() -> None:
         first = (3, 2, 32) if args.quick else (10, 10, 64)
         tables["How it grows"] = growth(args.p, args.repeats, first)
     bound = (
-        "one symmetric product a representation for its Gram, and one over all of them: the arithmetic itself. What "
+        "one symmetric product a representation for its Gram, and one over all of them: the "
+        "arithmetic itself. What "
         "float64, the default, costs over float32 is twice the time."
     )
     publish(args, "similarity", "Similarity of all layers at all steps", tables, bound, args.device)

@@ -171,7 +171,8 @@ def main() -> None:
             "Chunks and shards": shards(stacked, Path(folder), args.repeats),
         }
     bound = (
-        "entropy: the low bits of activations are noise, which no codec shrinks; what helps is half precision "
+        "entropy: the low bits of activations are noise, which no codec shrinks; what helps is "
+        "half precision "
         "(`dtype=float16`), reductions, and Grams. Speeds are those of one core."
     )
     publish(args, "storage", "Storage", tables, bound)

@@ -104,7 +104,8 @@ def machine(device: str = "cpu") -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
-        f"{chip}, {os.cpu_count()} cores of which {usable} usable, {torch.get_num_threads()} thread(s); "
+        f"{chip}, {os.cpu_count()} cores of which {usable} usable, {torch.get_num_threads()} "
+        "thread(s); "
         f"{platform.system()}, Python {platform.python_version()}, {versions}"
     )
 

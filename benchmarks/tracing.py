@@ -1,7 +1,8 @@
 """What tracing costs: the plain pipeline call, xhat, nnsight and a hand-written hook loop, side by
 side in one run.
 
-    python benchmarks/tracing.py                          # the embedded base, and a UNet of SD 1.5's shape
+    python benchmarks/tracing.py                          # the embedded base, and a UNet of SD
+    1.5's shape
     python benchmarks/tracing.py --models sd15 --scale 1 --size 64 --device cuda --dtype bfloat16
     python benchmarks/tracing.py --quick
 
@@ -334,11 +335,16 @@ def main() -> None:
                 if name == "sd15"
                 else ""
             )
-            caption = f"{name}{shape}: batches of {args.batch} with guidance, {args.steps} steps, {args.dtype}"
+            caption = (
+                f"{name}{shape}: batches of {args.batch} with guidance, {args.steps} steps, "
+                f"{args.dtype}"
+            )
             tables[f"{caption}, {args.repeats} rounds"] = measure(bench, args.repeats, args.device)
     bound = (
-        "a reduced reading costs one pass over the activation and some 20 µs of Python, so small networks at small "
-        "batches pay most; full readings are bound by copying them, and stores by compressing them on the core that "
+        "a reduced reading costs one pass over the activation and some 20 µs of Python, so small "
+        "networks at small "
+        "batches pay most; full readings are bound by copying them, and stores by compressing "
+        "them on the core that "
         "samples, where there is no other."
     )
     publish(args, "tracing", "Tracing", tables, bound, args.device)

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "The picture in mind"
-CAPTION = "x̂₀ at each step for one prompt and seed. Pictures in one column were made at one noise level σ."
+CAPTION = (
+    "x̂₀ at each step for one prompt and seed. Pictures in one column were made at one "
+    "noise level σ."
+)
 COLUMNS = 9
 
 

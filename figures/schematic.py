@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 TITLE = "The hybrid on its noise axis"
 CAPTION = (
-    "Each mark is a step at a noise level σ, coloured by the model that makes it; noise falls from left to right. "
+    "Each mark is a step at a noise level σ, coloured by the model that makes it; noise falls "
+    "from left to right. "
     "The hybrid hands its latents over at exactly equal σ."
 )
 

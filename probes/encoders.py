@@ -88,8 +88,10 @@ def _transformer(name: str, source: str | None) -> Encoder:
         model = kind.from_pretrained(place, local_files_only=True).eval()
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"the feature space {name!r} needs the weights of {place}, which are neither a folder nor in the cache of "
-            f"the Hugging Face hub: get them with `hf download {place}`, or name a folder, {name}:FOLDER"
+            f"the feature space {name!r} needs the weights of {place}, which are neither a folder "
+            "nor in the cache of "
+            f"the Hugging Face hub: get them with `hf download {place}`, or name a folder, "
+            f"{name}:FOLDER"
         ) from error
     side = min(224, getattr(model.config, "image_size", 224) or 224)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in _NORM[name])
@@ -119,7 +121,8 @@ def _dreamsim(name: str, source: str | None) -> Encoder:
     missing = [file for file in _DREAMSIM if not (folder / file).exists()]
     if missing:
         raise ValueError(
-            f"the feature space 'dreamsim' needs its weights ({missing[0]}, …) in {folder.resolve()}: load the model "
+            f"the feature space 'dreamsim' needs its weights ({missing[0]}, …) in "
+            f"{folder.resolve()}: load the model "
             "once with dreamsim.dreamsim(pretrained=True), or name their folder, dreamsim:FOLDER"
         )
     model, _ = package.dreamsim(pretrained=True, device="cpu", cache_dir=str(folder))
@@ -135,7 +138,8 @@ def _dreamsim(name: str, source: str | None) -> Encoder:
 def _lpips(name: str, source: str | None) -> Encoder:
     if source is not None:
         raise ValueError(
-            f"the feature space 'lpips' takes no folder, got {source!r}: its weights come with its package"
+            f"the feature space 'lpips' takes no folder, got {source!r}: its weights come with "
+            "its package"
         )
     package = _package("lpips")
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -177,5 +181,6 @@ def _package(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ValueError(
-            f"the feature space {name!r} needs the package {name}: pip install 'xhat[features]' ({error})"
+            f"the feature space {name!r} needs the package {name}: pip install 'xhat[features]' "
+            f"({error})"
         ) from error

@@ -146,7 +146,8 @@ def _folds(
             train = np.setdiff1d(everyone, np.concatenate([part, *others]))
             if not len(train):
                 raise ValueError(
-                    "no sample is of other groups and other units than those of a fold: leave out `units`"
+                    "no sample is of other groups and other units than those of a fold: leave out "
+                    "`units`"
                 )
             if len(test):
                 yield train, test
@@ -156,7 +157,8 @@ def _checked(x: Any, labels: Any, groups: Any) -> tuple[np.ndarray, np.ndarray, 
     x, labels, groups = np.asarray(x, dtype=np.float64), np.asarray(labels), np.asarray(groups)
     if x.ndim < 2 or labels.ndim != 2 or labels.shape[1] != len(x) or groups.shape != (len(x),):
         raise ValueError(
-            f"expected x (n, d), labels (sets, n) and groups (n,); got {x.shape}, {labels.shape} and {groups.shape}"
+            f"expected x (n, d), labels (sets, n) and groups (n,); got {x.shape}, {labels.shape} "
+            f"and {groups.shape}"
         )
     if len(np.unique(groups)) < 2:
         raise ValueError(

@@ -16,7 +16,8 @@ import xarray as xr
 from xhat.analysis.measures.lora_factors import Factors, lora_of, shared_layers
 
 WEIGHTS_WARNING = (
-    "Factors of separately trained LoRAs start from random projections: a low number here does not mean that they do "
+    "Factors of separately trained LoRAs start from random projections: a low number here does "
+    "not mean that they do "
     "different things"
 )
 
@@ -70,7 +71,8 @@ def principal_angles(a: Any, b: Any) -> xr.Dataset:
     and errors as in :func:`lora_cosine`. Source: Björck & Golub 1973, doi:10.2307/2005662.
 
     >>> up, down = torch.eye(6, 2).double(), torch.eye(2, 4).double()
-    >>> same = principal_angles({"layer": Factors(up, down)}, {"layer": Factors(-3 * up, down.flip(0))})
+    >>> ours, theirs = Factors(up, down), Factors(-3 * up, down.flip(0))
+    >>> same = principal_angles({"layer": ours}, {"layer": theirs})
     >>> [round(same[name].max().item(), 3) for name in ("left", "left_overlap", "left_random")]
     [0.0, 1.0, 0.333]
     """

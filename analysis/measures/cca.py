@@ -126,7 +126,8 @@ def _canonical(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     widest = max(u.shape[1], v.shape[1])
     if widest >= n - 1:
         raise ValueError(
-            f"{widest} components over {n} samples: every canonical correlation is 1 whatever the data. "
+            f"{widest} components over {n} samples: every canonical correlation is 1 whatever the "
+            "data. "
             "Take more samples, keep fewer components (svcca: dims or variance), or use cka"
         )
     a, rho, bt = np.linalg.svd(u.T @ v, full_matrices=False)

@@ -47,7 +47,8 @@ def classification_accuracy(
     real, real_labels = _checked(real, real_labels, "real")
     if samples.shape[1] != real.shape[1]:
         raise ValueError(
-            f"samples have {samples.shape[1]} features and real pictures {real.shape[1]}: not one space"
+            f"samples have {samples.shape[1]} features and real pictures {real.shape[1]}: not one "
+            "space"
         )
     classes, counts = np.unique(real_labels, return_counts=True)
     read = _trained(classifier, seed).fit(samples, labels).predict(real)

@@ -44,7 +44,8 @@ def same_samples(x: Array, y: Array) -> None:
     """Raises ValueError unless the two have equally many samples."""
     if x.shape[0] != y.shape[0]:
         raise ValueError(
-            f"x has {x.shape[0]} samples and y has {y.shape[0]}: both must represent the same samples, row by row"
+            f"x has {x.shape[0]} samples and y has {y.shape[0]}: both must represent the same "
+            "samples, row by row"
         )
 
 

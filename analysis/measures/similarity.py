@@ -225,7 +225,8 @@ def _refuse_flat(label: str, norm: np.ndarray, dtype: str) -> None:
     """
     for m in np.flatnonzero(~(norm > (100 * np.finfo(dtype).eps) ** 2)):
         raise ValueError(
-            f"{label}[{m}] tells no pair of samples from another, all are equally far apart: CKA is not defined"
+            f"{label}[{m}] tells no pair of samples from another, all are equally far apart: CKA "
+            "is not defined"
         )
 
 

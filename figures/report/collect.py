@@ -101,7 +101,10 @@ def said_of_diversity(name: str, curve: xr.Dataset) -> str:
         for i in at
     )
     between = f", is least with {least}" if at[1] not in (0, curve.sizes["point"] - 1) else ""
-    return f"{name.capitalize()}: Vendi of x̂₀ across seeds begins with {first}{between} and ends with {last}."
+    return (
+        f"{name.capitalize()}: Vendi of x̂₀ across seeds begins with {first}{between} and ends "
+        f"with {last}."
+    )
 
 
 def said_of_commitment(name: str, curve: xr.Dataset) -> str:
@@ -111,6 +114,8 @@ def said_of_commitment(name: str, curve: xr.Dataset) -> str:
     tolerance = share.attrs["tolerance"]
     begins = float(curve["cosine_mean"][0])
     return (
-        f"{name.capitalize()}: half of the runs stay within {tolerance:.0%} of their last x̂₀ from step {at + 1} of "
-        f"{len(share)} on, σ = {float(curve['sigma'][at]):.2g}; the cosine to it is {begins:.2f} at the first step."
+        f"{name.capitalize()}: half of the runs stay within {tolerance:.0%} of their last x̂₀ "
+        f"from step {at + 1} of "
+        f"{len(share)} on, σ = {float(curve['sigma'][at]):.2g}; the cosine to it is {begins:.2f} "
+        "at the first step."
     )

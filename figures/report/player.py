@@ -28,8 +28,9 @@ class Player:
         page = html.escape(
             f"<!doctype html><meta charset=utf-8><body>{self.html}</body>", quote=True
         )
-        title = 'title="x̂₀ player"'
-        return f'<iframe {title} srcdoc="{page}" style="width:100%;height:21rem;border:0" loading="lazy"></iframe>'
+        style = "width:100%;height:21rem;border:0"
+        attributes = f'title="x̂₀ player" srcdoc="{page}" style="{style}" loading="lazy"'
+        return f"<iframe {attributes}></iframe>"
 
 
 def x0_player(
@@ -74,7 +75,8 @@ def frames_of(
     for name, tree in traces.items():
         if "pred_x0" not in tree:
             raise ValueError(
-                f"the trace of {name!r} has no variable 'pred_x0': it has {sorted(map(str, tree.data_vars))}"
+                f"the trace of {name!r} has no variable 'pred_x0': it has "
+                f"{sorted(map(str, tree.data_vars))}"
             )
         x0 = (
             tree.to_dataset()["pred_x0"]
@@ -84,7 +86,8 @@ def frames_of(
         first = x0 if first is None else first
         if any(not np.array_equal(x0[dim].values, first[dim].values) for dim in ("prompt", "seed")):
             raise ValueError(
-                f"a player compares the same prompts and seeds, and the trace of {name!r} holds others"
+                f"a player compares the same prompts and seeds, and the trace of {name!r} holds "
+                "others"
             )
         pictures = decode(vae, x0.values.reshape(-1, *x0.shape[3:]))
         pictures = np.round(pictures.transpose(0, 2, 3, 1) * 255).astype("uint8")

@@ -76,7 +76,8 @@ def from_trace(trace: xr.DataTree, name: str) -> Source:
     node = nodes[name]
     if not str(node.attrs.get("reduction", "")).startswith("full"):
         raise ValueError(
-            f"{name!r} is kept as {node.attrs.get('reduction')} there: a patch needs it traced with 'full'"
+            f"{name!r} is kept as {node.attrs.get('reduction')} there: a patch needs it traced "
+            "with 'full'"
         )
     sigma = tuple(float(s) for s in trace.coords["sigma"].values)
     return Source(name, node["value"], sigma, str(trace.attrs.get("checksum", "")))
@@ -106,7 +107,8 @@ class Edit:
         reading = self.point.partition("@")[2] or "output"
         if reading not in READINGS:
             raise ValueError(
-                f"{self.point!r} edits the reading {reading!r}: expected one of {', '.join(READINGS)}"
+                f"{self.point!r} edits the reading {reading!r}: expected one of "
+                f"{', '.join(READINGS)}"
             )
 
     def applies(self, step: int, level: NoiseLevel) -> bool:
@@ -122,7 +124,8 @@ class Edit:
         if self.steps is not None:
             have = ", ".join(f"{s:.3g}" for s in self.value.sigma)
             raise ValueError(
-                f"step {step} is at σ = {level.sigma:.4g}, and the other trace at σ = {have}: none is equal"
+                f"step {step} is at σ = {level.sigma:.4g}, and the other trace at σ = {have}: "
+                "none is equal"
             )
         return False
 
@@ -158,7 +161,8 @@ class Edit:
             fits = False
         if not fits:
             raise ValueError(
-                f"{self.point!r} is {tuple(x.shape)} there, and the value of its edit {tuple(value.shape)}"
+                f"{self.point!r} is {tuple(x.shape)} there, and the value of its edit "
+                f"{tuple(value.shape)}"
             )
         return value
 

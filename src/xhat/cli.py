@@ -7,26 +7,31 @@ import os
 import sys
 from importlib import import_module
 
-DESCRIPTION = """Where a distilled diffusion model loses the diversity of its base, and how to give it back.
+DESCRIPTION = """\
+Where a distilled diffusion model loses the diversity of its base, and how to give it back.
 
-MODEL is an embedded name (demo/base, demo/dmd, …), a published one (sdxl, sdxl/dmd2, …: `xhat models` lists them), a
-diffusers folder, or a hub name."""
+MODEL is an embedded name (demo/base, demo/dmd, …), a published one (sdxl, sdxl/dmd2, …: `xhat
+models` lists them), a diffusers folder, or a hub name."""
 
 EXAMPLES = """examples:
-  xhat demo                                  trace the embedded pair, print the table, write the report
-  xhat figures --list                        what can be redrawn without a model, and `xhat report` to read it
-  xhat probe demo/dmd --base demo/base --out runs/probe     does a checkpoint collapse, and which plan samples it best
-  xhat swaps --pair demo/dmd                 which step decides: the base, the noise, or the step left out
-  xhat patch                                 the base's activations of step one in the student, layer by layer
-  xhat readout                               when an attribute of the picture can be read, base against student
-  xhat policy fit --budget 1.2               the plan that traces of base and student recommend, and why
-  xhat pareto --pair demo/dmd                every way to more diversity against what it costs
-  xhat similarity                            where students' representations leave the base's
-  xhat slider apply demo/base demo/dmd --slider square    one slider on both, by scale
-  xhat transfer                              do sliders work in the models they were not trained on
-  xhat models                                the embedded family, and published pairs with what they need
-  xhat points demo/base                      what can be hooked
-  xhat trace demo/dmd --prompts "a planet" "a critter" --seeds 0:64 --hooks h "up.*" --store runs/dmd.zarr
+  xhat demo                   trace the embedded pair, print the table, write the report
+  xhat figures --list         what can be redrawn without a model; `xhat report` to read it
+  xhat probe demo/dmd --base demo/base --out runs/probe
+                              does a checkpoint collapse, and which plan samples it best
+  xhat swaps --pair demo/dmd  which step decides: the base, the noise, or the step left out
+  xhat patch                  the base's activations of step one in the student, layer by layer
+  xhat readout                when an attribute can be read, base against student
+  xhat policy fit --budget 1.2
+                              the plan that traces of base and student recommend, and why
+  xhat pareto --pair demo/dmd every way to more diversity against what it costs
+  xhat similarity             where students' representations leave the base's
+  xhat slider apply demo/base demo/dmd --slider square
+                              one slider on both, by scale
+  xhat transfer               do sliders work in the models they were not trained on
+  xhat models                 the embedded family, and published pairs with what they need
+  xhat points demo/base       what can be hooked
+  xhat trace demo/dmd --prompts "a planet" "a critter" --seeds 0:64 --hooks h "up.*" \\
+      --store runs/dmd.zarr   x̂₀ of every step, with readings of the layers
 """
 
 # in the order of the help; each is a file in commands/

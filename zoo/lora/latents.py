@@ -40,7 +40,8 @@ def check_unpacked(pipe: Any) -> None:
     given = getattr(network_of(pipe).config, "in_channels", own)
     if own != given:
         raise ValueError(
-            f"{type(pipe).__name__} packs its latents ({own} channels of the VAE, {given} of the network): "
+            f"{type(pipe).__name__} packs its latents ({own} channels of the VAE, {given} of the "
+            "network): "
             "expected a model whose latents are pictures"
         )
 

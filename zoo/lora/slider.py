@@ -128,7 +128,8 @@ def pool(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], **call: Any) -
     delta = above - below
     if not delta.any():
         raise ValueError(
-            f"the model predicts the same for {prompts[1]!r} and {prompts[2]!r}: there is nothing to slide"
+            f"the model predicts the same for {prompts[1]!r} and {prompts[2]!r}: there is nothing "
+            "to slide"
         )
     return Pool(given[0], seen.x_t, seen.timestep, neutral, delta)
 

@@ -54,7 +54,8 @@ def train_lora(
     network = network_of(pipe)
     if names_in(network):
         raise ValueError(
-            f"the pipeline has adapters loaded ({', '.join(names_in(network))}): a LoRA is trained on plain weights. "
+            f"the pipeline has adapters loaded ({', '.join(names_in(network))}): a LoRA is "
+            "trained on plain weights. "
             "Fuse them with pipe.fuse_lora() and pipe.unload_lora_weights(), or unload them"
         )
     if rank < 1 or steps < 1:

@@ -26,7 +26,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Train a Concept Slider: a LoRA that at scale 1 moves pictures of TARGET from NEGATIVE towards POSITIVE, and "
+        "Train a Concept Slider: a LoRA that at scale 1 moves pictures of TARGET from NEGATIVE "
+        "towards POSITIVE, and "
         "at scale -1 the other way. A stopped training goes on when the same command is run again."
     )
     parser.add_argument("model", metavar="MODEL", nargs="?", help=_MODEL)
@@ -120,7 +121,8 @@ def train(args: argparse.Namespace) -> None:
     if args.model is None or missing:
         wanted = ", ".join(missing) or "MODEL"
         raise ValueError(
-            f"train needs {wanted}: a model and a target, a positive and a negative prompt, or --all"
+            f"train needs {wanted}: a model and a target, a positive and a negative prompt, or "
+            "--all"
         )
     pipe = _load(args.model)
     given = {name: getattr(args, name) for name in ("rank", "eta", "layers", "steps")}
@@ -147,7 +149,8 @@ def train_all(args: argparse.Namespace) -> None:
     ]
     if own:
         raise ValueError(
-            f"--all trains what ships with the family, at its own settings: leave out {', '.join(own)}"
+            "--all trains what ships with the family, at its own settings: leave out "
+            f"{', '.join(own)}"
         )
     runs = Path("runs/zoo")
     train_sliders(runs, seed=args.seed)
@@ -209,7 +212,8 @@ def apply(args: argparse.Namespace) -> None:
         ]
         if bad:
             print(
-                f"{model}: pictures saturate at scale {', '.join(bad)}: nearer to 0 they may be sound"
+                f"{model}: pictures saturate at scale {', '.join(bad)}: nearer to 0 they may be "
+                "sound"
             )
     print(f"grid: {args.out / 'figures' / 'slider_grid.png'}")
 

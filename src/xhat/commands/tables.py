@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-HELP = "the paper's Tables 1–3, D.1 and E.1 as LaTeX and CSV: this project's numbers beside the published ones"
+HELP = (
+    "the paper's Tables 1–3, D.1 and E.1 as LaTeX and CSV: this project's numbers beside the "
+    "published ones"
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
