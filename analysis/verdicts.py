@@ -103,7 +103,8 @@ class Verdict:
     def _undecided(self) -> str:
         if np.isnan(self.detectable):
             return f"There is no interval from {self.size}: measure more prompts."
-        least = f"At {self.size} the least effect that would be seen is {format_number(self.detectable)}"
+        seen = format_number(self.detectable)
+        least = f"At {self.size} the least effect that would be seen is {seen}"
         effect = f"the margin of {self._margin()}" if self.margin else "an effect as large as this"
         if self.needed is None:
             return f"{least}; no number of prompts up to {MOST_PROMPTS} would tell {effect}."

@@ -44,7 +44,7 @@ def test_few_seeds_do_not_make_less_diversity(rng, share, n):
     assert abs(found - truth) <= max(0.03 * truth, 0.32 * abs(plain - truth))
     share = np.array(share)
     entropy = -(share * np.log(np.where(share > 0, share, 1))).sum() / np.log(4)
-    assert entropy_by_seed(labels, 4).mean() == pytest.approx(entropy, abs=0.02)
+    assert entropy_by_seed(labels, 4).mean() == pytest.approx(entropy, abs=0.04)
 
 
 def test_many_seeds_are_the_plug_in(rng):
