@@ -194,6 +194,45 @@ def components(values: Any, strata: Sequence[Any] | None = None) -> Components:
     return Components(prompt, np.maximum(columns - rest, 0) / prompts, rest, prompts, seeds)
 
 
+def crossed_jackknife(
+    estimate: Any, without_prompt: Any, without_seed: Any, *, level: float = LEVEL
+) -> Interval:
+    """Interval of any statistic of prompts × seeds from its values with each of them left out.
+
+    θ + (P − 1)(θ − θ̄₍₋ₚ₎) + (S − 1)(θ − θ̄₍₋ₛ₎), the bias of few prompts and few seeds taken off,
+    and the two jackknife variances added: for similarities of representations, whose samples of
+    one prompt, and of one seed, are alike beyond what the representations share.
+
+    Parameters
+    ----------
+    estimate
+        (…) of all prompts and seeds.
+    without_prompt, without_seed
+        (P, …) and (S, …), each with one prompt, or one seed, left out.
+
+    References
+    ----------
+    Efron & Stein 1981, doi:10.1214/aos/1176345462; Owen 2007, doi:10.1214/07-AOAS122 (two ways).
+    """
+    estimate = np.asarray(estimate, dtype=np.float64)
+    parts = [crossed_values(np.asarray(x)[:, None]) for x in (without_prompt, without_seed)]
+    corrected, variances = estimate, []
+    for left_out in (x[:, 0] for x in parts):
+        n = len(left_out)
+        if n < 2:
+            raise ValueError(f"a jackknife needs at least 2 units to leave out, got {n}")
+        corrected = corrected + (n - 1) * (estimate - left_out.mean(0))
+        variances.append((n - 1) / n * ((left_out - left_out.mean(0)) ** 2).sum(0))
+    total = variances[0] + variances[1]
+    prompts, seeds = (len(x) for x in parts)
+    spread = variances[0] ** 2 / (prompts - 1) + variances[1] ** 2 / (seeds - 1)
+    freedom = np.divide(total**2, spread, out=np.ones_like(total), where=spread > 0)
+    half = t.ppf((1 + level) / 2, freedom) * np.sqrt(total)
+    attrs = {"interval": "two-way jackknife, Student's t", "level": level, "n": prompts}
+    attrs |= {"unit": "prompt", "prompts": prompts, "seeds": seeds}
+    return Interval(corrected, corrected - half, corrected + half, attrs)
+
+
 def simultaneous(
     values: Any, *, level: float = LEVEL, draws: int = 4000, seed: int = 0
 ) -> Interval:

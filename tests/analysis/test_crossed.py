@@ -12,6 +12,7 @@ from xhat.analysis.crossed import (
     choose_and_test,
     components,
     crossed_difference,
+    crossed_jackknife,
     crossed_mean,
     crossed_ratio,
     simultaneous,
@@ -110,6 +111,34 @@ def test_a_ratio_is_read_from_both_arms_and_refused_without_a_denominator(rng):
         crossed_ratio(a - 3, a)
     with pytest.raises(UndefinedRatio, match="the lead"):
         check_told(crossed_mean(a - 3), "the lead")
+
+
+def test_the_two_way_jackknife_of_a_mean_adds_both_variances(rng):
+    x = rng.normal(size=(7, 5))
+    without = [[np.delete(x, i, axis).mean() for i in range(x.shape[axis])] for axis in (0, 1)]
+    found = crossed_jackknife(x.mean(), *without)
+    variance = x.mean(1).var(ddof=1) / 7 + x.mean(0).var(ddof=1) / 5
+    assert float(found.estimate) == pytest.approx(x.mean())
+    normal = float(found.high - found.estimate) / np.sqrt(variance)
+    assert student.ppf(0.975, 10) < normal < student.ppf(0.975, 4)
+    with pytest.raises(ValueError, match="at least 2 units"):
+        crossed_jackknife(0.0, [1.0], [1.0, 2.0])
+
+
+def test_the_two_way_jackknife_takes_the_bias_of_few_prompts_off():
+    """Of the square of a mean, whose bias is its variance, nothing is left."""
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(2000):
+        x = layout(rng, 6, 5, (1, 0.5, 0.2))
+        without = [
+            [np.delete(x, i, axis).mean() ** 2 for i in range(x.shape[axis])] for axis in (0, 1)
+        ]
+        value = x.mean() ** 2
+        found.append((value, float(crossed_jackknife(value, *without).estimate)))
+    plain, corrected = np.mean(found, axis=0)
+    assert plain > 0.15
+    assert abs(corrected) < 0.03
 
 
 def test_simultaneous_intervals_hold_together():
