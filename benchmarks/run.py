@@ -20,10 +20,10 @@ HERE = Path(__file__).parent
 BENCHMARKS = ("tracing", "sampling", "hybrid", "memory", "storage", "similarity")
 HEAD = """# Benchmarks
 
-Made by `python benchmarks/run.py`, which runs each script and joins their tables; no number is typed
-in. Peers run in the same process as what they are compared with, in turns, after it was checked that
-they give the same numbers. A ratio is that of two times of the same round; its quartiles over rounds
-stand beside it.
+Made by `python benchmarks/run.py`, which runs each script and joins their tables; no number is
+typed in. Peers run in the same process as what they are compared with, in turns, after it was
+checked that they give the same numbers. A ratio is that of two times of the same round; its
+quartiles over rounds stand beside it.
 """
 
 
