@@ -32,6 +32,10 @@ _DREAMSIM = (
 _ALEXNET = "alexnet-owt-*.pth"  # the name under which torchvision keeps the trunk of LPIPS
 
 
+class MissingWeights(ValueError):
+    """An encoder's weights, or its package, are not on this machine."""
+
+
 @dataclass(frozen=True)
 class Encoder:
     """``embed``: pictures (n, 3, h, w) in [0, 1] → embeddings (n, d). ``attrs``: its source and its
@@ -87,7 +91,7 @@ def _transformer(name: str, source: str | None) -> Encoder:
     try:
         model = kind.from_pretrained(place, local_files_only=True).eval()
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise MissingWeights(
             f"the feature space {name!r} needs the weights of {place}, which are neither a folder "
             "nor in the cache of "
             f"the Hugging Face hub: get them with `hf download {place}`, or name a folder, "
@@ -120,7 +124,7 @@ def _dreamsim(name: str, source: str | None) -> Encoder:
     package = _package("dreamsim")
     missing = [file for file in _DREAMSIM if not (folder / file).exists()]
     if missing:
-        raise ValueError(
+        raise MissingWeights(
             f"the feature space 'dreamsim' needs its weights ({missing[0]}, …) in "
             f"{folder.resolve()}: load the model "
             "once with dreamsim.dreamsim(pretrained=True), or name their folder, dreamsim:FOLDER"
@@ -144,7 +148,7 @@ def _lpips(name: str, source: str | None) -> Encoder:
     package = _package("lpips")
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if not list(folder.glob(_ALEXNET)):
-        raise ValueError(
+        raise MissingWeights(
             f"the feature space 'lpips' needs torchvision's AlexNet ({_ALEXNET}) in {folder}: "
             "torchvision.models.alexnet(weights='DEFAULT') puts it there"
         )
@@ -180,7 +184,7 @@ def _package(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ValueError(
+        raise MissingWeights(
             f"the feature space {name!r} needs the package {name}: pip install 'xhat[features]' "
             f"({error})"
         ) from error

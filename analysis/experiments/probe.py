@@ -27,6 +27,7 @@ from xhat.analysis.traces.similarity_map import similarity_map
 from xhat.hooks.describe import checksum, describe, jsonable
 from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.hooks.trace import trace
+from xhat.probes.encoders import MissingWeights
 from xhat.probes.features import FeatureSpace, feature_space
 from xhat.samplers.composite.pipeline import hybrid
 from xhat.samplers.plans.build import default_steps, skip_plan, swap_plan
@@ -212,7 +213,7 @@ def space_of(name: str | None, pipe: Any, prompts: Sequence[str] | None) -> Feat
     for candidate in ("dinov2", "clip"):
         try:
             return feature_space(candidate, pipe)
-        except ValueError:  # its weights are not on this machine
+        except MissingWeights:
             continue
     return feature_space("latent", pipe)
 

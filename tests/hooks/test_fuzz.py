@@ -64,6 +64,7 @@ def pipe(tiny):
     return tiny.sd()
 
 
+@pytest.mark.slow
 @FEW
 @given(names, reductions)
 @example("up.*[", "mean")
@@ -95,6 +96,7 @@ def test_reductions_read_back_as_they_are_written(text):
 prompts = st.text(st.characters(exclude_categories=["Cs"]), min_size=0, max_size=20)
 
 
+@pytest.mark.slow
 @SLOW
 @given(st.lists(prompts, min_size=6, max_size=6, unique=True))
 @example(["<script>alert(1)</script>", "", " ", "../../etc", "a\x00b", "🪐\u202e\n"])
@@ -132,6 +134,7 @@ def store(pipe, tmp_path_factory):
     return path, found.load()
 
 
+@pytest.mark.slow
 @settings(FEW, max_examples=25)
 @given(st.data())
 def test_a_damaged_store_is_refused_or_reads_as_it_was_made(store, tmp_path, data):

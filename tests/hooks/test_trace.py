@@ -28,6 +28,7 @@ def trace(pipe, tiny, name="sd", prompts=PROMPTS, seeds=range(3), **kwargs):
     return xhat.trace(pipe, prompts, seeds=seeds, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_contract(tiny, name):
     found = trace(tiny.build(name), tiny, name, hooks={"**": "mean"})
@@ -118,6 +119,7 @@ def test_every_keyword_of_the_pipeline_passes(tiny):
     assert "noise" not in trace(pipe, tiny)
 
 
+@pytest.mark.slow
 def test_negative_prompts_one_for_all_or_one_a_prompt(tiny):
     pipe = tiny.sd()
     both = trace(pipe, tiny, negative_prompt="blue", batch_size=2)
@@ -318,6 +320,7 @@ class Hungry(nn.Module):
         return self.inner(x, *args, **kwargs)
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch_and_says_so(tiny):
     pipe = tiny.sd()
     whole = trace(pipe, tiny, seeds=range(6), batch_size=6, guidance_scale=1.0)
@@ -357,6 +360,7 @@ def test_halves_of_a_tile_follow_each_other():
     assert [*a.seeds, *b.seeds] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_the_announcement_is_near_the_truth(tiny, tmp_path, capsys):
     pipe = tiny.sd()
     found = trace(

@@ -207,6 +207,7 @@ def _small(tiny, name):
     return {k: v for k, v in tiny.call_arguments(name).items() if k not in ("height", "width")}
 
 
+@pytest.mark.slow
 def test_a_denoiser_sees_the_noise_level_that_is_said():
     pipe = xhat.load_pair("demo").base
     clean = pipe(
@@ -254,6 +255,7 @@ def test_the_nearest_level_is_by_ratio():
 # in the measures of diversity
 
 
+@pytest.mark.slow
 def test_measures_take_a_space_by_name():
     pair = xhat.load_pair("demo")
     call = {"num_inference_steps": 2, "guidance_scale": 1.0}

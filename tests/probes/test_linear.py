@@ -90,6 +90,7 @@ def test_the_control_is_a_label_of_each_unit():
     assert accuracy(x, y, groups) < 0.5
 
 
+@pytest.mark.slow
 def test_no_sample_is_read_by_a_probe_that_saw_its_group_or_its_unit():
     """A label of group and unit together: every other sample of either would give it away, and none
     may.
@@ -239,6 +240,7 @@ def traced():
     return pair, tree
 
 
+@pytest.mark.slow
 def test_labels_are_of_the_final_pictures(traced):
     pair, tree = traced
     labels = final_labels(tree, JudgeSpace(pair.base.vae))
@@ -250,6 +252,7 @@ def test_labels_are_of_the_final_pictures(traced):
     assert (labels["colour"] != "").all()
 
 
+@pytest.mark.slow
 def test_an_untrained_network_reads_the_same_inputs(traced):
     pair, tree = traced
     other = untrained_trace(pair.student, tree)
@@ -258,6 +261,7 @@ def test_an_untrained_network_reads_the_same_inputs(traced):
     assert not np.allclose(*(t["activations/h/value"].values for t in (tree, other)))
 
 
+@pytest.mark.slow
 def test_curves_of_models_side_by_side(traced):
     tree, labels = made_trace()
     later = {path: node.to_dataset(inherit=False) for path, node in tree.subtree_with_keys}

@@ -36,6 +36,7 @@ def scales(pipe):
     return {m.scaling["taught"] for m in pipe.unet.modules() if hasattr(m, "scaling")}
 
 
+@pytest.mark.slow
 def test_the_pipelines_weight_reaches_both_networks(taught, sample):
     hybrid, pair = taught
     full = sample(hybrid, "sd")
@@ -46,6 +47,7 @@ def test_the_pipelines_weight_reaches_both_networks(taught, sample):
     assert torch.equal(sample(hybrid, "sd"), full)
 
 
+@pytest.mark.slow
 def test_off_and_on_again(taught, sample, pairs):
     hybrid, _ = taught
     full = sample(hybrid, "sd")
@@ -57,6 +59,7 @@ def test_off_and_on_again(taught, sample, pairs):
     assert torch.equal(sample(hybrid, "sd"), full)
 
 
+@pytest.mark.slow
 def test_fused_and_taken_apart(taught, sample):
     hybrid, pair = taught
     full = sample(hybrid, "sd")
@@ -84,6 +87,7 @@ def test_taken_away(taught, way):
         assert not any("taught" in name for name, _ in module.named_parameters())
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_is_no_hybrid_keeps_its_own_calls(taught):
     _, pair = taught
     assert "set_adapters" not in pair.base.__dict__

@@ -122,6 +122,7 @@ def test_processors_are_set_by_name_in_all(fresh_pair):
     assert {type(p) for p in pair.student.unet.attn_processors.values()} == {AttnProcessor}
 
 
+@pytest.mark.slow
 def test_an_adapter_is_loaded_into_all_networks(fresh_pair, tiny, sample, tmp_path):
     pair = fresh_pair("sd")
     taught = tiny.sd(0)

@@ -43,6 +43,7 @@ def sd_pair(tiny):
     return pair(tiny, "sd")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_base_steps_only_are_the_base(tiny, name, guidance_scale):
@@ -188,6 +189,7 @@ def test_a_sample_does_not_depend_on_its_batch(tiny, sd_pair):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3"])
 def test_a_hybrid_is_traced_like_any_pipeline(tiny, name):
     base, student = pair(tiny, name)

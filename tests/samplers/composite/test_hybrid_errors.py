@@ -109,6 +109,7 @@ def test_another_vae_scale_does_not_fit(tiny, sd_pair):
         xhat.hybrid(sd_pair[0], student)
 
 
+@pytest.mark.slow
 def test_a_hybrid_is_no_base(sd_pair):
     with pytest.raises(ValueError, match="hybrid itself"):
         xhat.hybrid(xhat.hybrid(*sd_pair), sd_pair[1])

@@ -35,6 +35,7 @@ PLANS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(PLANS)
 def test_json_gives_back_the_plan(plan):
     assert Plan.from_json(plan.to_json()) == plan
@@ -100,7 +101,8 @@ def test_a_plan_says_what_is_wrong():
         ('{"segments": [3]}', "object of fields"),
         ('{"segments": [{"model": "base", "start": 0, "stop": 1}]}', "lacks num_inference_steps"),
         (
-            '{"segments": [{"model": "b", "start": 0, "stop": 1, "num_inference_steps": 1, "guidance": 2}]}',
+            '{"segments": [{"model": "b", "start": 0, "stop": 1, "num_inference_steps": 1, '
+            '"guidance": 2}]}',
             "guidance_scale",
         ),
     ],

@@ -162,6 +162,7 @@ def controlled(pairs, sample):
     return plans, run
 
 
+@pytest.mark.slow
 def test_controls_cost_what_their_plans_say(controlled):
     plans, run = controlled
     assert {name: cost for name, (_, cost) in run.items()} == {

@@ -16,6 +16,7 @@ def test_the_card_reaches_the_mark():
     assert CARD["attributes_mean"] >= 0.90
 
 
+@pytest.mark.slow
 def test_real_pictures_are_read_as_the_card_says():
     pytest.importorskip("dicebear")
     from xhat.zoo.family.data import pictures

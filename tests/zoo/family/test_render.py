@@ -12,6 +12,7 @@ render = pytest.importorskip("xhat.zoo.family.render").render
 pytest.importorskip("dicebear")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, *HELD_OUT])
 def test_a_seed_is_a_picture(kind):
     scene = sample_scene(kind, random.Random(0)) if kind in KINDS else Scene(kind)
