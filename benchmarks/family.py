@@ -38,16 +38,16 @@ from xhat.zoo.family.data import pictures
 from xhat.zoo.family.judge import load_judge
 from xhat.zoo.family.render import render
 from xhat.zoo.pairs import embedded, load_pipeline
+from xhat.zoo.train import STUDENTS
 
 Draw = Callable[[list[str], list[int]], np.ndarray]
 """Prompts and as many seeds → pictures (n, 3, 64, 64) in [0, 1]."""
 
 ABOUT = {
-    "base": "v-prediction with classifier-free guidance (zoo/base.py)",
-    "dmd": "distribution matching with a fake-score network, from the base (zoo/dmd.py)",
-    "lcm": "latent consistency, from the base (zoo/lcm.py)",
-    "turbo": "adversary on the base's features, 3 × 3 convolutions frozen (zoo/turbo.py)",
-    "paired": "regression on the base's own trajectories (zoo/paired.py)",
+    "base": "v-prediction with classifier-free guidance (zoo/family/base.py)",
+    **{name: f"{what} (zoo/family/{name.partition('-')[0]}.py)" for name, what in STUDENTS.items()},
+    "turbo-late": "an adversary and the base's guided x̂₀, 3 × 3 convolutions frozen",
+    "dmd-late": "distribution matching with the base's score, without an adversary",
 }
 
 
@@ -186,8 +186,8 @@ def card(name: str, folder: Path, merit: Merit, base: Merit, real: Merit, settin
 
 Trained by this project; weights under the project's licence. Pictures: drawn scenes from DiceBear
 styles by DiceBear, CC0 1.0 (`zoo/family/render.py`). Objective: {ABOUT[name]}.
-Sampling: {d["num_inference_steps"]} steps, guidance {d["guidance_scale"]:g}.
-{_training(name, folder)}
+Sampling: {_sampling(d)}.
+{_training(folder)}
 
 | | mean | 95 % interval |
 |---|---|---|
@@ -199,12 +199,20 @@ Sampling: {d["num_inference_steps"]} steps, guidance {d["guidance_scale"]:g}.
 """
 
 
-def _training(name: str, folder: Path) -> str:
+def _sampling(defaults: dict[str, Any]) -> str:
+    """Steps, guidance, and the timesteps where the model has its own."""
+    text = f"{defaults['num_inference_steps']} steps, guidance {defaults['guidance_scale']:g}"
+    timesteps = defaults.get("timesteps")
+    return f"{text}, `timesteps={timesteps}`" if timesteps else text
+
+
+def _training(folder: Path) -> str:
     file = folder / "training.json"
     if not file.exists():
         return ""
     t = json.loads(file.read_text())
-    return f"Trained for {t['steps']} steps, seed {t['seed']}."
+    grid = f" on timesteps {'/'.join(map(str, t['timesteps']))}" if "timesteps" in t else ""
+    return f"Trained for {t['steps']} steps{grid}, seed {t['seed']}."
 
 
 def main() -> None:

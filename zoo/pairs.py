@@ -13,7 +13,7 @@ import torch
 from xhat.hooks.naming import nearest
 from xhat.zoo.load.catalogue import published
 from xhat.zoo.load.checkpoints import load_model, load_published
-from xhat.zoo.load.embedded import DEMO, WEIGHTS, embedded
+from xhat.zoo.load.embedded import DEMO, WEIGHTS, embedded, refuse_retired
 from xhat.zoo.load.entries import Published
 from xhat.zoo.load.pipelines import BASE_DEFAULTS, STUDENT_DEFAULTS, defaults_of, load_pipeline
 
@@ -37,8 +37,8 @@ class Pair:
     the chosen one.
 
     ``xhat.defaults(pipe)`` gives the steps and guidance that belong to each; ``defaults`` has them
-    by
-    name without loading anything."""
+    by name
+    without loading anything."""
 
     name: str
     loaders: Mapping[str, Callable[[Pair], Any]] = field(repr=False)
@@ -69,7 +69,7 @@ class Pair:
 
 
 def load_pair(name: str = DEMO, *, dtype: torch.dtype | None = None) -> Pair:
-    """A pair by name: ``"demo"`` (student ``dmd``), ``"demo/<student>"``, or a published one,
+    """A pair by name: ``"demo"`` (student ``turbo``), ``"demo/<student>"``, or a published one,
     ``"sdxl/dmd2"``.
 
     Nothing is loaded yet; the weights of a published pair come from the hub's cache or the network.
@@ -78,6 +78,7 @@ def load_pair(name: str = DEMO, *, dtype: torch.dtype | None = None) -> Pair:
     dtype = dtype or torch.float32
     if name in published():
         return _published(published()[name], dtype)
+    refuse_retired(name)
     folders = embedded()
     family, _, chosen = name.partition("/")
     students = [n for n in folders if n != "base"]

@@ -1,8 +1,7 @@
-"""Train the embedded family: ``python -m xhat.zoo.train
-vae|base|dmd|lcm|turbo|paired|judge|sliders|styles``.
+"""Train the embedded family: ``python -m xhat.zoo.train NAME``.
 
-Each run is seeded, shows a progress line, draws sample grids, and goes on where it was stopped.
-"""
+Each run is seeded, shows a progress line, draws sample grids, and goes on where it was stopped. The
+students stay under ``--runs`` until ``--ship`` copies them into the package."""
 
 from __future__ import annotations
 
@@ -10,21 +9,28 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
+STUDENTS = {
+    "turbo": "an adversary and the base's guided x̂₀, six in seven parameters frozen (ADD)",
+    "dmd": "distribution matching and an adversary (DMD2)",
+    "dmd-even": "dmd with the base's own guidance, the control that covers modes",
+    "lcm": "consistency along the base's guided trajectories (LCM)",
+    "lightning": "the base's guided trajectories in four steps, and an adversary (SDXL-Lightning)",
+    "em": "maximum likelihood by Langevin steps (EM distillation)",
+    "pruned": "fewer layers, matched to turbo's layer by layer; needs turbo",
+}
+"""Students of the base, by their trainers."""
+
 TRAINERS = {
     "vae": ("xhat.zoo.family.vae", "train_vae", "the autoencoder; first"),
     "base": ("xhat.zoo.family.base", "train_base", "the many-step base model; needs the vae"),
-    "dmd": ("xhat.zoo.family.dmd", "train_dmd", "student by distribution matching; needs the base"),
-    "lcm": ("xhat.zoo.family.lcm", "train_lcm", "student by consistency; needs the base"),
-    "turbo": (
-        "xhat.zoo.family.turbo",
-        "train_turbo",
-        "student by an adversary, mostly frozen; needs the base",
-    ),
-    "paired": (
-        "xhat.zoo.family.paired",
-        "train_paired",
-        "student by regression on the base's own pairs; needs the base",
-    ),
+    **{
+        name: (
+            f"xhat.zoo.family.{name.partition('-')[0]}",
+            f"train_{name.replace('-', '_')}",
+            f"student: {what}",
+        )
+        for name, what in STUDENTS.items()
+    },
     "judge": ("xhat.zoo.family.judge", "train_judge", "the attribute judge; needs the vae"),
     "sliders": (
         "xhat.zoo.lora.shipped",
@@ -44,37 +50,56 @@ TRAINERS = {
 }
 
 
-def main(argv: list[str] | None = None) -> None:
-    lines = "\n".join(f"  {name:8}{what}" for name, (_, _, what) in TRAINERS.items())
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    lines = "\n".join(f"  {name:11}{what}" for name, (_, _, what) in TRAINERS.items())
+    options = argparse.ArgumentParser(
         prog="python -m xhat.zoo.train",
         description=f"{__doc__}\n\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    options.add_argument("name", choices=TRAINERS, help="what to train")
+    options.add_argument(
+        "--runs", type=Path, default=Path("runs/zoo"), help="where runs are kept (default runs/zoo)"
+    )
+    options.add_argument(
+        "--steps", type=int, help="optimizer steps (default: those of the shipped weights)"
+    )
+    options.add_argument(
+        "--seed", type=int, default=0, help="of the training; with 1, turbo is kept as turbo-2"
+    )
+    options.add_argument("--device", default="cpu", help="cpu or cuda")
+    options.add_argument(
+        "--warm", action="store_true", help="base only: start from the shipped weights"
+    )
+    options.add_argument(
+        "--ship", action="store_true", help="students only: copy the result into the package"
+    )
+    return options
+
+
+def main(argv: list[str] | None = None) -> None:
     import diffusers
 
     diffusers.utils.logging.set_verbosity_error()
-    parser.add_argument("name", choices=TRAINERS, help="what to train")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/zoo"), help="where runs are kept (default runs/zoo)"
-    )
-    parser.add_argument(
-        "--steps", type=int, help="optimizer steps (default: those of the shipped weights)"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument(
-        "--warm", action="store_true", help="base only: start from the shipped weights"
-    )
-    args = parser.parse_args(argv)
+    options = parser()
+    args = options.parse_args(argv)
+    if args.warm and args.name != "base":
+        options.error(f"--warm is for base alone, not {args.name}")
+    if args.ship and args.name not in STUDENTS:
+        options.error(f"--ship is for a student ({', '.join(STUDENTS)}), not {args.name}")
     module, function, _ = TRAINERS[args.name]
     given = {
         "steps": args.steps,
         "device": args.device if args.device != "cpu" else None,
         "warm": args.warm or None,
     }
-    options = {name: value for name, value in given.items() if value is not None}
-    getattr(import_module(module), function)(args.runs, seed=args.seed, **options)
+    settings = {name: value for name, value in given.items() if value is not None}
+    pipeline = getattr(import_module(module), function)(args.runs, seed=args.seed, **settings)
+    if args.ship:
+        from xhat.zoo.family.distil import ship
+
+        print(f"copied to {ship(pipeline.parent)}")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,6 @@ MOVED = {
     "zoo.dmd": "zoo.family.dmd",
     "zoo.lcm": "zoo.family.lcm",
     "zoo.turbo": "zoo.family.turbo",
-    "zoo.paired": "zoo.family.paired",
     "zoo.loop": "zoo.family.loop",
     "zoo.judge": "zoo.family.judge",
     "samplers.plan": "samplers.plans.plan",

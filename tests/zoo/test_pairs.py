@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import xhat
-from xhat.zoo.pairs import embedded, load_model
+from xhat.zoo.family.distil import LATE_TIMESTEPS, TIMESTEPS
+from xhat.zoo.load.embedded import RETIRED, WEIGHTS, embedded
+from xhat.zoo.pairs import load_model
 
 
 def test_diffusers_loads_every_member_and_gives_the_same_picture():
@@ -21,11 +23,24 @@ def test_diffusers_loads_every_member_and_gives_the_same_picture():
         assert (a == b).all()
 
 
-def test_students_step_at_their_training_timesteps():
-    pair = xhat.load_pair("demo")
-    for student in pair.students.values():
-        student.scheduler.set_timesteps(xhat.defaults(student)["num_inference_steps"])
-        assert student.scheduler.timesteps.tolist() == [999, 749, 499, 249]
+@pytest.mark.parametrize("name", [name for name in embedded() if name != "base"])
+def test_students_step_at_their_training_timesteps(name):
+    student = load_model(f"demo/{name}")
+    student("a planet", output_type="latent", **xhat.defaults(student))
+    late = name.endswith("-late")
+    assert student.scheduler.timesteps.tolist() == list(LATE_TIMESTEPS if late else TIMESTEPS)
+
+
+def test_a_retired_name_is_refused_with_its_heir():
+    for refused in (xhat.load_pair, load_model):
+        with pytest.raises(ValueError, match="demo/paired is retired; take demo/lcm"):
+            refused("demo/paired")
+    assert set(RETIRED.values()) <= set(embedded())
+
+
+def test_what_ships_is_small():
+    """The files of the package stay under 95 MB."""
+    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) < 95e6
 
 
 def test_unknown_names_show_the_nearest():

@@ -68,7 +68,8 @@ class Scene:
             allowed = ATTRIBUTES.get(self.kind, {}).get(name)
             if allowed is None:
                 raise ValueError(
-                    f"a {self.kind} has no attribute {name!r}; it has {', '.join(ATTRIBUTES[self.kind])}"
+                    f"a {self.kind} has no attribute {name!r}; "
+                    f"it has {', '.join(ATTRIBUTES[self.kind])}"
                 )
             if value not in allowed:
                 raise ValueError(
@@ -91,8 +92,8 @@ def sample_scene(kind: str, rng: random.Random) -> Scene:
 def caption(scene: Scene, stated: set[str] | None = None) -> str:
     """The caption of a scene that states the given attributes (all of them by default).
 
-    >>> caption(Scene("critter", {"colour": "purple", "mood": "happy", "eyes": "three", "top": "horns"}))
-    'a happy purple critter with three eyes and horns'
+    >>> caption(Scene("critter", {"mood": "happy", "eyes": "three", "top": "horns"}))
+    'a happy critter with three eyes and horns'
     >>> caption(Scene("planet", {"colour": "red", "ring": "a"}), stated=set())
     'a planet'
     """
@@ -177,24 +178,31 @@ BARE_PROMPTS = tuple(f"a {kind}" for kind in KINDS)
 
 OPEN_PROMPTS = (
     *BARE_PROMPTS,
-    "a happy critter",
-    "a green critter",
-    "a critter with horns",
+    *("a happy critter", "a flower", "a blue planet", "a green landscape"),
+    *("a green critter", "a cactus", "a planet with a ring", "a landscape with a sun"),
+    *("a critter with horns", "a red plant", "a big planet", "a hilly landscape"),
     "a square critter on blue",
-    "a flower",
-    "a cactus",
-    "a red plant",
     "a plant on purple",
-    "a blue planet",
-    "a planet with a ring",
-    "a big planet",
     "a striped planet with no moons",
-    "a green landscape",
-    "a landscape with a sun",
-    "a hilly landscape",
     "a landscape under a blue sky",
+    *("a critter with three eyes", "a happy plant", "a cratered planet", "a flat landscape"),
+    "a round critter",
+    "a plant in a square pot",
+    "a planet with two moons",
+    "a landscape with no sun",
+    *("a critter on red", "a palm", "a planet on black", "a steep red landscape"),
+    "a purple critter with ears",
+    "a green tulip",
+    "a small red planet",
+    "a landscape under a purple sky",
+    "a surprised critter with one eye",
+    "a bush on blue",
+    "an orange planet with no ring",
+    "a yellow landscape with a moon",
 )
-"""Twenty under-specified prompts, fixed before any model was trained, on which diversity is judged."""
+"""Forty under-specified prompts on which diversity is judged, ten a kind, in rounds of the four
+kinds: the first 4·n are balanced for every n. Twenty were fixed before any model was trained,
+twenty added before any was measured on them."""
 
 
 def parse(prompt: str) -> Scene | None:

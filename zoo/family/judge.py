@@ -105,7 +105,8 @@ class Judge(nn.Module):
         scene = parse(prompt)
         if scene is None:
             raise ValueError(
-                f"the judge knows the captions of the embedded family only; got the prompt {prompt!r}"
+                "the judge knows the captions of the embedded family only; "
+                f"got the prompt {prompt!r}"
             )
         return self.read(images, scene.kind).obeys(scene)
 
@@ -117,7 +118,8 @@ def _images(images: np.ndarray | torch.Tensor) -> torch.Tensor:
         x = x.permute(0, 3, 1, 2).float() / 255
     if x.ndim != 4 or x.shape[1:] != (3, 64, 64):
         raise ValueError(
-            f"the judge reads (n, 64, 64, 3) uint8 or (n, 3, 64, 64) float; got {tuple(x.shape)} {x.dtype}"
+            "the judge reads (n, 64, 64, 3) uint8 or (n, 3, 64, 64) float; "
+            f"got {tuple(x.shape)} {x.dtype}"
         )
     return x.float()
 

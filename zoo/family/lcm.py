@@ -11,14 +11,15 @@ import torch
 
 from xhat.zoo.family.attributes import sample_caption
 from xhat.zoo.family.base import latents
-from xhat.zoo.family.distil import distil, load_teacher, noise, seeded
+from xhat.zoo.family.distil import Distillation, distil
 from xhat.zoo.family.loop import ema
 from xhat.zoo.family.networks import student_scheduler
+from xhat.zoo.family.teacher import load_teacher, noise, seeded
 
 STEPS, BATCH, RATE, TARGET_EMA, GUIDANCE, GRID = 1200, 32, 2e-4, 0.95, 3.0, 20
 
 
-def train_lcm(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu") -> None:
+def train_lcm(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu") -> Path:
     """Minimise the pseudo-Huber distance of f(x_{t+k}, t+k) and f⁻(x̂_t, t), x̂_t one guided DDIM
     step of the teacher.
 
@@ -60,14 +61,5 @@ def train_lcm(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu"
         target.update_parameters(student)
         return {"consistency": loss.item()}
 
-    distil(
-        "lcm",
-        runs,
-        teacher,
-        student,
-        {"target": target, "optimizer": optimizer},
-        step,
-        steps,
-        seed,
-        scheduler,
-    )
+    run = Distillation("lcm", runs, steps, seed, device)
+    return distil(run, teacher, student, {"target": target, "optimizer": optimizer}, step)

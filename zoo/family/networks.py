@@ -24,6 +24,7 @@ NOISE = {
     "prediction_type": "v_prediction",
     "set_alpha_to_one": False,
     "clip_sample": False,
+    "steps_offset": 1,  # a pipeline of Stable Diffusion warns of another
 }
 
 
@@ -83,27 +84,36 @@ def make_text_encoder() -> Any:
     )
 
 
-def make_unet() -> Any:
+def make_unet(**changes: Any) -> Any:
     """``UNet2DConditionModel``, 5.7 M parameters, cross-attention at 8 × 8 and 4 × 4.
 
     ``addition_embed_type="text"`` puts the pooled caption into the time embedding: without it
-    captions are hardly used by a network this small."""
+    captions are hardly used by a network this small. ``changes``: settings unlike the base's."""
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(64, 96, 128),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=4,
-        cross_attention_dim=WIDTH,
-        norm_num_groups=16,
-        addition_embed_type="text",
-        addition_embed_type_num_heads=4,
-    )
+    settings: dict[str, Any] = {
+        "sample_size": 16,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (64, 96, 128),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": 4,
+        "cross_attention_dim": WIDTH,
+        "norm_num_groups": 16,
+        "addition_embed_type": "text",
+        "addition_embed_type_num_heads": 4,
+    }
+    return UNet2DConditionModel(**settings | changes)
+
+
+def load_unet(folder: Path) -> Any:
+    """The frozen UNet of a pipeline's folder, in float32."""
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", dtype=torch.float32)
+    return unet.requires_grad_(False).eval()
 
 
 def base_scheduler() -> Any:
@@ -114,12 +124,20 @@ def base_scheduler() -> Any:
 
 
 def student_scheduler() -> Any:
-    """LCM at timesteps 999, 749, 499, 249, those of DMD2's published four-step student
-    (2405.14867).
+    """LCM's, which takes any ``timesteps`` of the thousand: a student's own stand in its
+    ``xhat.json``.
     """
     from diffusers import LCMScheduler
 
-    return LCMScheduler(**NOISE, original_inference_steps=4)
+    return LCMScheduler(**NOISE, original_inference_steps=1000)
+
+
+def follower_scheduler() -> Any:
+    """Euler's, of a student that follows a trajectory: DDIM's steps, and any ``timesteps``."""
+    from diffusers import EulerDiscreteScheduler
+
+    noise = {k: v for k, v in NOISE.items() if k not in ("set_alpha_to_one", "clip_sample")}
+    return EulerDiscreteScheduler(**noise, timestep_spacing="trailing")
 
 
 def save_pipeline(

@@ -25,16 +25,50 @@ LICENCES = dict.fromkeys(
 )
 SIZE = 64
 
-_INK = {"red": "#f87171", "orange": "#fb923c", "yellow": "#fde047", "green": "#84cc16", "blue": "#60a5fa",
-        "purple": "#c084fc", "white": "#f1f5f9"}  # fmt: skip
-_BACK = {"red": "#9f1239", "orange": "#c2410c", "green": "#047857", "blue": "#1d4ed8", "purple": "#6d28d9",
-         "black": "#1e293b"}  # fmt: skip
-_SPACE = {"red": "#5f0f24", "orange": "#7c2d12", "green": "#064e3b", "blue": "#1e3a8a", "purple": "#4c1d95",
-          "black": "#0b1120"}  # fmt: skip
-_SKY = {"red": "#fda4af", "orange": "#fed7aa", "green": "#bbf7d0", "blue": "#bae6fd", "purple": "#ddd6fe",
-        "black": "#1e293b"}  # fmt: skip
-_HILL = {"red": (0.99, 0.62), "orange": (0.075, 0.72), "yellow": (0.135, 0.75), "green": (0.33, 0.45),
-         "blue": (0.585, 0.6), "purple": (0.76, 0.45), "white": (0.6, 0.06)}  # fmt: skip
+_INK = {
+    "red": "#f87171",
+    "orange": "#fb923c",
+    "yellow": "#fde047",
+    "green": "#84cc16",
+    "blue": "#60a5fa",
+    "purple": "#c084fc",
+    "white": "#f1f5f9",
+}
+_BACK = {
+    "red": "#9f1239",
+    "orange": "#c2410c",
+    "green": "#047857",
+    "blue": "#1d4ed8",
+    "purple": "#6d28d9",
+    "black": "#1e293b",
+}
+_SPACE = {
+    "red": "#5f0f24",
+    "orange": "#7c2d12",
+    "green": "#064e3b",
+    "blue": "#1e3a8a",
+    "purple": "#4c1d95",
+    "black": "#0b1120",
+}
+_SKY = {
+    "red": "#fda4af",
+    "orange": "#fed7aa",
+    "green": "#bbf7d0",
+    "blue": "#bae6fd",
+    "purple": "#ddd6fe",
+    "black": "#1e293b",
+}
+_HILL = {
+    "red": (0.99, 0.62),
+    "orange": (0.075, 0.72),
+    "yellow": (0.135, 0.75),
+    "green": (0.33, 0.45),
+    "blue": (0.585, 0.6),
+    "purple": (0.76, 0.45),
+    "white": (0.6, 0.06),
+}
+
+_MOUTH = {"happy": "grin", "sad": "frown", "surprised": "open", "toothy": "teeth"}
 
 # Where the style draws a part, and where we draw it instead, large enough for 64 pixels.
 _MOVED: dict[str, dict[str, str | int]] = {
@@ -107,7 +141,7 @@ def _critter(v: dict[str, str], rng: random.Random) -> tuple[str, float, dict[st
         "backgroundColor": _jitter(_BACK[v["background"]], rng),
         "bodyVariant": shape[v["shape"]],
         "eyesVariant": {"one": "mono", "two": "round", "three": "trio"}[v["eyes"]],
-        "mouthVariant": {"happy": "grin", "sad": "frown", "surprised": "open", "toothy": "teeth"}[v["mood"]],
+        "mouthVariant": _MOUTH[v["mood"]],
         "topVariant": top.get(v["top"], "horns"),
         "topProbability": 0 if v["top"] == "nothing" else 100,
         "patternProbability": 0,

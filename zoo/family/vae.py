@@ -66,7 +66,8 @@ def train_vae(runs: Path, steps: int = STEPS, seed: int = 0) -> Any:
         )
     vae.register_to_config(scaling_factor=float(1 / z.std()))
     print(
-        f"held-out PSNR {10 * torch.log10(4 / error):.1f} dB, scaling factor {vae.config.scaling_factor:.3f}"
+        f"held-out PSNR {10 * torch.log10(4 / error):.1f} dB, "
+        f"scaling factor {vae.config.scaling_factor:.3f}"
     )
     vae.save_pretrained(runs / "vae" / "trained")
     return vae.eval()

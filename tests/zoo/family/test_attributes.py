@@ -45,7 +45,7 @@ def test_full_captions_of_two_scenes_differ():
 
 
 def test_open_prompts_leave_something_open():
-    assert len(OPEN_PROMPTS) == len(set(OPEN_PROMPTS)) == 20
+    assert len(OPEN_PROMPTS) == len(set(OPEN_PROMPTS)) == 40
     for prompt in OPEN_PROMPTS:
         scene = parse(prompt)
         assert scene is not None
@@ -61,3 +61,11 @@ def test_bad_scenes_are_refused():
         Scene("critter", {"colour": "pink"})
     assert parse("a photo of a cat") is None
     assert parse("a planet planet") is None
+
+
+def test_open_prompts_are_balanced():
+    """Any first 4·n of them hold every kind n times; every attribute is stated by at least one."""
+    scenes = [scene for prompt in OPEN_PROMPTS if (scene := parse(prompt))]
+    assert [scene.kind for scene in scenes] == list(KINDS) * 10
+    stated = {(scene.kind, name) for scene in scenes for name in scene.values}
+    assert stated == {(kind, name) for kind in KINDS for name in ATTRIBUTES[kind]}
