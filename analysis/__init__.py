@@ -7,7 +7,8 @@ from __future__ import annotations
 from xhat.lazy import lazily
 
 _EXPORTS = {
-    "Policy": "xhat.analysis.experiments.policy",
+    "Policy": "xhat.samplers.plans.policy",
+    "fit_policy": "xhat.analysis.experiments.policy",
     "Result": "xhat.analysis.result",
     "Table": "xhat.analysis.table",
     "Arm": "xhat.analysis.sampling.arms",

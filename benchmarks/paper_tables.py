@@ -41,9 +41,11 @@ def plans(table: str, base: Any, student: Any) -> dict[str, Any]:
     """The arms of a table, as plans on the student's schedule; the base itself is an arm of its
     own.
     """
-    from xhat.samplers.plans.build import default_steps, hybrid_plan, swap_plan, whole
+    from xhat.samplers.plans.build import swap_plan, whole
+    from xhat.samplers.plans.defaults import default_steps
+    from xhat.samplers.plans.recipe import hybrid_plan
 
-    found = {"student": whole("student", student), "hybrid": hybrid_plan(base, student)}
+    found = {"student": whole("student", student), "hybrid": hybrid_plan(base, student, "paper")}
     if table == "E.1":
         found["only later steps replaced"] = swap_plan(
             base, student, range(1, default_steps(student))

@@ -25,7 +25,8 @@ def schematic_data(pair: Any) -> xr.Dataset:
     """Steps of base, student and hybrid: dimension ``step`` with ``plan``, ``model``, ``sigma``,
     ``timestep``.
     """
-    from xhat.samplers.plans.build import hybrid_plan, whole
+    from xhat.samplers.plans.build import whole
+    from xhat.samplers.plans.recipe import hybrid_plan
 
     pipes = {"base": pair.base, "student": pair.student}
     plans = {name: whole(name, pipe) for name, pipe in pipes.items()}

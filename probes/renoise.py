@@ -17,9 +17,9 @@ from xhat.hooks.points.taps import quiet
 from xhat.hooks.record.record import Reading
 from xhat.hooks.record.recorder import Recorder
 from xhat.samplers.composite.pipeline import compose
-from xhat.samplers.composite.run import scheduled
-from xhat.samplers.plans.build import default_steps
+from xhat.samplers.plans.defaults import default_steps
 from xhat.samplers.plans.plan import Plan, Segment
+from xhat.samplers.plans.schedule import scheduled
 
 
 @dataclass(frozen=True)

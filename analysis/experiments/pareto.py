@@ -14,15 +14,15 @@ import numpy as np
 import torch
 import xarray as xr
 
-from xhat.analysis.experiments.policy import Policy
 from xhat.analysis.measures.pareto_front import front_share, on_front
 from xhat.analysis.sampling.arms import Arm, against, measure_arms, summarised
 from xhat.hooks.points.names import denoiser_of
 from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key
 from xhat.samplers.composite.lowrank import LowRankStudent, extract_lora
 from xhat.samplers.composite.pipeline import hybrid
-from xhat.samplers.plans.build import default_guidance, default_steps
+from xhat.samplers.plans.defaults import default_guidance, default_steps
 from xhat.samplers.plans.plan import Plan
+from xhat.samplers.plans.policy import Policy
 from xhat.samplers.rivals.adaptive import Adaptive
 from xhat.samplers.rivals.registry import rival
 

@@ -26,8 +26,8 @@ from xhat.hooks.points.select import select
 from xhat.hooks.trace import trace
 from xhat.probes.features import FeatureSpace
 from xhat.samplers.composite.pipeline import compose, hybrid
-from xhat.samplers.plans.build import hybrid_plan
 from xhat.samplers.plans.plan import Plan
+from xhat.samplers.plans.recipe import hybrid_plan
 
 VARIANTS = ("own", "mean")
 REFERENCES = ("student", "hybrid")
@@ -84,7 +84,7 @@ def patching(
         if layers is None
         else [s.name for s in select(denoiser_of(student), layers)]
     )
-    first = hybrid_plan(base, student).segments[0]
+    first = hybrid_plan(base, student, base_evaluations=1).segments[0]
     starter = compose({"base": base}, Plan([changed(first, stop=1)]))
     kept = trace(
         starter,
@@ -95,7 +95,7 @@ def patching(
         progress=False,
         output_type="latent",
     )
-    arms = {"student": Arm(student), "hybrid": Arm(hybrid(base, student))}
+    arms = {"student": Arm(student), "hybrid": Arm(hybrid(base, student, base_evaluations=1))}
     for layer in layers:
         source = from_trace(kept, layer)
         arms[f"own {layer}"] = Arm(student, edits=(replace(layer, source, steps=0),))

@@ -15,74 +15,69 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from xhat.analysis import stats
 from xhat.analysis.traces.policy_traces import Seen, read_traces, settled
-from xhat.samplers.plans import policy as kept
+from xhat.samplers.plans.look import Look, spread
 from xhat.samplers.plans.plan import Plan
+from xhat.samplers.plans.policy import Option, Policy
 
 
-class Policy(kept.Policy):
-    """A policy that can be fitted. See :class:`xhat.samplers.plans.policy.Policy` for what it
-    holds.
-    """
+def fit_policy(
+    traces: Mapping[str, Any],
+    budget: float = 1.2,
+    *,
+    space: Any = None,
+    measure: str = "vendi_q2",
+    margin: float = 0.05,
+    worth: float = 0.05,
+    adaptive: bool = True,
+) -> Policy:
+    """The most diverse plan within the budget, by prediction from ``traces``.
 
-    @classmethod
-    def fit(
-        cls,
-        traces: Mapping[str, Any],
-        budget: float = 1.2,
-        *,
-        space: Any = None,
-        measure: str = "vendi_q2",
-        margin: float = 0.05,
-        worth: float = 0.05,
-        adaptive: bool = True,
-    ) -> Self:
-        """The most diverse plan within the budget, by prediction from ``traces``.
+    traces
+        name → trace, all of the same prompts and seeds: ``"base"`` and ``"student"`` as they are
+        called of themselves, and any further runs of one of them alone, named ``"base_…"`` and
+        ``"student_…"``. Each base trace (of few steps, without guidance) gives hybrids of its own
+        steps; each student trace (without fresh noise, without its first step) is an option as it
+        stands.
+    budget
+        network evaluations a picture may cost, as a multiple of the student's.
+    space
+        where pictures are compared, as in :func:`~xhat.analysis.sampling.arms.measure_arms`; None:
+        the latents themselves. Where it tells fidelity, options expected more than ``margin`` below
+        the student's are left out.
+    measure
+        what is meant by diversity: one of ``vendi_q2``, ``vendi_q1``, ``attribute_entropy``,
+        ``mean_pairwise_distance``.
+    adaptive
+        also learn when a prompt needs the plan, from the spread of the student's first x̂₀: the
+        threshold under which the predicted gains, less ``worth`` of the student's diversity each,
+        add up to most.
 
-        traces
-            name → trace, all of the same prompts and seeds: ``"base"`` and ``"student"`` as they are called of
-            themselves, and any further runs of one of them alone, named ``"base_…"`` and ``"student_…"``. Each base
-            trace (of few steps, without guidance) gives hybrids of its own steps; each student trace (without fresh
-            noise, without its first step) is an option as it stands.
-        budget
-            network evaluations a picture may cost, as a multiple of the student's.
-        space
-            where pictures are compared, as in :func:`~xhat.analysis.sampling.arms.measure_arms`; None: the latents themselves.
-            Where it tells fidelity, options expected more than ``margin`` below the student's are left out.
-        measure
-            what is meant by diversity: one of ``vendi_q2``, ``vendi_q1``, ``attribute_entropy``,
-            ``mean_pairwise_distance``.
-        adaptive
-            also learn when a prompt needs the plan, from the spread of the student's first x̂₀: the threshold under
-            which the predicted gains, less ``worth`` of the student's diversity each, add up to most.
-
-        Raises ValueError for traces that do not fit together, an unknown measure, and a budget that
-        allows nothing."""
-        seen = read_traces(traces, space, measure)
-        drafts = _drafts(seen)
-        own = float(seen["student"].fidelity.mean())
-        least = own - margin if np.isfinite(own) else None
-        chosen = _choose(drafts, budget, least)
-        look = (
-            _look(seen["student"], chosen, worth) if adaptive and chosen.name != "student" else None
-        )
-        first = seen["student"].trace
-        return cls(
-            chosen=chosen.name,
-            budget=budget,
-            measure=measure,
-            goal=float(seen["base"].diversity.mean()),
-            least_fidelity=least,
-            setting=f"{first.sizes['prompt']} prompts × {first.sizes['seed']} seeds; {stats.LEVEL:.0%} bootstrap over "
-            "prompts",
-            options=tuple(draft.option() for draft in drafts),
-            look=look,
-        )
+    Raises ValueError for traces that do not fit together, an unknown measure, and a budget that
+    allows nothing."""
+    seen = read_traces(traces, space, measure)
+    drafts = _drafts(seen)
+    own = float(seen["student"].fidelity.mean())
+    least = own - margin if np.isfinite(own) else None
+    chosen = _choose(drafts, budget, least)
+    look = _look(seen["student"], chosen, worth) if adaptive and chosen.name != "student" else None
+    first = seen["student"].trace
+    return Policy(
+        chosen=chosen.name,
+        budget=budget,
+        measure=measure,
+        goal=float(seen["base"].diversity.mean()),
+        least_fidelity=least,
+        setting=f"{first.sizes['prompt']} prompts × {first.sizes['seed']} seeds; "
+        f"{stats.LEVEL:.0%} bootstrap over prompts",
+        options=tuple(draft.option() for draft in drafts),
+        look=look,
+    )
 
 
 @dataclass(frozen=True)
@@ -96,13 +91,13 @@ class Draft:
     measured: bool
     because: str
 
-    def option(self) -> kept.Option:
+    def option(self) -> Option:
         found = stats.bootstrap_mean(self.diversity)
         fidelity = float(self.fidelity.mean())
         low, high = (
             float(v) if np.isfinite(v) else float(found.estimate) for v in (found.low, found.high)
         )
-        return kept.Option(
+        return Option(
             self.name,
             self.plan,
             float(self.plan.evaluations),
@@ -155,7 +150,8 @@ def _hybrid(base: Seen, student: Seen, above: int, k: int, steps: int) -> Draft:
         diversity,
         fidelity,
         False,
-        f"since {c.mean():.0%} of the pictures of {base.name!r} are settled where it hands over, at σ = "
+        f"since {c.mean():.0%} of the pictures of {base.name!r} are settled where it hands "
+        "over, at σ = "
         f"{student.sigma[k]:.3g}, between {student.diversity.mean():.3f} of {student.name!r} and "
         f"{base.diversity.mean():.3f} of {base.name!r}",
     )
@@ -168,29 +164,33 @@ def _choose(drafts: list[Draft], budget: float, least: float | None) -> Draft:
     if not within:
         cheapest = min(drafts, key=lambda d: d.plan.evaluations)
         raise ValueError(
-            f"a budget of {budget:g} allows {allowed:g} evaluations a picture, {budget:g} × the student's "
-            f"{student.plan.evaluations}: nothing is that cheap. The cheapest option, {cheapest.name}, takes "
-            f"{cheapest.plan.evaluations}: give a budget of {cheapest.plan.evaluations / student.plan.evaluations:g}"
+            f"a budget of {budget:g} allows {allowed:g} evaluations a picture, {budget:g} × "
+            "the student's "
+            f"{student.plan.evaluations}: nothing is that cheap. The cheapest option, "
+            f"{cheapest.name}, takes "
+            f"{cheapest.plan.evaluations}: give a budget of "
+            f"{cheapest.plan.evaluations / student.plan.evaluations:g}"
         )
     faithful = [d for d in within if least is None or d.fidelity.mean() >= least]
     if not faithful:
         raise ValueError(
-            f"of the options within a budget of {budget:g} none is expected to keep a fidelity of {least:.3f}: "
+            f"of the options within a budget of {budget:g} none is expected to keep a fidelity "
+            f"of {least:.3f}: "
             "give a larger budget or margin"
         )
     return max(faithful, key=lambda d: (d.diversity.mean(), -d.plan.evaluations))
 
 
-def _look(student: Seen, chosen: Draft, worth: float) -> kept.Look:
+def _look(student: Seen, chosen: Draft, worth: float) -> Look:
     """Where a prompt is worth the plan: the threshold on the spread under which net gains add up to
     most.
     """
     first = student.trace["pred_x0"].isel(step=0).transpose("prompt", "seed", ...).values
-    spreads = np.array([kept.spread(x) for x in first])
+    spreads = np.array([spread(x) for x in first])
     gains = chosen.diversity - student.diversity
     order = np.argsort(spreads, kind="stable")
     sums = np.cumsum((gains - worth * student.diversity)[order])
     best = int(sums.argmax())
     threshold = float(spreads[order[best]]) if sums[best] > 0 else 0.0
     prompts = tuple(str(p) for p in student.trace["prompt"].values)
-    return kept.Look(threshold, prompts, tuple(spreads.tolist()), tuple(gains.tolist()), worth)
+    return Look(threshold, prompts, tuple(spreads.tolist()), tuple(gains.tolist()), worth)

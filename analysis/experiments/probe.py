@@ -30,7 +30,8 @@ from xhat.hooks.trace import trace
 from xhat.probes.encoders import MissingWeights
 from xhat.probes.features import FeatureSpace, feature_space
 from xhat.samplers.composite.pipeline import hybrid
-from xhat.samplers.plans.build import default_steps, skip_plan, swap_plan
+from xhat.samplers.plans.build import skip_plan, swap_plan
+from xhat.samplers.plans.defaults import default_steps
 from xhat.zoo.family.attributes import OPEN_PROMPTS, parse
 
 PROMPTS = (

@@ -19,7 +19,8 @@ import xarray as xr
 from xhat.analysis.sampling.arms import Arm, against, measure_arms, summarised
 from xhat.probes.features import FeatureSpace
 from xhat.samplers.composite.pipeline import hybrid
-from xhat.samplers.plans.build import control_plans, default_guidance, default_steps, swap_plan
+from xhat.samplers.plans.build import control_plans, swap_plan
+from xhat.samplers.plans.defaults import default_guidance, default_steps
 from xhat.samplers.plans.plan import Plan
 
 KINDS = {
@@ -235,7 +236,8 @@ def _table(measured: xr.Dataset, names: Mapping[str, str]) -> xr.Dataset:
             {f"{_measure(n)}_less_{reference}_{_part(n)}": v for n, v in less.data_vars.items()}
         )
     for variable in found.variables.values():
-        variable.attrs = {}  # the table's own say the same of all, and a file of many small variables is mostly these
+        # the table's own say the same of all, and a file of many small variables is mostly these
+        variable.attrs = {}
     return found.sel(arm=lines).assign_coords(arm=list(names))
 
 

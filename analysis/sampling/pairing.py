@@ -13,9 +13,10 @@ from xhat.hooks.noise.levels import kind, noise_levels, prediction, space
 from xhat.hooks.points.names import denoiser_of
 from xhat.samplers.composite.fit import check_fit, slot_of
 from xhat.samplers.composite.handover import DIVISIBLE
-from xhat.samplers.composite.run import scheduled
-from xhat.samplers.plans.build import default_steps, trailing
+from xhat.samplers.plans.defaults import default_steps
 from xhat.samplers.plans.plan import Segment
+from xhat.samplers.plans.recipe import trailing
+from xhat.samplers.plans.schedule import scheduled
 
 
 @dataclass(frozen=True)

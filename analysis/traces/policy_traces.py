@@ -13,7 +13,7 @@ import xarray as xr
 
 from xhat.analysis.traces.diversity import final_diversity
 from xhat.hooks.trace import trace
-from xhat.samplers.plans.build import default_guidance
+from xhat.samplers.plans.defaults import default_guidance
 from xhat.samplers.plans.plan import Plan, Segment
 from xhat.samplers.rivals.registry import rival
 

@@ -16,9 +16,10 @@ from torch import nn
 from xhat.hooks.noise.levels import NoiseLevel, prediction, space, x0_at
 from xhat.hooks.record.rows import joined, take
 from xhat.samplers.composite.facade import Facade
-from xhat.samplers.composite.handover import timestep_at, unit
+from xhat.samplers.composite.handover import unit
 from xhat.samplers.composite.scheduler import CompositeScheduler
 from xhat.samplers.plans.plan import Segment
+from xhat.samplers.plans.schedule import timestep_at
 
 Inputs = dict[str, Any]
 # Networks that count time from noise to picture, and whose output the pipeline turns round.
@@ -94,7 +95,8 @@ class CompositeDenoiser(Facade):
         guided = guidance_scale > 1 and not takes_guidance(model)
         if guided and not self.halves:
             raise ValueError(
-                f"guidance {guidance_scale:g} of {name!r} needs the negative prompt, which the pipeline does not pass "
+                f"guidance {guidance_scale:g} of {name!r} needs the negative prompt, which the "
+                "pipeline does not pass "
                 "on now: call it with guidance_scale above 1"
             )
         inputs = {**inputs, **self._guidance(model, guidance_scale, inputs)}
@@ -121,7 +123,8 @@ class CompositeDenoiser(Facade):
         scheduler = self.scheduler.schedulers[name]
         if prediction(scheduler) == "edm":
             raise ValueError(
-                f"{type(scheduler).__name__} of {name!r} preconditions its model's input: not supported"
+                f"{type(scheduler).__name__} of {name!r} preconditions its model's input: not "
+                "supported"
             )
         t = timestep_at(scheduler, sigma)
         level = NoiseLevel(t, sigma, 1 / (1 + sigma * sigma))
@@ -156,7 +159,8 @@ class CompositeDenoiser(Facade):
                 ):  # half precision rounds it
                     return unit_of_time
         raise ValueError(
-            f"{', '.join(sorted(kinds))} is given its time in another way than its scheduler counts it: it cannot be "
+            f"{', '.join(sorted(kinds))} is given its time in another way than its scheduler "
+            "counts it: it cannot be "
             "asked for x̂₀ at a noise level of choice"
         )
 
@@ -195,7 +199,8 @@ class CompositeDenoiser(Facade):
             listed or len(x) % 2 or not torch.equal(x[: self.rows], x[self.rows :])
         ):
             raise ValueError(
-                "a plan makes guidance where a pipeline gives its denoiser both branches stacked in one batch, and "
+                "a plan makes guidance where a pipeline gives its denoiser both branches "
+                "stacked in one batch, and "
                 "this one does not: give every segment guidance_scale 1"
             )
 

@@ -32,15 +32,9 @@ _BY_SIGMAS = {
     "FlowMatchLCMScheduler",
 }
 # Steps of these end at the next entry of their timesteps, which are whole numbers.
-_BY_TIMESTEPS = {"LCMScheduler", "TCDScheduler"}
+_BY_TIMESTEPS = {"LCMScheduler", "TCDScheduler", "DDPMScheduler", "DDPMParallelScheduler"}
 # Steps of these end a fixed number of training steps lower.
-_BY_STRIDE = {
-    "DDIMScheduler",
-    "DDIMParallelScheduler",
-    "CogVideoXDDIMScheduler",
-    "DDPMScheduler",
-    "DDPMParallelScheduler",
-}
+_BY_STRIDE = {"DDIMScheduler", "DDIMParallelScheduler", "CogVideoXDDIMScheduler"}
 DIVISIBLE = frozenset(_BY_SIGMAS | _BY_TIMESTEPS | _BY_STRIDE)
 RENOISING = frozenset({"LCMScheduler", "FlowMatchLCMScheduler"})
 CLEAN = NoiseLevel(timestep=0.0, sigma=0.0, alpha_bar=1.0)
@@ -50,7 +44,8 @@ def check_divisible(scheduler: Any) -> None:
     """Raises ValueError for a scheduler whose schedule cannot be entered or left in the middle."""
     if kind(scheduler) not in DIVISIBLE:
         raise ValueError(
-            f"{type(scheduler).__name__} makes steps of several evaluations that cannot be run in part. Put another "
+            f"{type(scheduler).__name__} makes steps of several evaluations that cannot be run "
+            "in part. Put another "
             "scheduler in its pipeline first, for example "
             "pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)"
         )
@@ -74,6 +69,12 @@ def _sigma_of(scheduler: Any, timestep: int) -> float:
         return noise_level(scheduler, timestep).sigma
     final = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
     return math.sqrt((1 - final) / final)
+
+
+def ending(scheduler: Any) -> NoiseLevel:
+    """Where a scheduler of :data:`_BY_STRIDE` ends: below its last timestep."""
+    sigma = _sigma_of(scheduler, -1)
+    return NoiseLevel(0.0, sigma, 1 / (1 + sigma * sigma))
 
 
 def close(sigma: float, other: float) -> bool:
@@ -150,19 +151,3 @@ def output_of_x0(
             raise ValueError(
                 f"x̂₀ of a {other} prediction of {type(scheduler).__name__} cannot be replaced"
             )
-
-
-def timestep_at(scheduler: Any, sigma: float) -> float:
-    """The training timestep at noise level σ, with log σ interpolated between whole timesteps."""
-    if space(scheduler) == "flow":
-        share = 1.0 if math.isinf(sigma) else sigma / (1 + sigma)
-        return share * scheduler.config.num_train_timesteps
-    table = torch.as_tensor(scheduler.alphas_cumprod, dtype=torch.float64)
-    logs = ((1 - table) / table).log() / 2
-    target = math.log(sigma) if 0 < sigma < math.inf else math.copysign(math.inf, sigma - 1)
-    above = int(torch.searchsorted(logs, torch.tensor(target, dtype=torch.float64)))
-    if above == 0 or above == len(logs):
-        return float(min(above, len(logs) - 1))
-    low, high = float(logs[above - 1]), float(logs[above])
-    exact = above - 1 + (target - low) / (high - low)
-    return float(round(exact)) if abs(exact - round(exact)) < 1e-3 else exact  # σ come in float32

@@ -20,22 +20,19 @@ from xhat.samplers.composite.dial import dialed
 from xhat.samplers.composite.fit import check_fit, slot_of
 from xhat.samplers.composite.scheduler import CompositeScheduler
 from xhat.samplers.composite.tap import Tap
-from xhat.samplers.composite.timing import timing_of
-from xhat.samplers.plans.build import hybrid_plan
-from xhat.samplers.plans.plan import Plan
+from xhat.samplers.plans.plan import Plan, Segment
+from xhat.samplers.plans.recipe import Recipe, hybrid_plan
+from xhat.samplers.plans.timing import timing_of
 
 
 def hybrid(
     base: Any,
     student: Any,
     *,
-    base_steps: int = 1,
-    base_num_inference_steps: int | None = None,
-    student_num_inference_steps: int | None = None,
-    base_guidance_scale: float | None = None,
-    student_guidance_scale: float | None = None,
+    recipe: Recipe | str | None = None,
     plan: Plan | None = None,
     policy: Any = None,
+    **options: Any,
 ) -> Any:
     """A pipeline of the base's class that denoises with ``base`` first and with ``student`` after.
 
@@ -43,34 +40,52 @@ def hybrid(
     the plan's, and what is passed for them is not looked at. Prompts, generators, callbacks and
     output types work as always.
 
-    The base makes the student's first ``base_steps`` steps: from pure noise down to exactly the
-    noise level of the student's next timestep, in as many steps of its own, or in all those steps
-    above that level of its own schedule of ``base_num_inference_steps``. Both run without guidance
-    unless a scale above 1 is given; the negative prompt is the pipeline's. ``plan``, or the
-    ``plan`` of a ``policy``, says otherwise in full, with the models named ``"base"`` and
-    ``"student"``.
+    The base makes the student's first ``base_steps`` steps (1): from pure noise down to exactly the
+    noise level of the student's next timestep, in ``base_evaluations`` fine steps of its own
+    (:data:`~xhat.samplers.plans.recipe.BASE_EVALUATIONS`), without guidance, and with its own noise
+    carried on over the hand-over. ``repr(pipe.scheduler)`` says what a picture costs.
 
-    Raises ValueError where one of the models would run no step, where the models do not fit
-    together, and for a scheduler that cannot be entered in the middle.
+    Parameters
+    ----------
+    base, student
+        diffusers pipelines with the same latents and prompt embeddings.
+    recipe
+        a :class:`~xhat.samplers.plans.recipe.Recipe`, or ``"paper"``: one evaluation of the base,
+        handed over with fresh noise.
+    plan, policy
+        instead of a recipe, the steps in full, with the models named ``"base"`` and ``"student"``:
+        a :class:`~xhat.samplers.plans.plan.Plan`, or a policy that has one.
+    **options
+        fields of the recipe: ``base_steps``, ``base_evaluations``, ``base_num_inference_steps``,
+        ``base_guidance_scale``, ``noise`` (``"own"``, ``"fresh"``),
+        ``student_num_inference_steps``, ``student_timesteps``, ``student_sigmas``,
+        ``student_guidance_scale``. Guidance is none unless a scale above 1 is given; the negative
+        prompt is the pipeline's.
 
-    Source: Gandikota & Bau, arXiv 2503.10637, Sec. 5 (diversity distillation), with schedules
-    aligned by noise level."""
-    if plan is not None and policy is not None:
-        raise ValueError("a plan and a policy were given: pass one of them")
+    Raises
+    ------
+    ValueError
+        where one of the models would run no step, where the models do not fit together, for a
+        scheduler that cannot be entered in the middle, and for more than one of ``plan``,
+        ``policy`` and a recipe.
+
+    References
+    ----------
+    Gandikota & Bau, arXiv 2503.10637, Sec. 5 (diversity distillation); schedules are aligned by
+    noise level."""
+    given = {"plan": plan, "policy": policy, "recipe": recipe, **options}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1 and ("plan" in named or "policy" in named):
+        raise ValueError(
+            "a plan says all that a hybrid does, and so does a policy: got "
+            f"{', '.join(named)}; pass one of them"
+        )
     models = {"base": base, "student": student}
     check_fit(models)
     if policy is not None:
         plan = getattr(policy, "plan", policy)
     if plan is None:
-        plan = hybrid_plan(
-            base,
-            student,
-            base_steps=base_steps,
-            base_num_inference_steps=base_num_inference_steps,
-            student_num_inference_steps=student_num_inference_steps,
-            base_guidance_scale=base_guidance_scale,
-            student_guidance_scale=student_guidance_scale,
-        )
+        plan = hybrid_plan(base, student, recipe, **options)
     return _composed(models, plan, ())
 
 
@@ -142,8 +157,19 @@ def _assembled(
     schedulers = {
         name: f"{type(s).__name__} {_settings(s)}" for name, s in scheduler.schedulers.items()
     }
-    taps = [repr(tap) for tap in scheduler.taps]
-    return note(pipe, plan=plan.to_json(), taps=taps, schedulers=schedulers)
+    return note(
+        pipe,
+        plan=plan.to_json(),
+        evaluations=sum(_cost(segment, denoiser) for segment in plan.segments),
+        taps=[repr(tap) for tap in scheduler.taps],
+        schedulers=schedulers,
+    )
+
+
+def _cost(segment: Segment, denoiser: CompositeDenoiser) -> int:
+    """Evaluations of a segment for one sample: one a step where guidance is the network's input."""
+    one = takes_guidance(denoiser.models[model_key(segment)])
+    return len(segment.steps) if one else segment.evaluations
 
 
 def _settings(scheduler: Any) -> str:

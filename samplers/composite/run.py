@@ -6,7 +6,6 @@ The pipeline holds a denoiser and a scheduler, and each is called in turn. Both 
 
 from __future__ import annotations
 
-import copy
 import itertools
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,11 +22,13 @@ from xhat.samplers.composite.handover import (
     RENOISING,
     check_divisible,
     close,
+    ending,
     landing,
     respace,
 )
-from xhat.samplers.composite.timing import Timing
 from xhat.samplers.plans.plan import Plan, Segment
+from xhat.samplers.plans.schedule import by_hand, scheduled
+from xhat.samplers.plans.timing import Timing
 
 SHARED_NOISE_SEED = 0
 
@@ -203,26 +204,6 @@ def lay_out(
     return [_closed(entry, after) for entry, after in itertools.zip_longest(entries, entries[1:])]
 
 
-def scheduled(
-    scheduler: Any, segment: Segment, device: Any = None, timing: Timing | None = None
-) -> Any:
-    """A scheduler of its own for a segment: the same, with the segment's spacing and number of
-    steps set.
-    """
-    if segment.spacing is None or scheduler.config.get("timestep_spacing") == segment.spacing:
-        own = copy.deepcopy(scheduler)
-    elif "timestep_spacing" in scheduler.config:
-        own = type(scheduler).from_config(scheduler.config, timestep_spacing=segment.spacing)
-    else:
-        raise ValueError(
-            f"spacing {segment.spacing!r} of the segment of {segment.model!r}: {type(scheduler).__name__} has no "
-            "timestep_spacing; leave it None"
-        )
-    steps = segment.num_inference_steps
-    own.set_timesteps(steps, device=device, **(timing or Timing()).settings(own, steps))
-    return own
-
-
 def _steps(segment: Segment, scheduler: Any, alone: bool) -> range:
     """The segment's steps among the scheduler's; the last inference step may stand for several
     evaluations.
@@ -240,18 +221,34 @@ def _closed(entry: Entry, after: Entry | None) -> Entry:
     """The entry with where it must end, and whether its scheduler takes it there."""
     segment = entry.segment
     if after is None:
-        return replace(entry, noise=segment.noise)
+        return replace(entry, noise=segment.noise) if segment.noise else _ended(entry)
     leaves = after.segment is not segment
     if leaves and not after.level.sigma < entry.level.sigma:
         raise ValueError(
-            f"the noise must fall from step to step: {segment.model!r} is last evaluated at σ = {entry.level.sigma:.4g}"
+            f"the noise must fall from step to step: {segment.model!r} is last evaluated at σ "
+            f"= {entry.level.sigma:.4g}"
             f" and hands over to {after.segment.model!r} at σ = {after.level.sigma:.4g}"
         )
     x0 = segment.x0 if leaves else None
     entry = replace(entry, then=after.scheduler, target=after.level, x0=x0, noise=segment.noise)
-    if x0 is None and (segment.noise or after.scheduler is entry.scheduler or _arrives(entry)):
+    follows = after.scheduler is entry.scheduler and not by_hand(entry.scheduler, segment)
+    if x0 is None and (segment.noise or follows or _arrives(entry)):
         return entry
     return replace(entry, noise=segment.noise or _own_way(entry))
+
+
+def _ended(entry: Entry) -> Entry:
+    """The last entry of a plan: its scheduler's own end, also where a grid that was put into it has
+    its last timestep further above that than one of the scheduler's strides.
+    """
+    if not by_hand(entry.scheduler, entry.segment):
+        return entry
+    end = ending(entry.scheduler)
+    return (
+        entry
+        if close(landing(entry.scheduler, entry.step), end.sigma)
+        else replace(entry, noise="own", target=end)
+    )
 
 
 def _arrives(entry: Entry) -> bool:

@@ -16,8 +16,8 @@ from xhat.hooks.noise.levels import eps_from_x0, x0_at
 from xhat.samplers.composite.handover import CLEAN, carry, output_of_x0, place, unit
 from xhat.samplers.composite.run import Entry, Run, lay_out, shared_noise
 from xhat.samplers.composite.tap import Tap
-from xhat.samplers.composite.timing import Timing, check_even
 from xhat.samplers.plans.plan import Plan
+from xhat.samplers.plans.timing import Timing, check_even
 
 
 class CompositeScheduler:
@@ -47,10 +47,18 @@ class CompositeScheduler:
         device: Any = None,
         mu: float | None = None,
         sigmas: Any = None,
+        timesteps: Any = None,
     ) -> None:
         """Begin a run. The plan has the number of steps: ``num_inference_steps`` is not looked at.
         Of ``sigmas`` and ``mu`` only the size of the picture is learnt: each model has the noise
-        levels of its own pipeline."""
+        levels of its own pipeline. Raises ValueError for ``timesteps``, and for other ``sigmas``
+        than the pipeline passes of itself."""
+        if timesteps is not None:
+            raise ValueError(
+                "timesteps cannot be chosen in the call of a hybrid: its plan has those of "
+                "each model. "
+                "Make it with student_timesteps=, or give the plan's segments timesteps"
+            )
         if sigmas is not None:
             check_even(sigmas, any(timing.even for timing in self.timings.values()))
         timings = {name: timing.heard(self.config, mu) for name, timing in self.timings.items()}
@@ -70,6 +78,9 @@ class CompositeScheduler:
             and hasattr(self.run.entry.scheduler, "set_begin_index")
         ):
             self.run.entry.scheduler.set_begin_index(0)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {self.plan}"
 
     @property
     def step_index(self) -> int:
@@ -184,7 +195,8 @@ def stand_in(run: Run, x0: torch.Tensor, how: str | None) -> torch.Tensor:
     for members in run.groups:
         if len(members) < 2:
             raise ValueError(
-                f"x0={how!r} needs two or more samples of each prompt in a batch, and one prompt has one"
+                f"x0={how!r} needs two or more samples of each prompt in a batch, and one "
+                "prompt has one"
             )
         rows = x0[members]
         other[members] = rows.mean(0, keepdim=True) if how == "mean" else rows.roll(1, 0)

@@ -7,7 +7,8 @@ from xhat.lazy import lazily
 _EXPORTS = {
     "Plan": "xhat.samplers.plans.plan",
     "Segment": "xhat.samplers.plans.plan",
-    "hybrid_plan": "xhat.samplers.plans.build",
+    "hybrid_plan": "xhat.samplers.plans.recipe",
+    "Recipe": "xhat.samplers.plans.recipe",
     "swap_plan": "xhat.samplers.plans.build",
     "skip_plan": "xhat.samplers.plans.build",
     "whole": "xhat.samplers.plans.build",

@@ -1,19 +1,21 @@
 """A policy: the plan that was chosen for a pair, what it was chosen from, and by which numbers. It
 is data.
 
-:class:`xhat.analysis.experiments.policy.Policy` fits one from traces; here it is kept, explained,
-saved, and asked for the plan of a prompt."""
+:func:`xhat.fit_policy` fits one to traces; here it is kept, explained, saved, and asked for the
+plan
+of a prompt."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from xhat.samplers.plans.plan import Plan, Segment
+from xhat.samplers.plans.look import Look, spread
+from xhat.samplers.plans.plan import Plan
 
 if TYPE_CHECKING:
     import torch
@@ -39,22 +41,6 @@ class Option:
     fidelity: float | None
     measured: bool
     because: str
-
-
-@dataclass(frozen=True)
-class Look:
-    """When a prompt needs the base: where the spread of the student's first x̂₀ is at or below
-    ``threshold``.
-
-    ``spreads``: those of the prompts it was fitted on. ``gains``: the diversity the plan is
-    predicted to add to each. ``worth``: share of the student's diversity that it must add to be
-    worth it."""
-
-    threshold: float
-    prompts: tuple[str, ...]
-    spreads: tuple[float, ...]
-    gains: tuple[float, ...]
-    worth: float
 
 
 @dataclass(frozen=True)
@@ -87,7 +73,8 @@ class Policy:
         for name in ("student", self.chosen):
             if name not in names:
                 raise ValueError(
-                    f"a policy needs {name!r} among its options; it has {', '.join(names) or 'none'}"
+                    f"a policy needs {name!r} among its options; it has "
+                    f"{', '.join(names) or 'none'}"
                 )
 
     def option(self, name: str) -> Option:
@@ -132,10 +119,15 @@ class Policy:
         """The chosen plan where the prompt needs it, else the student's own."""
         return self.plan if self.needs_base(first_x0) else self.option("student").plan
 
+    @classmethod
+    def fit(cls, traces: Mapping[str, Any], budget: float = 1.2, **options: Any) -> Policy:
+        """The policy that :func:`xhat.fit_policy` fits to traces."""
+        import xhat
+
+        return xhat.fit_policy(traces, budget, **options)
+
     def explain(self) -> str:
         """Why this plan: in words, with the numbers that decided."""
-        from xhat.samplers.plans.explain import explained
-
         return explained(self)
 
     def to_json(self) -> str:
@@ -162,7 +154,8 @@ class Policy:
             raise ValueError(f"not a policy: {error}") from error
         if not isinstance(data, Mapping) or data.get("xhat_policy") != FORMAT:
             raise ValueError(
-                f'not a policy: expected JSON with "xhat_policy": {FORMAT}, as Policy.save writes it'
+                f'not a policy: expected JSON with "xhat_policy": {FORMAT}, as Policy.save '
+                "writes it"
             )
         given = {name: value for name, value in data.items() if name != "xhat_policy"}
         try:
@@ -195,34 +188,7 @@ class Policy:
         return self.explain()
 
     def _repr_html_(self) -> str:
-        from xhat.samplers.plans.explain import html_table
-
         return html_table(self)
-
-
-def spread(x0: Any) -> float:
-    """How far the x̂₀ (n, …) of a prompt's samples lie from their mean: Σ‖xᵢ − x̄‖² / Σ‖xᵢ‖²,
-    n/(n−1) corrected.
-
-    0 where all are one, 1 where they have nothing in common. Free of the scale, and the same on
-    average for any n. Raises ValueError for fewer than two samples, and for zeros.
-
-    >>> import torch
-    >>> spread(torch.ones(3, 2)), round(spread(torch.eye(4)), 6)
-    (0.0, 1.0)
-    """
-    import torch
-
-    x = torch.as_tensor(x0).detach().double().cpu()
-    if x.ndim < 2 or len(x) < 2:
-        raise ValueError(
-            f"the spread of x̂₀ needs two or more samples of a prompt, got shape {tuple(x.shape)}"
-        )
-    x = x.flatten(1)
-    total = float(x.square().sum())
-    if not (math.isfinite(total) and total > 0):
-        raise ValueError("x̂₀ is zero everywhere, or not finite: it has no spread")
-    return float((x - x.mean(0)).square().sum()) * len(x) / (len(x) - 1) / total
 
 
 def _option(entry: Mapping[str, Any]) -> Option:
@@ -234,21 +200,111 @@ def _look(entry: Mapping[str, Any]) -> Look:
     return Look(**given)
 
 
-def first_step(student: Plan) -> Plan:
-    """The plan of a student's first x̂₀ alone, which comes out as the final latents: one
-    evaluation.
+def explained(policy: Policy) -> str:
+    """Several lines: the choice, its prediction, the look, and a table of every option with its
+    verdict.
     """
-    first = student.segments[0]
-    return Plan(
-        [
-            Segment(
-                first.model,
-                first.start,
-                first.start + 1,
-                first.num_inference_steps,
-                first.guidance_scale,
-                spacing=first.spacing,
-                noise="own",
-            )
-        ]
+    chosen, student = policy.option(policy.chosen), policy.option("student")
+    lines = [
+        f"Chosen: {chosen.name}, at {chosen.evaluations:g} evaluations a picture, "
+        f"{chosen.evaluations / student.evaluations:.2f} × the student's "
+        f"{student.evaluations:g}. The budget of "
+        f"{policy.budget:g} × allows {policy.allowed:g}.",
+        f"Why: of the {sum(map(policy.fits, policy.options))} options that may be taken it is "
+        "the most diverse: "
+        f"{policy.measure} {interval(chosen)}, {chosen.because}.",
+        _gap(policy, chosen, student),
+    ]
+    if policy.least_fidelity is not None and chosen.fidelity is not None:
+        lines.append(
+            f"Fidelity: {chosen.fidelity:.3f} expected; no option below "
+            f"{policy.least_fidelity:.3f} is taken."
+        )
+    if policy.look is not None:
+        lines.append(_look_in_words(policy))
+    return "\n".join([*lines, f"Fitted on {policy.setting}.", "", table(policy)])
+
+
+def interval(option: Option) -> str:
+    """mean [low, high]"""
+    return f"{option.diversity:.3f} [{option.low:.3f}, {option.high:.3f}]"
+
+
+def _gap(policy: Policy, chosen: Option, student: Option) -> str:
+    gap, gain = policy.goal - student.diversity, chosen.diversity - student.diversity
+    if gap <= 0:
+        return (
+            f"Gap: the base's own pictures, at {policy.goal:.3f}, are no more diverse than the "
+            "student's, at "
+            f"{student.diversity:.3f}: there is no loss to undo."
+        )
+    return (
+        f"Gap: the student has {student.diversity:.3f}, the base's own pictures "
+        f"{policy.goal:.3f}; the plan should "
+        f"restore {gain:+.3f}, {gain / gap:.0%} of what was lost."
     )
+
+
+def _look_in_words(policy: Policy) -> str:
+    look = policy.look
+    assert look is not None
+    needing = sum(value <= look.threshold for value in look.spreads)
+    return (
+        "Adaptive: a prompt gets this plan where the spread of the student's first x̂₀ is at "
+        "or below "
+        f"{look.threshold:.4f}, else the student alone: {needing} of the {len(look.spreads)} "
+        "prompts it was fitted on, "
+        f"whose spreads are {min(look.spreads):.4f} to {max(look.spreads):.4f}. There the plan "
+        "is expected to add at "
+        f"least {look.worth:.0%} of the student's diversity on average."
+    )
+
+
+def table(policy: Policy) -> str:
+    """Every option, the most diverse first: cost, prediction, and why it was not taken."""
+    width = max(len(option.name) for option in policy.options)
+    head = f"{'':{width}}  {'evals':>5}  {policy.measure:>22}  {'fidelity':>8}"
+    rows = [head]
+    for option in sorted(policy.options, key=lambda o: -o.diversity):
+        fidelity = "" if option.fidelity is None else f"{option.fidelity:.3f}"
+        rows.append(
+            f"{option.name:{width}}  {option.evaluations:5g}  {interval(option):>22}  "
+            f"{fidelity:>8}  "
+            f"{_verdict(policy, option)}"
+        )
+    return "\n".join(rows)
+
+
+def _verdict(policy: Policy, option: Option) -> str:
+    how = "measured" if option.measured else "predicted"
+    if option.name == policy.chosen:
+        return f"{how}, chosen"
+    if policy.fits(option):
+        return f"{how}, less diverse"
+    return (
+        f"{how}, {'over the budget' if option.evaluations > policy.allowed else 'fidelity too low'}"
+    )
+
+
+def html_table(policy: Policy) -> str:
+    """The options as an HTML table, the chosen one and those that may not be taken marked; for
+    notebooks.
+    """
+    head = "".join(
+        f"<th>{escape(n)}</th>"
+        for n in ("", "plan", "evaluations", policy.measure, "source", "fidelity")
+    )
+    body = "".join(_html_row(policy, option) for option in policy.options)
+    caption = escape(explained(policy).partition("\n")[0])
+    table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f"<table><caption>{caption}</caption>{table}</table>"
+
+
+def _html_row(policy: Policy, option: Option) -> str:
+    mark = (
+        "chosen" if option.name == policy.chosen else "" if policy.fits(option) else "not allowed"
+    )
+    fidelity = "" if option.fidelity is None else f"{option.fidelity:.2f}"
+    source = "measured" if option.measured else "predicted"
+    cells = (mark, option.name, f"{option.evaluations:g}", interval(option), source, fidelity)
+    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"

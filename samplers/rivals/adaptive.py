@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from xhat.samplers.composite.pipeline import compose
+from xhat.samplers.plans.look import first_step
 from xhat.samplers.plans.plan import Plan
-from xhat.samplers.plans.policy import Policy, first_step
+from xhat.samplers.plans.policy import Policy
 
 
 class Adaptive:
@@ -23,7 +24,8 @@ class Adaptive:
     def __init__(self, base: Any, student: Any, policy: Policy) -> None:
         if policy.look is None:
             raise ValueError(
-                "this policy has one plan for all prompts: use xhat.hybrid(base, student, policy=policy)"
+                "this policy has one plan for all prompts: use xhat.hybrid(base, student, "
+                "policy=policy)"
             )
         models = {"base": base, "student": student}
         self.policy = policy

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from xhat.hooks.noise.levels import noise_levels
-from xhat.samplers.composite.run import Run, scheduled
+from xhat.samplers.composite.run import Run
 from xhat.samplers.composite.tap import Tap
-from xhat.samplers.plans.build import trailing
 from xhat.samplers.plans.plan import Segment
+from xhat.samplers.plans.recipe import trailing
+from xhat.samplers.plans.schedule import scheduled
 from xhat.samplers.rivals.teacher import noised
 
 PILOT_SEED = 0

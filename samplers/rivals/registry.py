@@ -13,18 +13,12 @@ from xhat.hooks.naming import nearest
 from xhat.hooks.noise.levels import noise_levels
 from xhat.samplers.composite.lowrank import extract_lora
 from xhat.samplers.composite.pipeline import compose, hybrid
-from xhat.samplers.composite.run import scheduled
 from xhat.samplers.composite.tap import Tap
-from xhat.samplers.plans.build import (
-    default_guidance,
-    default_steps,
-    hybrid_plan,
-    skip_plan,
-    swap_plan,
-    whole,
-    with_noise,
-)
+from xhat.samplers.plans.build import skip_plan, swap_plan, whole, with_noise
+from xhat.samplers.plans.defaults import default_guidance, default_steps
 from xhat.samplers.plans.plan import Plan, Segment
+from xhat.samplers.plans.recipe import hybrid_plan
+from xhat.samplers.plans.schedule import scheduled
 from xhat.samplers.rivals.cads import CADS
 from xhat.samplers.rivals.ensemble import ensemble
 from xhat.samplers.rivals.modes import ModeGuidance

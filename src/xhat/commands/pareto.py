@@ -12,8 +12,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     from xhat.commands.policy import fitting
 
     parser.description = (
-        f"{HELP}. The policy is fitted on half of the open prompts, from traces of base and student alone; then all "
-        "methods are measured on the other half, on other seeds, the same for all. About four minutes; --quick, one."
+        f"{HELP}. The policy is fitted on half of the open prompts, from traces of base and "
+        "student alone; then all "
+        "methods are measured on the other half, on other seeds, the same for all. About four "
+        "minutes; --quick, one."
     )
     fitting(parser)
     parser.add_argument(
@@ -35,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
 
     from xhat.analysis.experiments.pareto import figure_data, measure_pareto, predicted
     from xhat.analysis.experiments.pareto_text import table, to_results
-    from xhat.analysis.experiments.policy import Policy
+    from xhat.analysis.experiments.policy import fit_policy
     from xhat.analysis.traces.policy_traces import trace_alone
     from xhat.figures.kit.data import save_data
     from xhat.figures.kit.registry import redraw
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     if args.quick:
         fit, judge, seeds = fit[:4], judge[:4], range(6)
     traces = trace_alone(pair, fit, [1000 + seed for seed in seeds], out / "traces")
-    policy = Policy.fit(traces, args.budget, space=space, measure=args.measure, margin=args.margin)
+    policy = fit_policy(traces, args.budget, space=space, measure=args.measure, margin=args.margin)
     policy.save(out / "policy.json")
     print(f"{policy.explain()}\n", flush=True)
     measured = measure_pareto(

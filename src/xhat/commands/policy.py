@@ -9,9 +9,12 @@ from xhat.commands.parse import seeds
 
 HELP = "choose a plan from traces of base and student alone, and explain it"
 FIT = (
-    "Trace the base and the student alone, each on the same prompts and seeds, predict from these traces what every "
-    "hybrid of them would give, and choose the most diverse one that the budget and the student's fidelity allow. "
-    "No hybrid is sampled. RUN/policy.json is what xhat.hybrid(base, student, policy=xhat.Policy.load(path)) takes."
+    "Trace the base and the student alone, each on the same prompts and seeds, predict from "
+    "these traces what every "
+    "hybrid of them would give, and choose the most diverse one that the budget and the "
+    "student's fidelity allow. "
+    "No hybrid is sampled. RUN/policy.json is what xhat.hybrid(base, student, "
+    "policy=xhat.Policy.load(path)) takes."
 )
 
 
@@ -83,7 +86,8 @@ def fitting(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from xhat.analysis.experiments.policy import Policy
+    from xhat.analysis.experiments.policy import fit_policy
+    from xhat.samplers.plans.policy import Policy
 
     if args.action == "show":
         path = args.policy / "policy.json" if args.policy.is_dir() else args.policy
@@ -97,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     pair = load_pair(args.pair)
     prompts = args.prompts or OPEN_PROMPTS[::2]
     traces = trace_alone(pair, prompts, args.seeds, args.out / "traces")
-    policy = Policy.fit(
+    policy = fit_policy(
         traces,
         args.budget,
         space=feature_space(args.space, pair.base),

@@ -23,7 +23,6 @@ from xhat.analysis.experiments.pareto import (
     predicted,
 )
 from xhat.analysis.experiments.pareto_text import sentences, table, to_results
-from xhat.analysis.experiments.policy import Policy
 from xhat.analysis.measures.pareto_front import distance, front_share, on_front
 from xhat.analysis.traces.policy_traces import trace_alone
 from xhat.cli import main
@@ -31,8 +30,9 @@ from xhat.figures.kit.data import load_data, save_data
 from xhat.figures.kit.registry import redraw
 from xhat.probes.features import feature_space
 from xhat.samplers.composite.lowrank import extract_lora
-from xhat.samplers.plans.build import hybrid_plan, whole
-from xhat.samplers.plans.policy import Option
+from xhat.samplers.plans.build import whole
+from xhat.samplers.plans.policy import Option, Policy
+from xhat.samplers.plans.recipe import hybrid_plan
 from xhat.samplers.rivals.registry import rival
 
 PROMPTS = ["a red planet", "the quiet face"]

@@ -9,10 +9,10 @@ import pytest
 import xarray as xr
 
 import xhat
-from xhat.analysis.experiments.policy import Policy
 from xhat.analysis.measures.diversity import vendi
 from xhat.analysis.traces.policy_traces import plan_of, settled, trace_alone
-from xhat.samplers.plans import policy as kept
+from xhat.samplers.plans.look import spread
+from xhat.samplers.plans.policy import Policy
 from xhat.samplers.rivals.registry import rival
 
 PROMPTS = ["a planet", "a critter"]
@@ -144,7 +144,7 @@ def test_the_look_takes_the_prompts_that_gain():
     student[0] += 4
     traces = {"base": traced(base), "student": traced(student)}
     policy = Policy.fit(traces, worth=0.1)
-    spreads = [kept.spread(x) for x in student[:, :, 0]]
+    spreads = [spread(x) for x in student[:, :, 0]]
     assert spreads[0] < spreads[1]
     assert policy.look.threshold == pytest.approx(spreads[0])
     assert policy.needs_base(student[0, :, 0])
@@ -200,7 +200,7 @@ def test_fitted_on_the_embedded_pair_and_run(tmp_path):
     names = {option.name for option in policy.options}
     assert {"student", "student_own_noise", "student_skip"} <= names
     assert any(name.startswith("base_few_guided 1 of 4") for name in names)
-    again = kept.Policy.load(policy.save(tmp_path / "policy.json"))
+    again = Policy.load(policy.save(tmp_path / "policy.json"))
     assert again.options == policy.options
     pipe = xhat.hybrid(pair.base, pair.student, policy=again)
     assert pipe("a planet", output_type="latent").images.shape == (1, 4, 16, 16)

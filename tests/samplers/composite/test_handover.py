@@ -31,12 +31,12 @@ from xhat.samplers.composite.handover import (
     landing,
     output_of_x0,
     respace,
-    timestep_at,
     unit,
 )
 from xhat.samplers.composite.run import lay_out
 from xhat.samplers.composite.scheduler import CompositeScheduler
 from xhat.samplers.plans.plan import Plan, Segment
+from xhat.samplers.plans.schedule import timestep_at
 
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 TRAILING = {**STABLE, "timestep_spacing": "trailing"}

@@ -125,7 +125,11 @@ def by_hand(base, student, guidance_scale):
 def test_hybrid_is_the_loop_written_by_hand(tiny, guidance_scale):
     base, student = pair(tiny, "sd")
     hybrid = xhat.hybrid(
-        base, student, student_num_inference_steps=4, base_guidance_scale=guidance_scale
+        base,
+        student,
+        student_num_inference_steps=4,
+        base_evaluations=1,
+        base_guidance_scale=guidance_scale,
     )
     out = latents_of(tiny, "sd", hybrid)
     torch.testing.assert_close(out, by_hand(base, student, guidance_scale), rtol=1e-4, atol=1e-5)
@@ -133,9 +137,10 @@ def test_hybrid_is_the_loop_written_by_hand(tiny, guidance_scale):
 
 def test_default_hybrid_hands_over_at_the_students_second_timestep(sd_pair):
     hybrid = xhat.hybrid(*sd_pair)
-    assert hybrid.scheduler.segment_of_step == ["base", "student", "student", "student"]
-    assert hybrid.scheduler.timesteps.tolist() == [999, 749, 499, 249]
-    assert xhat.defaults(hybrid) == {"num_inference_steps": 4, "guidance_scale": 1.0}
+    assert hybrid.scheduler.segment_of_step == ["base"] * 5 + ["student"] * 3
+    assert hybrid.scheduler.timesteps.tolist()[::5] == [999, 749]
+    assert hybrid.scheduler.timesteps.tolist()[5:] == [749, 499, 249]
+    assert xhat.defaults(hybrid) == {"num_inference_steps": 8, "guidance_scale": 1.0}
 
 
 @pytest.mark.parametrize("steps", [4, 7, 20])
@@ -193,7 +198,7 @@ def test_a_sample_does_not_depend_on_its_batch(tiny, sd_pair):
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3"])
 def test_a_hybrid_is_traced_like_any_pipeline(tiny, name):
     base, student = pair(tiny, name)
-    hybrid = xhat.hybrid(base, student, student_num_inference_steps=4)
+    hybrid = xhat.hybrid(base, student, student_num_inference_steps=4, base_evaluations=1)
     traced = xhat.trace(
         hybrid,
         PROMPTS[0],

@@ -39,7 +39,7 @@ def test_a_student_without_steps_is_refused(sd_pair, steps):
 
 
 def test_a_base_without_steps_is_refused(sd_pair):
-    with pytest.raises(ValueError, match="'base' runs 0 steps"):
+    with pytest.raises(ValueError, match="base_num_inference_steps=0: the base would run no step"):
         xhat.hybrid(*sd_pair, base_num_inference_steps=0)
 
 

@@ -10,19 +10,12 @@ import torch
 
 import xhat
 from xhat.hooks.noise.levels import noise_levels
-from xhat.samplers.composite.run import lay_out, scheduled
-from xhat.samplers.plans.build import (
-    control_plans,
-    default_guidance,
-    default_steps,
-    hybrid_plan,
-    skip_plan,
-    swap_plan,
-    trailing,
-    whole,
-    with_noise,
-)
+from xhat.samplers.composite.run import lay_out
+from xhat.samplers.plans.build import control_plans, skip_plan, swap_plan, whole, with_noise
+from xhat.samplers.plans.defaults import default_guidance, default_steps
 from xhat.samplers.plans.plan import Plan, Segment
+from xhat.samplers.plans.recipe import hybrid_plan, trailing
+from xhat.samplers.plans.schedule import scheduled
 
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 BASES = {
@@ -58,7 +51,7 @@ def test_the_base_starts_at_the_top_and_makes_as_many_steps(base, replaced):
     at 751.
     """
     pipe = Sampler(BASES[base]())
-    plan = hybrid_plan(pipe, STUDENT, base_steps=replaced)
+    plan = hybrid_plan(pipe, STUDENT, base_steps=replaced, base_evaluations=replaced)
     assert plan.segment_of_step == ["base"] * replaced + ["student"] * (4 - replaced)
     entries = lay_out(plan, {"base": pipe.scheduler, "student": STUDENT.scheduler})
     top = 1000 if base == "flow" else 999
@@ -70,7 +63,7 @@ def test_the_base_starts_at_the_top_and_makes_as_many_steps(base, replaced):
 def test_a_finer_base_makes_all_its_steps_above_the_hand_over():
     pipe = Sampler(BASES["ddim_trailing"]())
     assert hybrid_plan(pipe, STUDENT, base_num_inference_steps=20).segments[0] == Segment(
-        "base", 0, 5, 20
+        "base", 0, 5, 20, noise="own"
     )
     assert (
         hybrid_plan(pipe, STUDENT, base_steps=2, base_num_inference_steps=20).segments[0].stop == 10
@@ -169,7 +162,8 @@ def test_controls_cost_what_their_plans_say(controlled):
         name: p.evaluations for name, p in plans.items()
     }
     assert run["skip"][1] == 3
-    assert run["student"][1] == run["hybrid"][1] == run["student_own"][1] == 4
+    assert run["student"][1] == run["hybrid_one"][1] == run["hybrid_paper"][1] == 4
+    assert run["hybrid"][1] == 5 + 3
 
 
 def test_controls_are_not_one_another(controlled):
@@ -194,7 +188,7 @@ def test_zeroed_estimates_leave_nothing_of_the_base(pairs, sample):
     """
     pair = pairs("sd")
     for x0, equal in (("zero", True), (None, False)):
-        plan = hybrid_plan(pair.base, pair.student, noise="fresh", x0=x0)
+        plan = hybrid_plan(pair.base, pair.student, noise="fresh", x0=x0, base_evaluations=1)
         found = [
             sample(xhat.hybrid(base, pair.student, plan=plan), "sd")
             for base in (pair.base, pair.students["two"])

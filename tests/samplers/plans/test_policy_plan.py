@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import xhat
-from xhat.samplers.plans.build import hybrid_plan, whole
-from xhat.samplers.plans.policy import Look, Option, Policy, first_step, spread
+from xhat.samplers.plans.build import whole
+from xhat.samplers.plans.look import Look, first_step, spread
+from xhat.samplers.plans.policy import Option, Policy
+from xhat.samplers.plans.recipe import hybrid_plan
 from xhat.samplers.rivals.adaptive import Adaptive
 from xhat.samplers.rivals.registry import rival
 

@@ -38,11 +38,12 @@ class Timing:
     mu: float | None = None
     single: bool = False
 
-    def settings(self, scheduler: Any, steps: int) -> dict[str, Any]:
-        """Further keywords of the scheduler's ``set_timesteps``."""
+    def settings(self, scheduler: Any, steps: int | None) -> dict[str, Any]:
+        """Further keywords of the scheduler's ``set_timesteps``; no σ where ``steps`` is None."""
         known = inspect.signature(scheduler.set_timesteps).parameters
         found: dict[str, Any] = {}
-        if self.even and "sigmas" in known and not scheduler.config.get("use_flow_sigmas", False):
+        evenly = self.even and not scheduler.config.get("use_flow_sigmas", False)
+        if steps is not None and evenly and "sigmas" in known:
             found["sigmas"] = even(steps, self.single)
         if "mu" in known and scheduler.config.get("use_dynamic_shifting", False):
             mu = (
@@ -102,12 +103,17 @@ def check_even(sigmas: Any, known: bool) -> None:
     given = np.asarray(sigmas, dtype=np.float64)
     if not known:
         raise ValueError(
-            "the pipeline gives its scheduler noise levels in a way that plans do not know. They know those of "
-            f"{', '.join(sorted(_EVEN))}, and pipelines that give a number of steps"
+            "sigmas were given to a hybrid, in its call or by its pipeline, in a way that plans do "
+            "not know: the plan has the noise levels of each model. Make it with "
+            "student_sigmas=, or "
+            "give the plan's segments sigmas. Pipelines whose own sigmas are known: "
+            f"{', '.join(sorted(_EVEN))}"
         )
     if not np.allclose(given, even(len(given)), atol=1e-6):
         raise ValueError(
-            "sigmas cannot be chosen in the call of a hybrid: its plan says the steps of each model"
+            "sigmas cannot be chosen in the call of a hybrid: its plan has those of each "
+            "model. Make "
+            "it with student_sigmas=, or give the plan's segments sigmas"
         )
 
 
