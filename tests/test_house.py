@@ -31,15 +31,12 @@ ROOMS = {
 """The rooms of a folder, floor by floor: a room imports from lower floors only, and from the files
 that lie in the folder itself, "", where these are not given a floor of their own."""
 
-KNOWN_STAIRS = {
-    ("samplers.plans", "samplers.composite"),
-}
+KNOWN_STAIRS = {}
 """Imports upward that are still there, and must go."""
 
 KNOWN_CYCLES = (
     {"hooks.points.names", "hooks.points.rehearsal", "hooks.points.select"},
     {"hooks.edits.patch", "hooks.edits.nnsight_engine"},
-    {"samplers.plans.policy", "samplers.plans.explain"},
 )
 """Files that import each other still, deferred imports counted, and must not."""
 

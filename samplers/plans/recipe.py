@@ -4,10 +4,10 @@ a recipe says.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from xhat.hooks.naming import suggestion
 from xhat.hooks.noise.levels import NoiseLevels, noise_levels
 from xhat.samplers.plans.defaults import default_guidance, schedule_of
 from xhat.samplers.plans.plan import NOISES, Plan, Segment
@@ -84,8 +84,8 @@ def recipe_of(recipe: Recipe | str | None = None, **options: Any) -> Recipe:
     known = [field.name for field in fields(Recipe)]
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1) or known[:1]
-            raise TypeError(f"a hybrid has no option {name!r}; did you mean {near[0]!r}?")
+            hint = suggestion(name, known) or f"; there are {', '.join(known)}"
+            raise TypeError(f"a hybrid has no option {name!r}{hint}")
     if isinstance(recipe, Recipe):
         return replace(recipe, **options)
     if recipe is None:
