@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from xhat.hooks.batches import Batch, Sampler, check_arguments
+from xhat.hooks.batches import Batch, Sampler, check_arguments, per_prompt
 from xhat.hooks.describe import describe, describe_call, jsonable, versions
 from xhat.hooks.edits.edit import Edit
 from xhat.hooks.edits.patch import Patch, places
@@ -31,7 +31,7 @@ from xhat.hooks.store.locks import held, located, locked
 from xhat.hooks.store.memory import Memory
 from xhat.hooks.store.schema import Schema, schema_of
 from xhat.hooks.store.store import Store
-from xhat.hooks.store.tiles import Tiling, share
+from xhat.hooks.store.tiles import Tile, Tiling, share
 from xhat.hooks.store.writer import Writer
 from xhat.hooks.tracer import Hooks, Tracer, attributes
 
@@ -139,6 +139,7 @@ def _prepare(
     places(denoiser, edits)
     check_arguments(pipe, call)
     arguments = _with_defaults(pipe, call)
+    per_prompt(pipe, arguments, Tile(range(1), range(1)), len(prompts))
     described, unknown = describe_call(arguments)
     config = describe(pipe)
     unknown += config.pop("unidentified", [])
@@ -208,7 +209,7 @@ def announcement(run: Run, tiling: Tiling) -> str:
             run.pipe,
             [s.point for s in run.selections],
             prompt=run.prompts[0],
-            **_single(run.arguments),
+            **_single(run),
         )
     except Exception as error:  # an estimate is worth no failure: the run will say
         return f"{text}; size unknown before the first batch ({type(error).__name__})"
@@ -220,12 +221,10 @@ def announcement(run: Run, tiling: Tiling) -> str:
     )
 
 
-def _single(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments for one prompt: the first of those that are given one a prompt."""
-    lists = {
-        k: v[0] for k, v in arguments.items() if "prompt" in k and isinstance(v, list | tuple) and v
-    }
-    return dict(arguments) | lists | {"output_type": "latent"}
+def _single(run: Run) -> dict[str, Any]:
+    """Arguments for the first prompt alone."""
+    call, _ = per_prompt(run.pipe, run.arguments, Tile(range(1), range(1)), len(run.prompts))
+    return call | {"output_type": "latent"}
 
 
 def _fill(run: Run, sink: Store | Memory, progress: bool) -> None:
@@ -262,7 +261,7 @@ def _schema(
     run: Run, selections: Sequence[Selection], batch: Batch, before: Schema | None
 ) -> Schema:
     """The schema of a batch, which every other batch must have too."""
-    root = attributes(run.config, batch.space) if before is None else before.attrs[""]
+    root = attributes(run.config, batch.notes) if before is None else before.attrs[""]
     schema = schema_of(batch.arrays, batch.branches, selections, batch.schedule, root)
     if before is None:
         warn_unfired(batch.unfired)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xhat.hooks.batches import flat_if_gram
+from xhat.hooks.batches import flat_if_gram, notes_of
 from xhat.hooks.describe import canonical, checksum, describe, versions
 from xhat.hooks.points.select import Selection
+from xhat.hooks.record.final import check_final
 from xhat.hooks.record.record import Array, Record, warn_unfired
 from xhat.hooks.record.recorder import Recorder
 from xhat.hooks.store.memory import tree_of
@@ -46,7 +47,7 @@ class Tracer:
         self._recorder.__exit__(*exception)
         if exception[0] is not None:
             return
-        self._records += self._recorder.take()
+        self._take()
         if not self._records:
             warnings.warn(
                 "nothing was traced: the pipeline made no step inside the block", stacklevel=2
@@ -56,12 +57,18 @@ class Tracer:
         if self.store is not None:
             write_tree(self.store, self.trace)
 
+    def _take(self) -> None:
+        records = self._recorder.take()
+        for record in records:
+            check_final(record, getattr(self.pipe, "vae", None), returned=None, callback=False)
+        self._records += records
+
     @property
     def trace(self) -> xr.DataTree:
         """The trace of the calls that are finished. Raises ValueError if there are none, or of
         several schedules.
         """
-        self._records += self._recorder.take()
+        self._take()
         if not self._records:
             raise ValueError("nothing was traced yet: call the pipeline inside the block")
         return _tree_of_records(self._records, self._recorder.selections, self._config)
@@ -79,7 +86,7 @@ def _tree_of_records(
         ):
             raise ValueError("the calls differ in schedule or shape: use a Tracer for each")
     schema = schema_of(
-        first, branches, selections, records[0].schedule, attributes(config, records[0].space)
+        first, branches, selections, records[0].schedule, attributes(config, notes_of(records[0]))
     )
     joined = {
         k: (_joined([arrays[k].data for arrays, _ in batches]), a.dims) for k, a in first.items()
@@ -104,11 +111,11 @@ def _arrays(
     return record.root() | named, {name: r.branches for name, r in readings.items()}
 
 
-def attributes(config: Mapping[str, Any], space: str) -> dict[str, Any]:
+def attributes(config: Mapping[str, Any], notes: Mapping[str, str]) -> dict[str, Any]:
     """Attributes of a trace: texts as they are, everything else as JSON."""
     found = {
         k: v if isinstance(v, str) else canonical(v)
         for k, v in config.items()
         if k not in ("prompts", "seeds")
     }
-    return found | {"space": space, "versions": canonical(versions()), "checksum": checksum(config)}
+    return found | dict(notes) | {"versions": canonical(versions()), "checksum": checksum(config)}

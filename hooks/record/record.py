@@ -27,6 +27,10 @@ class Array(NamedTuple):
     data: np.ndarray
 
 
+class Unreadable(ValueError):
+    """A reading that has no place in one array: its samples, or its steps, cannot be told apart."""
+
+
 class Reading(NamedTuple):
     """A reading over all steps: its array (sample, step[, branch], …), the labels of its branches
     if there are any, and where (step[, branch]) there is nothing because that branch did not
@@ -74,6 +78,8 @@ class Record:
         False  # whether the conditional half of a batch comes first, as in few pipelines
     )
     lost: bool = False  # whether some noise could not be told
+    decoded: list[torch.Tensor] = field(default_factory=list)  # what the VAE was given after it
+    changed: bool = False  # whether the pipeline changed latents between two steps
 
     @property
     def rows(self) -> int:
@@ -132,9 +138,12 @@ class Record:
             fired = [s.firings.get(i, []) for s in self.steps]
             if any(fired):
                 shelf = self.shelves.get(i)
-                found[selection.name] = _assemble(
-                    selection, fired, shelf, self.rows, self.cond_first
-                )
+                try:
+                    reading = _assemble(selection, fired, shelf, self.rows, self.cond_first)
+                except Unreadable as error:
+                    warnings.warn(f"{error}. It is left out; the rest is kept", stacklevel=3)
+                    continue
+                found[selection.name] = reading
         return found
 
     def unfired(self, selections: Sequence[Selection]) -> list[str]:
@@ -215,12 +224,12 @@ def _branches(name: str, fired: list[list[Firing]], rows: int, cond_first: bool)
     widest = max(fired, key=lambda f: _count(f, rows))
     shapes = {tuple(f.value.shape[1:]) for firings in fired for f in firings}
     if len(shapes) > 1:
-        raise ValueError(
+        raise Unreadable(
             f"{name!r} runs with several shapes, {sorted(shapes)}: it has no place in one array"
         )
     for firing in widest:
         if len(firing.value) % rows or len(firing.value) // rows > 4:
-            raise ValueError(
+            raise Unreadable(
                 f"{name!r} fires with {len(firing.value)} rows for {rows} samples: they cannot be "
                 "told apart"
             )

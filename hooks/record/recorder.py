@@ -15,6 +15,7 @@ from xhat.hooks.noise import levels as noise
 from xhat.hooks.points.names import denoiser_of, modules_at
 from xhat.hooks.points.select import Selection, select
 from xhat.hooks.points.taps import attach, listening
+from xhat.hooks.record.final import Decoded
 from xhat.hooks.record.record import Firing, Record, Step
 
 _COND_FIRST = {"ZImageTransformer2DModel"}  # whose pipeline stacks (conditional, unconditional)
@@ -50,6 +51,9 @@ class Recorder:
                     self._listen_at(stack, module, i, selection)
             stack.enter_context(listening(scheduler, "set_timesteps", _Starts(self)))
             stack.enter_context(listening(scheduler, "step", self))
+            if hasattr(getattr(self.pipe, "vae", None), "decode"):
+                decoded = Decoded(lambda: self._record)
+                stack.enter_context(listening(self.pipe.vae, "decode", decoded))
             if hasattr(denoiser, "cache_context"):
                 stack.enter_context(listening(denoiser, "cache_context", _Branches(self)))
             self._stack = stack.pop_all()
@@ -74,6 +78,7 @@ class Recorder:
         self._pending: dict[int, list[Firing]] = {}
         self._branch: str | None = None
         self._last: torch.Tensor | None = None
+        self._changes: list[torch.Tensor] = []  # whether latents are not those of the step before
         self._copies = Copies()
         self._levels: noise.NoiseLevels | None = None
         self._first = 0
@@ -85,6 +90,7 @@ class Recorder:
         if record.steps:
             if self._last is not None:
                 record.final = self._copies(unpacked(self.pipe, self._last, self.size))
+            record.changed = any(bool(change) for change in self._changes)
             self._copies.wait()
             self._records.append(record)
         self._fresh()
@@ -111,6 +117,8 @@ class Recorder:
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         output, timestep, x_t = _arguments(args, kwargs)
+        if self._last is not None and self._last.shape == x_t.shape:
+            self._changes.append((self._last != x_t).any())
         scheduler = self.pipe.scheduler
         if not self._record.steps:
             self._begin(scheduler, timestep)
