@@ -44,13 +44,10 @@ def arrays():
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 6])
-@pytest.mark.parametrize(
-    "given", [pictures, arrays, lambda: tuple(pictures()), lambda: arrays().numpy()]
-)
+@pytest.mark.parametrize("given", [pictures, arrays, lambda: arrays().movedim(1, 3).numpy()])
 def test_one_picture_a_prompt(img2img, given, batch_size):
     call = CALL | {"strength": 0.8}
     image = given()
-    image = list(image) if isinstance(image, tuple) else image
     many = xhat.trace(img2img, PROMPTS, image=image, batch_size=batch_size, **call)
     for i, prompt in enumerate(PROMPTS):
         one = xhat.trace(img2img, prompt, image=image[i : i + 1], batch_size=1, **call)
@@ -87,9 +84,7 @@ def test_negative_embeddings_a_prompt(tiny):
 @pytest.mark.parametrize("number", [2, 4])
 def test_any_other_number_of_pictures_is_refused(img2img, tmp_path, number):
     image = (pictures() * 2)[:number]
-    with pytest.raises(
-        ValueError, match=rf"image has {number} entries for 3 prompts: expected one"
-    ):
+    with pytest.raises(ValueError, match=rf"image has {number} entries for 3 prompts"):
         xhat.trace(img2img, PROMPTS, image=image, store=tmp_path / "a.zarr", **CALL)
     assert not list(tmp_path.iterdir())
 
@@ -165,7 +160,7 @@ def test_a_tracer_leaves_out_what_it_cannot_tell(tiny):
 
 
 def test_a_reading_that_cannot_be_told_apart_is_left_out_and_named(tiny):
-    pipe = tiny.sd()
+    pipe, call = tiny.sd(), CALL | {"seeds": [0]}
     block = pipe.unet.mid_block
     inner, forward = torch.nn.Identity(), pipe.unet.mid_block.forward
     block.add_module("odd", inner)
@@ -176,13 +171,8 @@ def test_a_reading_that_cannot_be_told_apart_is_left_out_and_named(tiny):
 
     block.forward = odd
     with pytest.warns(UserWarning, match=r"'mid_block.odd' fires with 32 rows .* left out"):
-        got = xhat.trace(
-            pipe,
-            PROMPTS[:2],
-            hooks={"mid_block.odd": "full", "h": "mean"},
-            **(CALL | {"seeds": [0]}),
-        )
-    want = xhat.trace(tiny.sd(), PROMPTS[:2], hooks={"h": "mean"}, **(CALL | {"seeds": [0]}))
+        got = xhat.trace(pipe, PROMPTS[:2], hooks={"mid_block.odd": "full", "h": "mean"}, **call)
+    want = xhat.trace(tiny.sd(), PROMPTS[:2], hooks={"h": "mean"}, **call)
     assert list(got["activations"].children) == ["h"]
     np.testing.assert_array_equal(got["activations/h/value"], want["activations/h/value"])
     np.testing.assert_array_equal(got["pred_x0"], want["pred_x0"])

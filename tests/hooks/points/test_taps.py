@@ -629,9 +629,10 @@ def test_without_hooks_a_compiled_denoiser_is_traced(tiny):
     assert len(record.steps) == 1
 
 
-def test_a_module_shared_in_one_pass_is_refused(tiny):
-    with pytest.raises(ValueError, match="runs with several shapes"):
-        recorded(tiny.sd(), tiny, hooks=["mid_block.resnets.0.nonlinearity"])
+def test_a_module_shared_in_one_pass_is_left_out_and_named(tiny):
+    with pytest.warns(UserWarning, match="runs with several shapes.* left out"):
+        _, readings = recorded(tiny.sd(), tiny, hooks=["mid_block.resnets.0.nonlinearity", "h"])
+    assert list(readings) == ["h"]
 
 
 def test_what_never_fired_is_known(tiny):
