@@ -174,7 +174,29 @@ def _of_folder(pipe: Any) -> dict[str, Any]:
     if KEY in saved:
         return dict(saved[KEY].get("stated", {}))
     file = folder / FILE
-    return dict(json.loads(file.read_text())) if file.is_file() else {}
+    return stated_in(file) if file.is_file() else {}
+
+
+def stated_in(file: Path) -> dict[str, Any]:
+    """What a checkpoint's ``xhat.json`` states. Raises ValueError for a file that is no object of
+    JSON, and for steps or guidance that are no such numbers.
+    """
+    try:
+        stated = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refused)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no JSON that could be read: {error}") from None
+    if not isinstance(stated, dict):
+        raise ValueError(f"{file} holds a {type(stated).__name__}: expected an object of JSON")
+    steps, guidance = stated.get("num_inference_steps"), stated.get("guidance_scale")
+    if steps is not None and (type(steps) is not int or steps < 1):
+        raise ValueError(f"{file}: num_inference_steps={steps!r}, expected a whole number above 0")
+    if guidance is not None and type(guidance) not in (int, float):
+        raise ValueError(f"{file}: guidance_scale={guidance!r}, expected a number")
+    return stated
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _of_scheduler(pipe: Any) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,6 +40,7 @@ from xhat.hooks.tracer import Hooks, Tracer, attributes
 
 __all__ = ["Tracer", "trace"]
 
+MOST_SEEDS = 10**6  # a trace of more is a mistake
 LIBRARIES = ("torch", "diffusers", "transformers", "xhat")  # whose versions make pictures differ
 
 
@@ -138,6 +142,7 @@ def _prepare(
     selections = select(denoiser, hooks)
     places(denoiser, edits)
     check_arguments(pipe, call)
+    _check_numbers(call)
     arguments = _with_defaults(pipe, call)
     per_prompt(pipe, arguments, Tile(range(1), range(1)), len(prompts))
     described, unknown = describe_call(arguments)
@@ -157,12 +162,28 @@ def _prepare(
     return Run(pipe, prompts, seeds, selections, hooks, edits, arguments, config, *share())
 
 
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _check_numbers(call: Mapping[str, Any]) -> None:
+    """Raises ValueError for a number of steps below 1, or a guidance that is no number."""
+    steps = call.get("num_inference_steps")
+    if steps is not None and (isinstance(steps, bool) or not hasattr(steps, "__index__")):
+        raise ValueError(f"num_inference_steps={steps!r}: expected a whole number above 0")
+    if steps is not None and operator.index(steps) < 1:
+        raise ValueError(f"num_inference_steps={steps!r}: expected a whole number above 0")
+    for name, value in call.items():
+        if isinstance(value, float | np.floating) and not np.isfinite(value):
+            raise ValueError(f"{name}={value}: expected a finite number")
+
+
 def _prompts(prompts: str | Sequence[str]) -> list[str]:
     listed = [prompts] if isinstance(prompts, str) else list(prompts)
     if not listed or not all(isinstance(p, str) for p in listed):
-        raise ValueError(f"prompts={prompts!r}: expected a text, or a list of one or more")
-    repeated = sorted({p for p in listed if listed.count(p) > 1})
-    if repeated:
+        raise ValueError(f"prompts={_brief(prompts)}: expected a text, or a list of one or more")
+    if repeated := [p for p, count in Counter(listed).items() if count > 1]:
         raise ValueError(
             f"prompts that repeat: {repeated[:3]}. Each is sampled under every seed once"
         )
@@ -170,20 +191,16 @@ def _prompts(prompts: str | Sequence[str]) -> list[str]:
 
 
 def _seeds(seeds: Iterable[int]) -> list[int]:
+    expected = f"expected 1 to {MOST_SEEDS} whole numbers from 0 to 2⁶³−1, for example range(16)"
     try:
-        listed = [int(s) for s in seeds]
+        if isinstance(seeds, str | bytes):
+            raise TypeError
+        listed = [operator.index(s) for s in itertools.islice(seeds, MOST_SEEDS + 1)]
     except TypeError:
-        raise ValueError(
-            f"seeds={seeds!r}: expected whole numbers, for example range(16)"
-        ) from None
-    if not listed or min(listed) < 0:
-        raise ValueError(
-            f"seeds={seeds!r}: expected one or more whole numbers from 0 up, for example range(16)"
-        )
-    repeated = (
-        sorted({s for s in listed if listed.count(s) > 1}) if len(set(listed)) < len(listed) else []
-    )
-    if repeated:
+        raise ValueError(f"seeds={_brief(seeds)}: {expected}") from None
+    if not 1 <= len(listed) <= MOST_SEEDS or min(listed) < 0 or max(listed) >= 2**63:
+        raise ValueError(f"seeds={_brief(seeds)}: {expected}")
+    if repeated := [s for s, count in Counter(listed).items() if count > 1]:
         raise ValueError(
             f"seeds that repeat: {repeated[:5]}. Their samples would be the same picture twice"
         )

@@ -158,7 +158,7 @@ class Checksums:
         seal = attrs[SEAL]
         if not isinstance(seal, Mapping) or seal.get("attributes") != _attributes(attrs):
             raise DamagedTrace(f"{path} is damaged: {ROOT} is not what was written. {COPY}")
-        tiling = Tiling(*attrs["tiling"]) if "tiling" in attrs else None
+        tiling = Tiling.read(path, attrs["tiling"]) if "tiling" in attrs else None
         sums = cls(path, dict(seal["files"]), dict(attrs.get("chunks", {})), tiling)
         sums.grams = bool(attrs.get("grams"))
         return sums

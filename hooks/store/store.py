@@ -63,7 +63,7 @@ class Store:
             return False
         sums = Checksums.read(self.path, attrs)
         _check_same(self.path, attrs, config)
-        self.tiling, store = Tiling(*attrs["tiling"]), files.store_at(self.path)
+        self.tiling, store = sums.tiling or self.tiling, files.store_at(self.path)
         self.files = Checked(store, sums) if mend else checked_store(self.path, store, attrs)
         with damage_named(self.path, REPAIR):
             self._group = zarr.open_group(self.files, mode="r+", zarr_format=3)

@@ -7,6 +7,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from xhat.hooks.store.failures import COPY, DamagedTrace
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,14 @@ class Tiling:
             shape for shape, count in zip(shapes, calls, strict=True) if count <= 1.25 * min(calls)
         )
         return cls(prompts, seeds, *tile)
+
+    @classmethod
+    def read(cls, path: str, numbers: Any) -> Tiling:
+        """From the attributes of a store at ``path``. Raises DamagedTrace for what is no tiling."""
+        whole = isinstance(numbers, list) and len(numbers) == 4
+        if not whole or not all(type(n) is int and n > 0 for n in numbers):
+            raise DamagedTrace(f"{path} is damaged: its tiling is {numbers!r}. {COPY}")
+        return cls(*numbers)
 
     @property
     def shape(self) -> tuple[int, int]:

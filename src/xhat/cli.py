@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from importlib import import_module
@@ -59,12 +60,20 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. A user's mistake is one line on stderr and
     status 2.
     """
+    for stream in (sys.stdout, sys.stderr):  # σ and x̂₀ on a terminal that knows neither
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(argv)
     os.environ.setdefault(
         "TRANSFORMERS_VERBOSITY", "error"
     )  # it warns of image processors that are not used
     try:
-        return args.run(args) or 0
+        status = args.run(args) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who read has enough, as in `xhat models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"xhat: {error}", file=sys.stderr)
         return 2

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xhat.commands.parse import seeds
+from xhat.commands.parse import finite, positive, prompts_in, seeds
 
 HELP = "sample prompts × seeds and keep x̂₀ and readings of every step"
 
@@ -28,10 +28,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="a range, or a list 1,2,5 (default 0:8)",
     )
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="inference steps (default: the checkpoint's own)"
+        "--steps",
+        type=positive,
+        metavar="N",
+        help="inference steps (default: the checkpoint's own)",
     )
     parser.add_argument(
-        "--guidance", type=float, metavar="G", help="guidance scale (default: the checkpoint's own)"
+        "--guidance",
+        type=finite,
+        metavar="G",
+        help="guidance scale (default: the checkpoint's own)",
     )
     parser.add_argument(
         "--hooks",
@@ -42,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "pool(n), project(dim), full, gram (default mean). `xhat points MODEL` lists them",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=8, metavar="B", help="samples at a time (default 8)"
+        "--batch-size", type=positive, default=8, metavar="B", help="samples at a time (default 8)"
     )
     parser.add_argument(
         "--device", metavar="D", help="cuda:1, cpu, … (default: this process's GPU, or the CPU)"
@@ -93,11 +99,7 @@ def run(args: argparse.Namespace) -> None:
 def _prompts(args: argparse.Namespace) -> list[str]:
     listed = list(args.prompts)
     if args.prompts_file is not None:
-        listed += [
-            line.strip()
-            for line in args.prompts_file.read_text(encoding="utf-8").splitlines()
-            if line.strip()
-        ]
+        listed += prompts_in(args.prompts_file)
     if not listed:
         raise ValueError(
             "no prompts: give some with --prompts, or a file of them with --prompts-file"
@@ -111,6 +113,11 @@ def _placed(pipe: Any, device: str | None, dtype: str) -> Any:
 
     if device is None:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {device} is not to be had here: {reason}") from None
     if dtype != "float32":
         pipe = pipe.to(getattr(torch, dtype))
     return pipe.to(device)

@@ -1,0 +1,153 @@
+"""What users get wrong is refused in one line that says what was got and what is expected."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import xhat
+from xhat.cli import main
+from xhat.commands import parse
+from xhat.hooks.model import stated_in
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [[1.9], "12", [2**63], [-1], [], [1, 1], range(10**10), ["1"], None, 3, [None], [True, 1]],
+)
+def test_seeds_that_are_none(tiny, seeds):
+    with pytest.raises(ValueError, match="seeds"):
+        xhat.trace(tiny.sd(), "a face", seeds=seeds, num_inference_steps=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    "text", ["9223372036854775808", "0:10000000000", "1.9", "a", "3:1", "-1,2"]
+)
+def test_seeds_of_the_command_line(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="range of seeds"):
+        parse.seeds(text)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"num_inference_steps": 0},
+        {"num_inference_steps": -1},
+        {"num_inference_steps": 2.5},
+        {"num_inference_steps": True},
+        {"guidance_scale": float("nan")},
+        {"guidance_scale": float("inf")},
+        {"eta": float("nan")},
+    ],
+)
+def test_numbers_of_the_call(tiny, tmp_path, call):
+    with pytest.raises(ValueError, match=next(iter(call))):
+        xhat.trace(tiny.sd(), "a face", seeds=[0], store=tmp_path / "a.zarr", **call)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--guidance", "nan"], ["--steps", "0"], ["--seeds", "0:10000000000"], ["--batch-size", "0"]],
+)
+def test_numbers_of_the_command_line(option, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["trace", "demo/dmd", "--prompts", "a", "--store", str(tmp_path / "a"), *option])
+    assert ended.value.code == 2
+    assert option[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "foo", "mps"])
+def test_a_device_that_is_not_there(tmp_path, capsys, device):
+    store = str(tmp_path / "a.zarr")
+    options = ["--prompts", "a", "--seeds", "0", "--device", device, "--store", store]
+    assert main(["trace", "demo/dmd", *options]) == 2
+    error = capsys.readouterr().err
+    assert f"--device {device} is not to be had here" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_prompts_of_a_file(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("\ufeffein Plänet\r\n\n a dog \n".encode())
+    assert parse.prompts_in(file) == ["ein Plänet", "a dog"]
+    file.write_bytes("ein Plänet".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"not UTF-8 \(byte 6\)"):
+        parse.prompts_in(file)
+    for other in (Path("/dev/zero"), tmp_path, tmp_path / "none"):
+        with pytest.raises(ValueError, match="is no file of prompts"):
+            parse.prompts_in(other)
+
+
+def test_many_prompts_are_looked_at_once():
+    """Repeats are found without comparing each to each."""
+    from xhat.hooks.trace import _prompts
+
+    class Text(str):
+        compared = 0
+
+        def __eq__(self, other):
+            Text.compared += 1
+            return super().__eq__(other)
+
+        __hash__ = str.__hash__
+
+    assert len(_prompts([Text(i) for i in range(2000)])) == 2000
+    assert Text.compared < 20_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '"text"',
+        "3",
+        '{"num_inference_steps": "four"}',
+        '{"num_inference_steps": 0}',
+        '{"num_inference_steps": 4.5}',
+        '{"guidance_scale": NaN}',
+        '{"guidance_scale": Infinity}',
+        '{"guidance_scale": "high"}',
+        "[" * 100_000,
+        "{",
+        "",
+    ],
+)
+def test_a_malformed_statement_of_a_checkpoint(tmp_path, text):
+    file = tmp_path / "xhat.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"xhat\.json") as refused:
+        stated_in(file)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_a_checkpoint_states(tmp_path):
+    (tmp_path / "xhat.json").write_text('{"num_inference_steps": 4, "guidance_scale": 1.0}')
+    assert stated_in(tmp_path / "xhat.json") == {"num_inference_steps": 4, "guidance_scale": 1.0}
+
+
+def test_a_reader_that_has_enough_ends_the_command(monkeypatch, tmp_path):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+        def fileno(self):
+            return descriptor
+
+    descriptor = os.open(tmp_path / "out", os.O_CREAT | os.O_WRONLY)
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert main(["models"]) == 0
+
+
+@pytest.mark.slow
+def test_help_on_a_terminal_of_few_letters():
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    argv = [sys.executable, "-m", "xhat", "trace", "--help"]
+    done = subprocess.run(argv, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
