@@ -10,7 +10,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from xhat.hooks.protocols import Pipeline
 
 KEY = "_xhat"
 FILE = "xhat.json"  # beside the model_index.json of a checkpoint's folder
@@ -38,7 +41,7 @@ class Model:
         What a trace notes of the pipeline beside its configuration, a hybrid's plan for instance.
     """
 
-    pipe: Any
+    pipe: Pipeline
     stated: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin = "pipeline"
     description: Mapping[str, Any] = field(default_factory=dict)
@@ -73,7 +76,7 @@ class Model:
         return otherwise if value is None else value
 
 
-def model_of(pipe: Any) -> Model:
+def model_of(pipe: Pipeline) -> Model:
     """The pipeline with what belongs to its checkpoint.
 
     What was stated for the pipeline comes first (:func:`state`), then what its folder says, then
@@ -94,13 +97,13 @@ def model_of(pipe: Any) -> Model:
     return Model(pipe, stated, "scheduler" if stated else "pipeline", description)
 
 
-def state(pipe: Any, stated: Mapping[str, Any], origin: Origin = "checkpoint") -> Any:
+def state(pipe: Pipeline, stated: Mapping[str, Any], origin: Origin = "checkpoint") -> Any:
     """Have these arguments belong to the pipeline's checkpoint; returns the pipeline."""
     pipe.register_to_config(**{KEY: _entry(pipe) | {"stated": dict(stated), "origin": origin}})
     return pipe
 
 
-def note(pipe: Any, **description: Any) -> Any:
+def note(pipe: Pipeline, **description: Any) -> Any:
     """Add to what a trace notes of the pipeline; returns the pipeline."""
     entry = _entry(pipe)
     whole = {**entry.get("description", {}), **description}
@@ -108,7 +111,7 @@ def note(pipe: Any, **description: Any) -> Any:
     return pipe
 
 
-def defaults(pipe: Any) -> dict[str, Any]:
+def defaults(pipe: Pipeline) -> dict[str, Any]:
     """What a pipeline's call is given where the caller says nothing: steps, guidance and the like.
 
     ``pipe(prompt, **xhat.defaults(pipe))`` samples as :func:`xhat.trace` does.
@@ -122,7 +125,7 @@ def defaults(pipe: Any) -> dict[str, Any]:
     return model_of(pipe).defaults
 
 
-def set_defaults(pipe: Any, **call: Any) -> Any:
+def set_defaults(pipe: Pipeline, **call: Any) -> Any:
     """Have steps, guidance or other keywords of the call belong to a pipeline.
 
     They hold for :func:`xhat.trace`, hybrids and all measurements; the pipeline's own call still
@@ -145,22 +148,22 @@ def set_defaults(pipe: Any, **call: Any) -> Any:
     return state(pipe, {**model_of(pipe).stated, **call})
 
 
-def with_defaults(pipe: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(pipe: Pipeline, given: Mapping[str, Any]) -> dict[str, Any]:
     """``given`` over what belongs to the pipeline's checkpoint. A schedule is given as a whole."""
     return model_of(pipe).arguments(given)
 
 
-def _entry(pipe: Any) -> dict[str, Any]:
+def _entry(pipe: Pipeline) -> dict[str, Any]:
     return dict(getattr(pipe, "config", {}).get(KEY) or {})
 
 
-def _parameters(pipe: Any) -> dict[str, Any]:
+def _parameters(pipe: Pipeline) -> dict[str, Any]:
     """Name → default of the arguments of the pipeline's call."""
     found = inspect.signature(type(pipe).__call__).parameters
     return {n: None if p.default is p.empty else p.default for n, p in found.items()}
 
 
-def _of_folder(pipe: Any) -> dict[str, Any]:
+def _of_folder(pipe: Pipeline) -> dict[str, Any]:
     """What the folder says that the pipeline was loaded from, while its scheduler is of the class
     saved there.
     """
@@ -199,7 +202,7 @@ def _refused(constant: str) -> None:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _of_scheduler(pipe: Any) -> dict[str, Any]:
+def _of_scheduler(pipe: Pipeline) -> dict[str, Any]:
     if type(pipe.scheduler).__name__ not in FEW_STEP_SCHEDULERS:
         return {}
     steps = min(4, pipe.scheduler.config.get("original_inference_steps") or 4)

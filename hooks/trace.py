@@ -27,6 +27,7 @@ from xhat.hooks.points.names import bytes_text, denoiser_of
 from xhat.hooks.points.rehearsal import rehearse
 from xhat.hooks.points.select import Selection, select
 from xhat.hooks.points.taps import quiet
+from xhat.hooks.protocols import Pipeline
 from xhat.hooks.record.encode import encoded_once
 from xhat.hooks.record.record import warn_unfired
 from xhat.hooks.record.recorder import Recorder
@@ -45,7 +46,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "xhat")  # whose versions mak
 
 
 def trace(
-    pipe: Any,
+    pipe: Pipeline,
     prompts: str | Sequence[str],
     *,
     seeds: Iterable[int],

@@ -13,6 +13,7 @@ import xarray as xr
 from xhat.hooks.batches import flat_if_gram, notes_of
 from xhat.hooks.describe import canonical, checksum, describe, versions
 from xhat.hooks.points.select import Selection
+from xhat.hooks.protocols import Pipeline
 from xhat.hooks.record.final import check_final
 from xhat.hooks.record.record import Array, Record, warn_unfired
 from xhat.hooks.record.recorder import Recorder
@@ -31,7 +32,7 @@ class Tracer:
     always does. ``store``: folder or URL to write the trace to at the end of the block."""
 
     def __init__(
-        self, pipe: Any, hooks: Hooks = (), store: str | os.PathLike[str] | None = None
+        self, pipe: Pipeline, hooks: Hooks = (), store: str | os.PathLike[str] | None = None
     ) -> None:
         self.pipe, self.store = pipe, store
         self._recorder = Recorder(pipe, hooks)

@@ -24,6 +24,7 @@ from einops import rearrange
 from xhat.hooks.edits.nnsight_engine import envoy_at, wrapped
 from xhat.hooks.points.names import denoiser_of
 from xhat.hooks.points.select import select
+from xhat.hooks.protocols import Pipeline
 
 ROWS = {("prompt", "seed"): "(branch prompt seed)", ("sample",): "(branch sample)"}
 
@@ -31,7 +32,7 @@ ROWS = {("prompt", "seed"): "(branch prompt seed)", ("sample",): "(branch sample
 class NNsightModel:
     """What :func:`nnsight_model` makes. ``model`` is nnsight's own; attributes lead to it."""
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: Pipeline) -> None:
         self.pipe = pipe
         self.model = wrapped(pipe)
 
@@ -91,7 +92,7 @@ class NNsightModel:
             )
 
 
-def nnsight_model(pipe: Any) -> NNsightModel:
+def nnsight_model(pipe: Pipeline) -> NNsightModel:
     """An nnsight model of a pipeline, whose modules go by this project's point names.
 
     Make it again after adapters were loaded: nnsight knows the modules that were there.

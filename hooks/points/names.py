@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from xhat.hooks.naming import nearest
+from xhat.hooks.protocols import Pipeline
 
 _WORDS = {
     "down_blocks": "down",
@@ -106,7 +107,7 @@ class PointTable(Sequence[Point]):
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def points(pipe: Any, **call_kwargs: Any) -> PointTable:
+def points(pipe: Pipeline, **call_kwargs: Any) -> PointTable:
     """The hook points of a pipeline's denoiser: alias, module path, class, shape of one sample,
     bytes a step.
 

@@ -14,6 +14,7 @@ from torch import nn
 from xhat.hooks.describe import canonical
 from xhat.hooks.model import note, state
 from xhat.hooks.naming import nearest
+from xhat.hooks.protocols import Pipeline
 from xhat.samplers.composite.adapters import reach_all
 from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key, takes_guidance
 from xhat.samplers.composite.dial import dialed
@@ -26,8 +27,8 @@ from xhat.samplers.plans.timing import timing_of
 
 
 def hybrid(
-    base: Any,
-    student: Any,
+    base: Pipeline,
+    student: Pipeline,
     *,
     recipe: Recipe | str | None = None,
     plan: Plan | None = None,
@@ -89,7 +90,7 @@ def hybrid(
     return _composed(models, plan, ())
 
 
-def compose(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap] = ()) -> Any:
+def compose(pipes: Mapping[str, Pipeline], plan: Plan, taps: Sequence[Tap] = ()) -> Any:
     """A pipeline that runs ``plan`` with the named pipelines' models, each with its own scheduler.
 
     Its class, VAE and prompt encoders are those of the first pipeline. Segments of a strength other

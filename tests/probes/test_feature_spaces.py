@@ -108,7 +108,7 @@ def test_weights_that_are_not_there_are_named(name, tiny, monkeypatch, tmp_path)
     monkeypatch.setattr(encoders, "import_module", lambda name: SimpleNamespace())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(ValueError, match=f"feature space '{name}' needs") as error:
+    with pytest.raises(encoders.MissingWeights, match=f"feature space '{name}' needs") as error:
         feature_space(name, tiny.sd())
     assert "\n" not in str(error.value)
 
