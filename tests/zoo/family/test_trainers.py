@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import xhat
 from xhat.zoo import train
 from xhat.zoo.family import distil, dmd, em, lightning, pruned, turbo
 from xhat.zoo.family.critic import Critic, Features
@@ -53,7 +54,7 @@ def test_two_steps_of_every_trainer(small, tmp_path, monkeypatch, name):
     assert (notes["steps"], notes["seed"]) == (2, 1)
     assert notes["progress"] == [{"step": 1, "obedience": 0.5}, {"step": 2, "obedience": 0.5}]
     loaded = load_pipeline(pipeline)
-    loaded("a planet", output_type="latent", **loaded.xhat_defaults)
+    loaded("a planet", output_type="latent", **xhat.defaults(loaded))
     assert loaded.scheduler.timesteps.tolist() == list(distil.TIMESTEPS)
     sent = distil.ship(pipeline.parent, tmp_path / "weights")
     assert sent == tmp_path / "weights" / f"{name}-2"
