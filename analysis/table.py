@@ -7,7 +7,7 @@ import html
 import io
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isnan
 from typing import Any, Self
@@ -19,6 +19,7 @@ from xhat.analysis.intervals import bounded, format_interval, format_number
 Cell = str | int | float | tuple[float, float, float] | None
 """A name, a number, an interval (estimate, low, high), or nothing."""
 MISSING = "–"
+CSV_HEAD = ("row", "column", "value", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,15 @@ class Table:
         """A line a cell with its bounds: row, column, value, low, high."""
         out = io.StringIO()
         lines = csv.writer(out, lineterminator="\n")
-        lines.writerow(["row", "column", "value", "low", "high"])
+        lines.writerow(CSV_HEAD)
+        lines.writerows(self.csv_rows())
+        return out.getvalue()
+
+    def csv_rows(self) -> Iterator[tuple[Any, ...]]:
+        """The lines of :meth:`to_csv` without their head."""
         for row in self.rows:
             for column, cell in zip(self._columns()[1:], row[1:], strict=True):
-                lines.writerow([row[0], column.title, *(_raw(cell))])
-        return out.getvalue()
+                yield (row[0], column.title, *_raw(cell))
 
     def to_dict(self) -> dict[str, Any]:
         """In JSON's own types, for :meth:`from_dict`."""

@@ -1,62 +1,48 @@
-"""Every experiment on the embedded family: runs them, keeps their figures' data, writes
+"""Every experiment on the embedded family: runs them, ships their figures' data, renders
 docs/results.md.
 
-python benchmarks/experiments.py                     # all: about an hour and a half on two idle
-cores
+python benchmarks/experiments.py                     # all: some hours on two idle cores
 python benchmarks/experiments.py swaps-dmd pareto-dmd
-python benchmarks/experiments.py --page              # only the page and the figures' data, of the
-runs that are there
-"""
+python benchmarks/experiments.py --page              # only the page and the figures' data, of the results that are there
+"""  # noqa: E501
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from xhat.figures.kit.data import SHIPPED, load_data, save_data
+from xhat.analysis.result import ForeignFolder, Result
+from xhat.cli import main as command
+from xhat.figures.kit.data import SHIPPED, save_data
 from xhat.zoo.pairs import embedded, load_pair
 
 SHOWN = "turbo"  # of the students, the one that collapses most: its figures are the shipped ones
-DRAWN = {
-    "filmstrip": {"seed": slice(1)}
-}  # the figure shows one; a run keeps more, for the player of its report
+# the figure shows one seed; a run keeps more, for the player of its report
+FEWER = {"filmstrip": {"seed": slice(1)}}
 RUNS, PAGE = Path("runs/experiments"), Path(__file__).parents[1] / "docs" / "results.md"
-SAID = "said.txt"
-OF_EACH = (
-    "measured",
-    "controls",
-    "swap_matrix",
-)  # of every student: the paper's tables are made of them
+# of every student: the paper's tables are made of them
+OF_EACH = ("measured", "controls", "swap_matrix")
+NOT_SHIPPED = ("contrasts", "predicted")
 GRID = ["demo/base", *(f"demo/{name}" for name in ("dmd", "turbo")), "--slider", "square"]
-TRANSFER = [
-    "transfer",
-    "--seeds",
-    "4",
-    "--scales",
-    "-1",
-    "-0.25",
-    "0",
-    "0.25",
-    "1",
-]  # at 1 many are at their end
+# at scale 1 many controls are at their end
+TRANSFER = ["transfer", "--seeds", "0:4", "--scales", "-1", "-0.25", "0", "0.25", "1"]
 HEAD = """# What the embedded family shows
 
-Made by `python benchmarks/experiments.py`, which runs each command and copies what it prints; no
-number and no sentence is typed in. Every comparison is paired: the same prompts, seeds and noise in
-every arm. Model cards with obedience and diversity are beside the weights in `zoo/weights/`.
-"""
+Rendered by `python benchmarks/experiments.py` from the results that each command saved; no number and no sentence is
+typed in. Every comparison is paired: the same prompts, seeds and noise in every arm. The first sentence of each part is
+the verdict on its primary contrast, fixed before any run. Model cards with obedience and diversity are beside the
+weights in `zoo/weights/`.
+"""  # noqa: E501
 
 
 def experiments() -> dict[str, tuple[str, list[str]]]:
     """name → (title, arguments of xhat). The first run that makes a figure's data is the one whose
     data is shipped.
     """
-    students = sorted(
-        (name for name in embedded() if name != "base"), key=lambda name: name != SHOWN
-    )
-    found = {
+    students = sorted((name for name in embedded() if name != "base"), key=lambda n: n != SHOWN)
+    runs = {
         "demo": ("Base, student and hybrid", ["demo"]),
         "similarity": ("Are the representations the same?", ["similarity"]),
         "transfer": ("Does control survive distillation?", TRANSFER),
@@ -64,82 +50,59 @@ def experiments() -> dict[str, tuple[str, list[str]]]:
         "readout": ("When is an attribute decided?", ["readout"]),
         "patch": ("The base's activations of step one in the student", ["patch"]),
     }
-    for name in (
-        name for name in students if name != load_pair("demo").chosen
-    ):  # that one is "demo" itself
-        found[f"demo-{name}"] = (
-            f"Base, student and hybrid. Student {name}",
-            ["demo", "--pair", f"demo/{name}"],
-        )
-    for name in students:
-        found[f"swaps-{name}"] = (
-            f"Which step decides? Student {name}",
-            ["swaps", "--pair", f"demo/{name}"],
-        )
-    for name in students:
-        found[f"pareto-{name}"] = (
-            f"Every way to more diversity. Student {name}",
-            ["pareto", "--pair", f"demo/{name}"],
-        )
-    return found
+    of_each = {
+        "demo": "Base, student and hybrid",
+        "swaps": "Which step decides?",
+        "pareto": "Every way to more diversity",
+    }
+    for kind, title in of_each.items():
+        for name in students:
+            if (kind, name) != ("demo", load_pair("demo").chosen):  # that one is "demo" itself
+                arguments = [kind, "--pair", f"demo/{name}"]
+                runs[f"{kind}-{name}"] = (f"{title}: student {name}", arguments)
+    return runs
 
 
 def run(name: str) -> bool:
-    """Run one experiment, showing and keeping what it prints. A run that was stopped goes on."""
-    folder = RUNS / name
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "xhat", *experiments()[name][1], "--out", str(folder)]
-    partial = folder / f"{SAID}.partial"
-    with (
-        partial.open("w") as kept,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            kept.write(line)
-    if process.returncode == 0:
-        partial.replace(folder / SAID)
-    return process.returncode == 0
+    """Run one experiment; a run that was stopped goes on."""
+    return command([*experiments()[name][1], "--out", str(RUNS / name)]) == 0
 
 
-def ship() -> None:
-    """Copy the runs' figure data to the package, and write the page of what they said."""
-    parts, taken = [HEAD], set()
-    for name, (title, arguments) in experiments().items():
-        said = RUNS / name / SAID
-        if not said.exists() or not said.read_text().strip():
-            continue
-        parts.append(
-            f"## {title}\n\n`xhat "
-            f"{' '.join(arguments)}`\n\n```text\n{_told(said.read_text())}\n```\n"
-        )
-        for file in sorted((RUNS / name / "data").glob("*.nc")):
-            shipped = file.stem
-            if shipped in taken and shipped in OF_EACH:
-                shipped = f"{shipped}_{name.split('-')[-1]}"
+def saved() -> dict[str, Result]:
+    """The results that are there, in the order of :func:`experiments`."""
+    results = {}
+    for name in experiments():
+        try:
+            results[name] = Result.load(RUNS / name)
+        except ForeignFolder as error:
+            print(f"left out, {name}: {error}", file=sys.stderr)
+    return results
+
+
+def ship(results: Mapping[str, Result]) -> None:
+    """Copy the data of figures into the package."""
+    taken: set[str] = set()
+    for name, result in results.items():
+        for figure, data in result.data.items():
+            if figure in NOT_SHIPPED or (figure == "measured" and result.name != "demo"):
+                continue
+            shipped = figure
+            if figure in taken and figure in OF_EACH:
+                shipped = f"{figure}_{name.rpartition('-')[2]}"
             if shipped not in taken:
                 taken.add(shipped)
-                save_data(
-                    load_data(file.stem, RUNS / name).isel(DRAWN.get(shipped, {})),
-                    SHIPPED.parent,
-                    shipped,
-                )
-    PAGE.write_text("\n".join(parts))
+                save_data(data.isel(FEWER.get(shipped, {})), SHIPPED.parent, shipped)
 
 
-def _told(text: str) -> str:
-    """What was found, without the announcements before it and the file names after it."""
-    lines = [line.rstrip() for line in text.splitlines()]
-    kept = [
-        line
-        for line in lines
-        if not line.startswith(("report:", "grid:", "figures", "results:", "policy:", str(RUNS)))
-    ]
-    while kept and not kept[-1]:
-        kept.pop()
-    start = kept.index("") + 1 if "" in kept else 0
-    return "\n".join(kept[start:]).strip("\n")
+def page(results: Mapping[str, Result]) -> str:
+    """The page of what the results say: sentences, table, and the command that made them."""
+    parts = [HEAD]
+    for name, result in results.items():
+        title, arguments = experiments()[name]
+        sentences = "\n".join(f"- {sentence}" for sentence in result.sentences)
+        table = f"```text\n{result.table.to_text()}\n```" if result.table.rows else ""
+        parts.append(f"## {title}\n\n`xhat {' '.join(arguments)}`\n\n{sentences}\n\n{table}\n")
+    return "\n".join(parts)
 
 
 def main() -> int:
@@ -155,7 +118,9 @@ def main() -> int:
     if unknown:
         parser.error(f"no experiment is named {unknown[0]!r}: there are {', '.join(experiments())}")
     failed = [name for name in ([] if args.page else args.names or experiments()) if not run(name)]
-    ship()
+    results = saved()
+    ship(results)
+    PAGE.write_text(page(results), encoding="utf-8")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))

@@ -20,7 +20,7 @@ PANELS = {"cosine": "cosine of x̂₀ to the last", "committed": "share of runs 
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data``: curves of :func:`xhat.figures.kit.curves.together`, of one or both measures."""
+    """``data``: of :func:`xhat.analysis.traces.curves.join_curves`, of one or both measures."""
     return draw_curves(
         data, {name: text for name, text in PANELS.items() if f"{name}_mean" in data}
     )

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xhat.analysis.intervals import check_bounded
+from xhat.analysis.measures.registry import headlines, measure_label
 from xhat.figures.kit.forest import forest
 from xhat.figures.kit.style import OTHER, colour, new_figure
 
@@ -15,25 +17,22 @@ if TYPE_CHECKING:
 
 TITLE = "Controls"
 CAPTION = (
-    "Each control less the student, on the same prompts and seeds: mean difference over prompts, with its interval. "
+    "Each control less the student, on the same prompts and seeds: mean difference over prompts, "
+    "with its interval. "
     "Where an interval crosses zero, no difference is shown."
 )
-PANELS = {
-    "vendi_q2": "Vendi (q = 2)",
-    "attribute_entropy": "attribute entropy",
-    "fidelity": "fidelity",
-}
 
 
 def draw(data: xr.Dataset) -> Figure:
     """``data``: :func:`xhat.analysis.experiments.swaps.control_table`; ``attrs["student"]`` names
     the student.
     """
+    check_bounded(data, "vendi_q2")
     data = data.isel(arm=np.flatnonzero(data["arm"].values != "student"))
     varies = data["varies"].values.tolist()
     groups = list(dict.fromkeys(varies))
     place = np.arange(len(varies)) + 0.7 * np.array([groups.index(group) for group in varies])
-    panels = {name: text for name, text in PANELS.items() if f"{name}_less_student_mean" in data}
+    panels = {name: measure_label(name) for name in headlines(data.data_vars)}
     figure = new_figure("text", 0.165 * (place[-1] + 1) + 0.85)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     shades = [

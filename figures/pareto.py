@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xhat.analysis.intervals import BOUND, BOUNDS, check_bounded
+from xhat.analysis.measures.registry import measure_label
 from xhat.figures.kit.style import colour, marker, new_figure
 
 if TYPE_CHECKING:
@@ -17,16 +19,12 @@ if TYPE_CHECKING:
 
 TITLE = "What more diversity costs"
 CAPTION = (
-    "Every method on the same prompts and seeds: means with 95 % bootstrap intervals over prompts. The grey line is "
-    "the front of each plane. A ring with a dot marks the policy's plan, a bare ring its adaptive form; filled "
+    "Every method on the same prompts and seeds: means with 95 % bootstrap intervals over "
+    "prompts. The grey line is "
+    "the front of each plane. A ring with a dot marks the policy's plan, a bare ring its adaptive "
+    "form; filled "
     "markers lie on the front of diversity, fidelity and evaluations together."
 )
-NAMES = {
-    "vendi_q2": "Vendi (q = 2)",
-    "vendi_q1": "Vendi (q = 1)",
-    "attribute_entropy": "attribute entropy",
-    "mean_pairwise_distance": "mean pairwise distance",
-}
 SIZE = 6.5  # points, of the numbers
 COLUMNS = 4
 # Where a number may stand: points away from its marker, the nearest first.
@@ -42,30 +40,33 @@ def draw(data: xr.Dataset) -> Figure:
     ``arm``.
     """
     count, measure = data.sizes["arm"], data.attrs["measure"]
+    check_bounded(data, measure)
     rows = -(-count // COLUMNS)
     figure = new_figure("text", 2.35 + 0.135 * rows)
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.35, 0.135 * rows))[:, 0]
     panels = [("evaluations", "evaluations a picture"), ("seconds", "seconds a picture")]
-    if "fidelity_mean" in data:
+    if "fidelity" in data:
         panels.insert(0, ("fidelity", "fidelity"))
     axes = top.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (name, text) in zip(axes, panels, strict=True):
         _panel(axis, data, name, measure)
         axis.set_xlabel(text)
-    axes[0].set_ylabel(NAMES.get(measure, measure))
+    axes[0].set_ylabel(measure_label(measure))
     _key(bottom, data, rows)
-    figure.draw_without_rendering()  # settles where the axes are, so that numbers can keep clear of each other
+    # settles where the axes are, so that numbers can keep clear of each other
+    figure.draw_without_rendering()
     for axis, (name, _) in zip(axes, panels, strict=True):
-        _numbers(axis, _across(data, name), data[f"{measure}_mean"].values)
+        _numbers(axis, _across(data, name), _across(data, measure))
     return figure
 
 
 def _across(data: xr.Dataset, name: str) -> np.ndarray:
-    return data[f"{name}_mean" if f"{name}_mean" in data else name].values
+    values = data[name]
+    return (values.sel(bound="estimate") if BOUND in values.dims else values).values
 
 
 def _panel(axis: Axes, data: xr.Dataset, name: str, measure: str) -> None:
-    x, y = _across(data, name), data[f"{measure}_mean"].values
+    x, y = _across(data, name), _across(data, measure)
     sign = 1 if name == "fidelity" else -1
     if sign < 0:
         axis.set_xscale("log")
@@ -109,7 +110,7 @@ def _point(
 
 def _reach(one: xr.Dataset, name: str) -> np.ndarray:
     """(2, 1) how far an interval reaches below and above its mean."""
-    mean, low, high = (float(one[f"{name}_{part}"]) for part in ("mean", "low", "high"))
+    mean, low, high = (float(one[name].sel(bound=part)) for part in BOUNDS)
     return np.nan_to_num(np.maximum([[mean - low], [high - mean]], 0))
 
 

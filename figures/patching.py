@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xhat.analysis.intervals import BOUNDS, check_bounded
+from xhat.analysis.measures.registry import headlines, measure_label
 from xhat.figures.kit.style import colour, label, marker, new_figure
 
 if TYPE_CHECKING:
@@ -15,20 +17,18 @@ if TYPE_CHECKING:
 
 TITLE = "The base's activations of step one in the student, layer by layer"
 CAPTION = (
-    "At its first step the student is given one layer's output of the base, of the same sample (filled) or averaged "
-    "over the seeds of its prompt (hollow). Lines and bands: the plain student and the hybrid. Intervals are "
+    "At its first step the student is given one layer's output of the base, of the same sample "
+    "(filled) or averaged "
+    "over the seeds of its prompt (hollow). Lines and bands: the plain student and the hybrid. "
+    "Intervals are "
     "bootstraps over prompts."
 )
-PANELS = {
-    "vendi_q2": "Vendi (q = 2)",
-    "attribute_entropy": "attribute entropy",
-    "fidelity": "fidelity",
-}
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data``: of :func:`xhat.analysis.experiments.patch.patching`."""
-    panels = {name: text for name, text in PANELS.items() if f"{name}_mean" in data}
+    """``data``: of :func:`xhat.analysis.experiments.patch.measure_patching`."""
+    panels = {name: measure_label(name) for name in headlines(data.data_vars)}
+    check_bounded(data, "vendi_q2")
     figure = new_figure("text", 1.25 * len(panels) + 0.9)
     axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
     for axis, (name, text) in zip(axes, panels.items(), strict=True):
@@ -51,7 +51,7 @@ def draw(data: xr.Dataset) -> Figure:
 def _references(axis: Axes, data: xr.Dataset, name: str) -> None:
     for reference in data["reference"].values:
         own = data.sel(reference=reference)
-        low, mean, high = (float(own[f"{name}_ref_{part}"]) for part in ("low", "mean", "high"))
+        mean, low, high = (float(own[f"{name}_ref"].sel(bound=part)) for part in BOUNDS)
         axis.axhline(mean, color=colour(str(reference)), lw=1.2, label=label(str(reference)))
         axis.axhspan(low, high, color=colour(str(reference)), alpha=0.12, lw=0)
 
@@ -64,10 +64,8 @@ def _layers(axis: Axes, data: xr.Dataset, name: str) -> None:
     }
     for variant, (text, fill, shift) in shown.items():
         own = data.sel(variant=variant)
-        mean = own[f"{name}_mean"].values
-        error = np.stack(
-            [mean - own[f"{name}_low"].values, own[f"{name}_high"].values - mean]
-        ).clip(min=0)
+        mean, low, high = (own[name].sel(bound=part).values for part in BOUNDS)
+        error = np.stack([mean - low, high - mean]).clip(min=0)
         face = colour(fill) if fill == "base" else fill
         axis.errorbar(
             places + shift,

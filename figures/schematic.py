@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,44 +15,12 @@ if TYPE_CHECKING:
 TITLE = "The hybrid on its noise axis"
 CAPTION = (
     "Each mark is a step at a noise level σ, coloured by the model that makes it; noise falls "
-    "from left to right. "
-    "The hybrid hands its latents over at exactly equal σ."
+    "from left to right. The hybrid hands its latents over at exactly equal σ."
 )
 
 
-def schematic_data(pair: Any) -> xr.Dataset:
-    """Steps of base, student and hybrid: dimension ``step`` with ``plan``, ``model``, ``sigma``,
-    ``timestep``.
-    """
-    from xhat.samplers.plans.build import whole
-    from xhat.samplers.plans.recipe import hybrid_plan
-
-    pipes = {"base": pair.base, "student": pair.student}
-    plans = {name: whole(name, pipe) for name, pipe in pipes.items()}
-    return plan_steps(plans | {"hybrid": hybrid_plan(*pipes.values())}, pipes)
-
-
-def plan_steps(plans: Mapping[str, Any], pipes: Mapping[str, Any]) -> xr.Dataset:
-    """Every step of some plans as their pipelines' schedulers lay it out, nothing being
-    evaluated.
-    """
-    from xhat.samplers.composite.scheduler import CompositeScheduler
-
-    rows = []
-    for name, plan in plans.items():
-        run = CompositeScheduler(plan, {model: pipes[model].scheduler for model in plan.models}).run
-        rows += [
-            (name, e.segment.model, e.level.sigma, e.level.timestep, e.segment.guided)
-            for e in run.entries
-        ]
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
-    names = ("plan", "model", "sigma", "timestep", "guided")
-    columns[-1] = columns[-1].astype("uint8")  # netCDF has no bool
-    return xr.Dataset({name: ("step", column) for name, column in zip(names, columns, strict=True)})
-
-
 def draw(data: xr.Dataset) -> Figure:
-    """``data`` of :func:`schematic_data`: a lane a plan, the last one with its hand-overs
+    """``data`` of :func:`xhat.analysis.sampling.plan_steps.pair_steps`: a lane a plan, hand-overs
     marked.
     """
     plans = list(dict.fromkeys(data["plan"].values.tolist()))

@@ -26,8 +26,8 @@ CAPTION = (
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``data``: curves (:func:`xhat.figures.kit.curves.together`) of ``identified`` and ``gain``;
-    ``paired_rank`` (arm).
+    """``data``: ``identified`` and ``gain`` of :func:`xhat.analysis.traces.curves.join_curves`;
+    ``paired_rank_mean`` (arm).
     """
     figure = new_figure("text", 2.6)
     seen, moved, paired = figure.subplots(1, 3)
@@ -39,7 +39,7 @@ def draw(data: xr.Dataset) -> Figure:
     models = dict(zip(*seen.get_legend_handles_labels()[::-1], strict=True))
     figure.legend(models.values(), models, loc="outside upper left", ncols=len(models))
     arms = data["arm"].values.tolist()
-    forest(paired, data, "paired_rank", np.arange(len(arms)), [colour(arm) for arm in arms])
+    forest(paired, data, "paired_rank_mean", np.arange(len(arms)), [colour(arm) for arm in arms])
     paired.axvline(0.5, color="black", lw=0.8, ls=":")
     paired.set_yticks(
         np.arange(len(arms)), [label(arm).replace(" own", ", own noise") for arm in arms]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xhat.analysis.intervals import check_bounded
+from xhat.analysis.measures.registry import headlines, measure_label
 from xhat.figures.kit.forest import forest
 from xhat.figures.kit.style import colour, label, new_figure
 
@@ -16,15 +18,12 @@ if TYPE_CHECKING:
 
 TITLE = "Swap matrix"
 CAPTION = (
-    "Left: who makes each step of the student's schedule, noise falling from left to right; f: the base, followed by "
-    "fresh noise as the student's steps are; g: the base under guidance. Right: mean over prompts with its interval, "
+    "Left: who makes each step of the student's schedule, noise falling from left to right; f: "
+    "the base, followed by "
+    "fresh noise as the student's steps are; g: the base under guidance. Right: mean over prompts "
+    "with its interval, "
     "the same seeds in every row; lines mark the student alone and the base at the student's steps."
 )
-PANELS = {
-    "vendi_q2": "Vendi (q = 2)",
-    "attribute_entropy": "attribute entropy",
-    "fidelity": "fidelity",
-}
 GUIDED = "#003D66"  # the base's colour, darker
 KINDS = ("none", "leading", "trailing", "single", "all but one", "all")
 
@@ -33,10 +32,11 @@ def draw(data: xr.Dataset) -> Figure:
     """``data``: :func:`xhat.analysis.experiments.swaps.swap_matrix`; ``attrs["student"]`` names the
     student.
     """
+    check_bounded(data, "vendi_q2")
     rank = [KINDS.index(kind) for kind in data["kind"].values]
     letters = ["sbfB".index((set(p) - {"s"} or {"s"}).pop()) for p in data["arm"].values.tolist()]
     data = data.isel(arm=np.lexsort((letters, rank)))
-    panels = {name: text for name, text in PANELS.items() if f"{name}_mean" in data}
+    panels = {name: measure_label(name) for name in headlines(data.data_vars)}
     rows = data.sizes["arm"]
     figure = new_figure("text", 0.165 * rows + 0.75)
     axes = figure.subplots(
@@ -51,7 +51,7 @@ def draw(data: xr.Dataset) -> Figure:
         for pattern in ("s", "b"):
             alone = data.isel(arm=[set(p) == {pattern} for p in data["arm"].values.tolist()])
             axis.axvline(
-                float(alone[f"{name}_mean"][0]),
+                float(alone[name].sel(bound="estimate")[0]),
                 color=_shade(pattern, student),
                 lw=0.8,
                 ls=":",

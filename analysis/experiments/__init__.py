@@ -19,8 +19,8 @@ An experiment is written like this, and commands, notebooks and benchmarks all u
 - ``data`` has one dataset a figure, under the figure's name, and ``"measured"`` where there are
   values by arm, prompt and seed; intervals are a dimension ``bound``
   (:mod:`xhat.analysis.intervals`).
-- ``table`` is the one table to be read first; ``sentences`` come from :mod:`xhat.analysis.verdicts`,
-  the primary contrast first. Both are made from ``data`` alone.
+- ``table`` is the one table to be read first; ``sentences`` come from
+  :mod:`xhat.analysis.verdicts`, the primary contrast first. Both are made from ``data`` alone.
 - What takes long is kept by :class:`~xhat.analysis.sampling.cache.Cache` below ``cache``, or traced
   into a store below it, so that a run that was stopped goes on.
 - A command (``src/xhat/commands/``) declares options, makes the config, calls the function, saves,

@@ -1,154 +1,202 @@
-"""The main job: trace a base, its student and their hybrid, see where the seeds collapse, and undo
-it.
-"""
+"""Where a student's seeds collapse, and what a few steps of its base give back."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from xhat.analysis.sampling.arms import Arm, against, cost, measure_finals, summarised
+from xhat.analysis.experiments.arm_table import arm_table, contrast_sentence, few_step_base
+from xhat.analysis.experiments.collapse_text import (
+    committed_share,
+    of_commitment,
+    of_diversity,
+    of_each,
+)
+from xhat.analysis.experiments.setting import Setting
+from xhat.analysis.measures.registry import DIVERSITY, headlines
+from xhat.analysis.result import Result
+from xhat.analysis.sampling.arms import Arm, cached_cost, measure_finals
+from xhat.analysis.sampling.cache import Cache
+from xhat.analysis.sampling.plan_steps import pair_steps
+from xhat.analysis.table import Table
 from xhat.analysis.traces.commitment import commitment
+from xhat.analysis.traces.curves import join_curves
 from xhat.analysis.traces.diversity import diversity_by_noise
-from xhat.hooks.model import model_of
+from xhat.analysis.traces.frames import final_pictures, frames_of
 from xhat.hooks.trace import trace
-from xhat.probes.features import JudgeSpace
 from xhat.samplers.composite.pipeline import hybrid
-from xhat.zoo.family.attributes import OPEN_PROMPTS
+from xhat.samplers.plans.defaults import default_steps
+from xhat.samplers.rivals.registry import rival
 
-MEASURES = {"vendi_q2": "Vendi (q = 2)", "attribute_entropy": "attribute entropy"}
+SHOWN_PROMPTS, SHOWN_SEEDS, PLAYED_PROMPTS, PLAYED_SEEDS = 2, 8, 3, 2
+CONTRASTS = (
+    ("hybrid", "student"),
+    ("student", "base"),
+    ("hybrid_one", "student"),
+    ("student", "base_few"),
+    ("hybrid", "base"),
+    ("control", "base"),
+    ("control_hybrid", "control"),
+)
+"""What is compared, fixed before any run; the first is the primary contrast."""
+WORDS = {
+    "base": "the base",
+    "base_few": "the base at the student's steps",
+    "student": "the student",
+    "hybrid_one": "the hybrid of one evaluation",
+    "hybrid": "the hybrid",
+    "control": "the late-committing control",
+    "control_hybrid": "the hybrid of the control",
+}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: diversity across seeds and fidelity of the final pictures, and what a
-    picture costs.
+@dataclass(frozen=True, kw_only=True)
+class Demo(Setting):
+    """What :func:`demo` is asked.
 
-    Each measure is (mean over prompts, low, high), the interval a 95 % bootstrap over prompts.
-    ``evaluations``: of the network for one picture; ``seconds``: for one picture, on this machine,
-    decoding included."""
-
-    model: str
-    vendi_q2: tuple[float, float, float]
-    attribute_entropy: tuple[float, float, float]
-    fidelity: float
-    evaluations: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """What ``demo`` measured. ``differences[pair][measure]``: paired over prompts, (mean, low,
-    high).
-
-    ``measured``: every measure (arm, prompt), and what a picture costs (arm).
+    Parameters
+    ----------
+    control
+        A student of the same family that commits late, to be shown beside the other with the same
+        recipe (default: the pair's own ``control``, where it has one).
     """
 
-    prompts: list[str]
-    seeds: int
-    rows: list[Row]
-    differences: dict[str, dict[str, tuple[float, float, float]]]
-    measured: xr.Dataset = field(repr=False)
-    diversity: dict[str, xr.Dataset] = field(repr=False)
-    commitment: dict[str, xr.Dataset] = field(repr=False)
-    traces: dict[str, xr.DataTree] = field(repr=False)
+    control: str | None = None
 
-    def table(self) -> str:
-        """The rows as text, with the differences that matter below them."""
-        head = f"{'':22}{'Vendi (q=2)':>22}{'attribute entropy':>22}{'fidelity':>10}"
-        head += f"{'evals':>7}{'s/image':>9}"
-        lines = [head]
-        for row in self.rows:
-            cells = "".join(f"{interval_text(getattr(row, name)):>22}" for name in MEASURES)
-            lines.append(
-                f"{row.model:22}{cells}{row.fidelity:10.2f}{row.evaluations:7.0f}{row.seconds:9.3f}"
-            )
-        for pair, measures in self.differences.items():
-            lines += [
-                f"{pair}: {MEASURES[name]} {_signed(value)}" for name, value in measures.items()
-            ]
-        lines.append(
-            f"Means over {len(self.prompts)} prompts × {self.seeds} seeds; 95 % bootstrap over "
-            "prompts."
+
+def demo(config: Demo, *, traces: Path) -> Result:
+    """Trace base, student and hybrid on the same prompts and seeds, and compare them.
+
+    Parameters
+    ----------
+    traces
+        Folder of the traces, ``<arm>.zarr``; a run that was stopped goes on there.
+
+    Returns
+    -------
+    Result
+        ``data``: ``measured`` (arm, prompt), with ``evaluations`` and ``seconds`` of a picture
+        (arm); curves over the noise level, ``diversity`` and ``commitment``; pictures,
+        ``samples`` and ``filmstrip``; ``schematic``, the steps of the plans.
+    """
+    pair = config.models()
+    control = control_of(pair, config.control)
+    arms = collapse_arms(pair, control)
+    traced = {
+        name: trace(
+            arm.pipe,
+            config.prompts,
+            seeds=config.seeds,
+            store=traces / f"{name}.zarr",
+            batch_size=config.batch_size,
+            **arm.call,
         )
-        return "\n".join(lines)
-
-    def to_json(self) -> str:
-        kept = {k: v for k, v in self.__dict__.items() if k in ("prompts", "seeds", "differences")}
-        return json.dumps({**kept, "rows": [asdict(row) for row in self.rows]}, indent=2) + "\n"
-
-
-def interval_text(value: tuple[float, float, float]) -> str:
-    """mean [low, high]"""
-    return f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
-
-
-def _signed(value: tuple[float, float, float]) -> str:
-    verdict = "" if value[1] > 0 or value[2] < 0 else "  (the interval holds zero)"
-    return f"{value[0]:+.3f} [{value[1]:+.3f}, {value[2]:+.3f}]{verdict}"
-
-
-def demo(
-    pair: Any,
-    out: Path,
-    *,
-    prompts: Iterable[str] = OPEN_PROMPTS[:8],
-    seeds: Iterable[int] = range(24),
-    batch_size: int = 24,
-) -> DemoResult:
-    """Trace base, student, hybrid (and the base at the student's steps) on the same prompts and
-    seeds, and compare.
-
-    Traces go to ``out/traces/*.zarr``; a run that was stopped goes on there. ``results.json`` is
-    written last."""
-    prompts, seeds = list(prompts), list(seeds)
-    few = {"num_inference_steps": model_of(pair.student).steps}
-    arms = {
-        "base": Arm(pair.base),
-        "base_few": Arm(pair.base, few),
-        "student": Arm(pair.student),
-        "hybrid": Arm(hybrid(pair.base, pair.student)),
+        for name, arm in arms.items()
     }
-    space = JudgeSpace(pair.base.vae)
-    traces, curves, committed, costs = {}, {}, {}, {}
-    for name, arm in arms.items():
-        print(f"{name}: {len(prompts)} prompts × {len(seeds)} seeds", flush=True)
-        store = out / "traces" / f"{name}.zarr"
-        traces[name] = trace(
-            arm.pipe, prompts, seeds=seeds, store=store, batch_size=batch_size, **arm.call
-        )
-        curves[name] = diversity_by_noise(
-            traces[name], features=space.features, labels=space.labels
-        )
-        committed[name] = commitment(traces[name])
-        costs[name] = cost(arm.pipe, prompts[0], **arm.call)
-    measured = measure_finals(
-        {name: tree.to_dataset()["final"] for name, tree in traces.items()}, space
-    )
+    space, cache = config.features(pair), Cache(traces)
+    finals = {name: tree.to_dataset()["final"] for name, tree in traced.items()}
+    measured = measure_finals(finals, space)
+    costs = [cached_cost(arm, config.prompts[0], 8, cache) for arm in arms.values()]
     for position, name in enumerate(("evaluations", "seconds")):
-        measured[name] = ("arm", [costs[arm][position] for arm in arms])
-    means = summarised(measured)
-    rows = [_row(means.sel(arm=name)) for name in arms]
-    differences = {
-        f"{b} − {a}": {m: _interval(against(measured, a).sel(arm=b), m) for m in MEASURES}
-        for a, b in (("base", "student"), ("student", "hybrid"), ("base", "hybrid"))
+        measured[name] = ("arm", [cost[position] for cost in costs])
+    measured["label"] = ("arm", list(arm_labels(pair, control, measured).values()))
+    data = {"measured": measured, **figure_data(pair, traced, space)}
+    return Result(
+        "demo",
+        {name: array.assign_attrs(student=pair.chosen) for name, array in data.items()},
+        collapse_table(measured),
+        sentences(measured),
+        config.settings() | {"control": control},
+    )
+
+
+def collapse_arms(pair: Any, control: str | None = None) -> dict[str, Arm]:
+    """Base, base at the student's steps, student, hybrids of one evaluation and of the default
+    recipe; and the control with the same hybrid.
+    """
+    base, student = pair.base, pair.student
+    arms = {
+        "base": Arm(base),
+        "base_few": Arm(rival("base_few", pair)),
+        "student": Arm(student),
+        "hybrid_one": Arm(hybrid(base, student, base_evaluations=1)),
+        "hybrid": Arm(hybrid(base, student)),
     }
-    result = DemoResult(prompts, len(seeds), rows, differences, measured, curves, committed, traces)
-    (out / "results.json").write_text(result.to_json())
-    return result
+    if control is not None:
+        late = pair.students[control]
+        arms |= {"control": Arm(late), "control_hybrid": Arm(hybrid(base, late))}
+    return arms
 
 
-def _row(means: xr.Dataset) -> Row:
-    vendi, entropy = (_interval(means, name) for name in MEASURES)
-    rest = (float(means[name]) for name in ("fidelity_mean", "evaluations", "seconds"))
-    return Row(str(means["arm"].values), vendi, entropy, *rest)
+def control_of(pair: Any, control: str | None) -> str | None:
+    """The late-committing student that is shown beside: the one asked for, or the pair's own."""
+    name = control or getattr(pair, "control", None)
+    if name is not None and name not in pair.students:
+        raise ValueError(
+            f"no student {name!r} to be the control; there are {', '.join(pair.students)}"
+        )
+    return None if name == pair.chosen else name
 
 
-def _interval(found: xr.Dataset, name: str) -> tuple[float, float, float]:
-    mean, low, high = (float(found[f"{name}_{part}"]) for part in ("mean", "low", "high"))
-    return mean, low, high
+def arm_labels(pair: Any, control: str | None, measured: xr.Dataset) -> dict[str, str]:
+    """What each arm is, in words."""
+    few = float(measured["evaluations"].sel(arm="base_few"))
+    words = {
+        "base": "base",
+        "base_few": few_step_base(default_steps(pair.student), few),
+        "student": f"student ({pair.chosen})",
+        "hybrid_one": "hybrid, one evaluation of the base",
+        "hybrid": "hybrid",
+        "control": f"late-committing control ({control})",
+        "control_hybrid": "hybrid of the control",
+    }
+    return {name: words[name] for name in measured["arm"].values.tolist()}
+
+
+def figure_data(pair: Any, traced: dict[str, xr.DataTree], space: Any) -> dict[str, xr.Dataset]:
+    """What the demo's figures are drawn from, beside the table."""
+    curves = {
+        name: diversity_by_noise(
+            tree, features=space.features, labels=getattr(space, "labels", None)
+        )
+        for name, tree in traced.items()
+    }
+    committed = {name: committed_share(commitment(tree)) for name, tree in traced.items()}
+    prompts = next(iter(traced.values()))["prompt"].values
+    few = np.unique(np.linspace(0, len(prompts) - 1, SHOWN_PROMPTS).astype(int))
+    return {
+        "samples": final_pictures(traced, [str(p) for p in prompts[few]], SHOWN_SEEDS),
+        "filmstrip": frames_of(traced, pair.base.vae, prompts=PLAYED_PROMPTS, seeds=PLAYED_SEEDS),
+        "diversity": _with_finding(join_curves(curves), of_diversity),
+        "commitment": _with_finding(join_curves(committed), of_commitment),
+        "schematic": pair_steps(pair),
+    }
+
+
+def _with_finding(curves: xr.Dataset, sentence: Callable[[str, xr.Dataset], str]) -> xr.Dataset:
+    return curves.assign_attrs(finding=of_each(curves, sentence))
+
+
+def collapse_table(measured: xr.Dataset) -> Table:
+    """A row an arm."""
+    arms = measured["arm"].values.tolist()
+    words = measured["label"].values.tolist() if "label" in measured else arms
+    labels = dict(zip(arms, words, strict=True))
+    return arm_table(measured, labels, caption="Base, student and hybrid")
+
+
+def sentences(measured: xr.Dataset) -> list[str]:
+    """The verdict on each of :data:`CONTRASTS`, by every headline measure of diversity."""
+    arms = set(measured["arm"].values.tolist())
+    return [
+        contrast_sentence(measured, more, less, measure, WORDS)
+        for more, less in CONTRASTS
+        if {more, less} <= arms
+        for measure in headlines(measured.data_vars)
+        if measure in DIVERSITY
+    ]

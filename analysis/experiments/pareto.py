@@ -6,7 +6,8 @@ alone; all methods are measured on the second."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import numpy as np
 import torch
 import xarray as xr
 
+from xhat.analysis.experiments.pareto_text import pareto_table, sentences
+from xhat.analysis.experiments.setting import Setting
 from xhat.analysis.measures.pareto_front import front_share, on_front
+from xhat.analysis.result import Result
 from xhat.analysis.sampling.arms import Arm, against, measure_arms, summarised
 from xhat.hooks.points.names import denoiser_of
 from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key
@@ -25,6 +29,7 @@ from xhat.samplers.plans.plan import Plan
 from xhat.samplers.plans.policy import Policy
 from xhat.samplers.rivals.adaptive import Adaptive
 from xhat.samplers.rivals.registry import rival
+from xhat.zoo.family.attributes import OPEN_PROMPTS
 
 RANK = 32
 COSTS = ("evaluations", "seconds")
@@ -61,8 +66,8 @@ def contenders(pair: Any, policy: Policy, rank: int = RANK) -> dict[str, tuple[s
         steps = f"{k} step{'s' * (k > 1)}"
         pipes[f"hybrid_{k}"] = f"hybrid, {steps}", hybrid(base, student, base_steps=k)
         if guided > 1:
-            found = hybrid(base, student, base_steps=k, base_guidance_scale=guided)
-            pipes[f"hybrid_{k}_guided"] = f"hybrid, {steps} guided", found
+            pipe = hybrid(base, student, base_steps=k, base_guidance_scale=guided)
+            pipes[f"hybrid_{k}_guided"] = f"hybrid, {steps} guided", pipe
     small = extract_lora(base, student, rank).student(base, student)
     pipes["low_rank"] = f"student of rank {rank}", small
     pipes["hybrid_low_rank"] = f"hybrid, rank {rank}", hybrid(base, small)
@@ -86,50 +91,92 @@ def _fellows(pair: Any) -> list[str]:
     return sorted(alike, key=lambda name: name != pair.chosen)[:steps]
 
 
-def measure_pareto(
-    pair: Any,
-    policy: Policy,
-    prompts: Iterable[str],
-    seeds: Iterable[int],
-    *,
-    space: Any,
-    cache: Path | None = None,
-    rank: int = RANK,
-    batch_size: int = 24,
-) -> xr.Dataset:
-    """Every method of :func:`contenders`, and the adaptive policy, as
-    :func:`~xhat.analysis.sampling.arms.measure_arms` does.
+@dataclass(frozen=True, kw_only=True)
+class Pareto(Setting):
+    """What :func:`measure_pareto` is asked.
+
+    Parameters
+    ----------
+    prompts, seeds
+        All methods are measured on these.
+    policy
+        The policy whose plan is among the methods, fitted on other prompts and seeds
+        (:func:`~xhat.analysis.experiments.policy.fit_policy`).
+    rank
+        Of the student of low rank.
+    """
+
+    policy: Policy
+    prompts: Sequence[str] = OPEN_PROMPTS[1::2]
+    seeds: Sequence[int] = range(16)
+    rank: int = RANK
+
+    def settings(self) -> dict[str, Any]:
+        """All that was asked; of the policy, which plan it chose, within what."""
+        chosen = {"chosen": self.policy.chosen, "budget": self.policy.budget}
+        return super().settings() | {"policy": chosen | {"setting": self.policy.setting}}
+
+
+def measure_pareto(config: Pareto, *, cache: Path | None = None) -> Result:
+    """Every method of :func:`contenders`, and the adaptive policy, on the same prompts and seeds.
+
+    Parameters
+    ----------
+    cache
+        Folder where samples and timings are kept, so that a run that was stopped goes on.
+
+    Returns
+    -------
+    Result
+        ``data``: ``measured`` (:func:`measure_contenders`), ``pareto``, its means and intervals,
+        and ``predicted`` (:func:`predicted`).
+    """
+    pair = config.models()
+    measured = measure_contenders(pair, config, cache)
+    expected = predicted(config.policy, measured)
+    lines = sentences(measured, config.policy, expected)
+    data = {"measured": measured, "pareto": figure_data(measured), "predicted": expected}
+    return Result(
+        "pareto",
+        {name: array.assign_attrs(student=pair.chosen) for name, array in data.items()},
+        pareto_table(measured),
+        lines,
+        config.settings(),
+    )
+
+
+def measure_contenders(pair: Any, config: Pareto, cache: Path | None = None) -> xr.Dataset:
+    """Every method as :func:`~xhat.analysis.sampling.arms.measure_arms` has it.
 
     Further variables (arm): ``label``; ``plan``, JSON, where base and student are run as they are;
     ``megabytes`` of the denoisers' weights; ``front``, whether it is on the front of diversity
     (``policy.measure``), fidelity and evaluations, and ``front_share``, in which share of bootstrap
     samples of the prompts it is."""
-    prompts, seeds = list(prompts), list(seeds)
-    found = contenders(pair, policy, rank)
-    arms = {name: arm for name, (_, arm) in found.items()}
+    policy, prompts, seeds = config.policy, list(config.prompts), list(config.seeds)
+    methods = contenders(pair, policy, config.rank)
+    arms = {name: arm for name, (_, arm) in methods.items()}
     twin = "student" if policy.chosen == "student" else _twin(arms)
-    sampled = {name: arm for name, arm in arms.items() if name != "policy" or twin is None}
     measured = measure_arms(
-        sampled, prompts, seeds, space=space, cache=cache, batch_size=batch_size
+        {name: arm for name, arm in arms.items() if name != "policy" or twin is None},
+        prompts,
+        seeds,
+        space=config.features(pair),
+        cache=cache,
+        batch_size=config.batch_size,
     )
-    measured = measured[
-        [n for n, v in measured.data_vars.items() if {"arm", "prompt"} <= set(v.dims)] + list(COSTS)
-    ]
+    per_arm = [n for n, v in measured.data_vars.items() if {"arm", "prompt"} <= set(v.dims)]
+    measured = measured[[*per_arm, *COSTS]]
     if twin is not None:
         measured = _with_arm(measured, "policy", measured.sel(arm=twin, drop=True))
-    bytes_of = {name: memory(arm.pipe) for name, arm in arms.items()}
-    labels = {name: text for name, (text, _) in found.items()}
+    labels = {name: text for name, (text, _) in methods.items()}
     if policy.look is not None:
-        measured = _with_arm(
-            measured, "policy_adaptive", _adaptive(pair, policy, measured, prompts, seeds)
-        )
-        labels["policy_adaptive"], bytes_of["policy_adaptive"] = (
-            "policy, adaptive",
-            bytes_of["policy"],
-        )
+        adaptive = _adaptive(pair, policy, measured, prompts, seeds)
+        measured = _with_arm(measured, "policy_adaptive", adaptive)
+        labels["policy_adaptive"] = "policy, adaptive"
     names = [str(name) for name in measured["arm"].values]
+    pipes = [arms[name.removesuffix("_adaptive")].pipe for name in names]
     measured["label"] = ("arm", [labels[name] for name in names])
-    measured["megabytes"] = ("arm", [bytes_of[name] / 1e6 for name in names])
+    measured["megabytes"] = ("arm", [memory(pipe) / 1e6 for pipe in pipes])
     measured["plan"] = ("arm", [_text(arms[name].pipe) if name in arms else "" for name in names])
     return _with_front(measured, policy.measure)
 
@@ -219,36 +266,24 @@ def memory(pipe: Any) -> int:
 
 
 def predicted(policy: Policy, measured: xr.Dataset) -> xr.Dataset:
-    """What the policy expected of each hybrid that was measured, beside what was found: gains over
-    the student.
+    """What the policy expected of each hybrid that was measured, beside what came: gains over the
+    student.
 
-    Variables (plan): ``expected`` on the prompts it was fitted on, ``found``, ``low``, ``high`` on
-    those it never saw."""
+    Variables ``expected`` (plan), on the prompts it was fitted on, and ``measured`` (plan, bound),
+    on those it never saw."""
     plans = dict(
         zip(measured["arm"].values.tolist(), measured["plan"].values.tolist(), strict=True)
     )
-    gains = against(measured, "student")
     own = policy.option("student").diversity
-    rows = [
-        (
-            name,
-            option.diversity - own,
-            *(
-                float(gains[f"{policy.measure}_{part}"].sel(arm=name))
-                for part in ("mean", "low", "high")
-            ),
-        )
+    expected = {
+        name: option.diversity - own
         for name, plan in plans.items()
         for option in policy.options
         if not name.startswith("policy") and not option.measured and option.plan.to_json() == plan
-    ]
-    numbers = np.array([row[1:] for row in rows], dtype=np.float64).reshape(-1, 4)
-    data = {
-        name: ("plan", numbers[:, i]) for i, name in enumerate(("expected", "found", "low", "high"))
     }
+    gains = against(measured, "student")[policy.measure].sel(arm=list(expected)).rename(arm="plan")
     return xr.Dataset(
-        data,
-        coords={"plan": [row[0] for row in rows]},
+        {"expected": ("plan", np.array(list(expected.values()), dtype=float)), "measured": gains},
         attrs={"measure": policy.measure, "of": "gain"},
     )
 
@@ -257,11 +292,7 @@ def figure_data(measured: xr.Dataset) -> xr.Dataset:
     """What the figure is drawn from: by arm, means and intervals of diversity and fidelity, costs,
     and the front.
     """
-    found = summarised(measured)
-    names = [
-        n
-        for n in found.data_vars
-        if str(n).rpartition("_")[0] in (measured.attrs["measure"], "fidelity")
-    ]
-    found = found[[*names, "evaluations", "seconds", "megabytes", "label", "front", "front_share"]]
-    return found.assign(front=found["front"].astype("int8"))
+    levels = summarised(measured)
+    names = [n for n in (measured.attrs["measure"], "fidelity") if n in levels]
+    levels = levels[[*names, *COSTS, "megabytes", "label", "front", "front_share"]]
+    return levels.assign(front=levels["front"].astype("int8"))

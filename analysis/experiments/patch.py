@@ -10,27 +10,35 @@ tells no seed from another."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
+from einops import rearrange
 
+from xhat.analysis.experiments.arm_table import contrast_sentence, means_note
+from xhat.analysis.experiments.setting import Setting
+from xhat.analysis.intervals import BOUND, BOUNDS, bounded_names
+from xhat.analysis.measures.registry import measure_label
+from xhat.analysis.result import Result
 from xhat.analysis.sampling.arms import against, measure_finals, summarised
 from xhat.analysis.sampling.final_latents import Arm, sample_arms
+from xhat.analysis.table import Column, Table
 from xhat.hooks.edits.edit import Source, from_trace, replace
 from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.hooks.points.select import select
 from xhat.hooks.trace import trace
-from xhat.probes.features import FeatureSpace
 from xhat.samplers.composite.pipeline import compose, hybrid
 from xhat.samplers.plans.plan import Plan
 from xhat.samplers.plans.recipe import hybrid_plan
+from xhat.zoo.family.attributes import OPEN_PROMPTS
 
 VARIANTS = ("own", "mean")
 REFERENCES = ("student", "hybrid")
+PRIMARY = "vendi_q2"
 _UNITS = re.compile(r"in|h|out|(down|up)\.\d+\.(res|attn)\.\d+|(block|single)\.\d+")
 _ORDER = {"in": 0, "down": 1, "block": 1, "h": 2, "mid": 2, "single": 3, "up": 3, "out": 4}
 
@@ -54,56 +62,88 @@ def _place(alias: str) -> tuple[Any, ...]:
     )  # a residual block runs before its attention
 
 
-def patching(
-    base: Any,
-    student: Any,
-    prompts: Iterable[str],
-    seeds: Iterable[int],
-    *,
-    space: FeatureSpace,
-    layers: Sequence[str] | None = None,
-    cache: Path | None = None,
-    batch_size: int = 24,
-) -> xr.Dataset:
-    """Diversity across seeds and fidelity of the student with one layer of its first step taken
-    from the base.
+@dataclass(frozen=True, kw_only=True)
+class Patching(Setting):
+    """What :func:`measure_patching` is asked.
 
-    Variables (variant, layer), of every measure of
-    :func:`~xhat.analysis.sampling.arms.measure_arms`: ``<name>_mean``, ``_low``, ``_high``, and
-    ``<name>_gain_…``, what it is above the plain student, paired over prompts. Variants: ``own``,
-    the base's activation of the same sample; ``mean``, its mean over the prompt's seeds. The same
-    (reference) for ``student`` and ``hybrid`` under ``<name>_ref_…`` and ``<name>_ref_gain_…``.
-    ``layers``: points of both networks (default :func:`units`); a layer is patched where it runs,
-    and the student's own skip connections stay.
+    Parameters
+    ----------
+    layers
+        Points of both networks, globs allowed (default :func:`units`). A layer is patched where
+        it runs; the student's own skip connections stay.
+    """
 
-    Raises ValueError for layers that the networks do not share, and where base and student do not
-    fit together."""
-    prompts, seeds = list(prompts), list(seeds)
-    layers = (
-        units(denoiser_of(student))
-        if layers is None
-        else [s.name for s in select(denoiser_of(student), layers)]
+    prompts: Sequence[str] = OPEN_PROMPTS[:6]
+    seeds: Sequence[int] = range(16)
+    batch_size: int = 48
+    layers: Sequence[str] | None = None
+
+
+def measure_patching(config: Patching, *, cache: Path | None = None) -> Result:
+    """Diversity and fidelity of the student with one layer of its first step taken from the base.
+
+    Parameters
+    ----------
+    cache
+        Folder where samples are kept, so that a run that was stopped goes on.
+
+    Returns
+    -------
+    Result
+        ``data["patching"]`` has, of every measure of
+        :mod:`~xhat.analysis.measures.registry`, ``<name>`` and ``<name>_gain`` (variant, layer,
+        bound), the gain being what is above the plain student, paired over prompts; and the same
+        (reference, bound) of ``student`` and ``hybrid``, ``<name>_ref`` and ``<name>_ref_gain``.
+        Variants: ``own``, the base's activation of the same sample; ``mean``, its mean over the
+        prompt's seeds. ``data["measured"]`` has the values of every arm and prompt.
+
+    Raises
+    ------
+    ValueError
+        For layers that the networks do not share, and where base and student do not fit together.
+    """
+    pair = config.models()
+    denoiser = denoiser_of(pair.student)
+    asked = config.layers
+    layers = units(denoiser) if asked is None else [s.name for s in select(denoiser, asked)]
+    arms = patched_arms(pair.base, pair.student, layers, config)
+    samples = sample_arms(
+        arms, config.prompts, config.seeds, cache=cache, batch_size=config.batch_size
     )
+    finals = {name: arm["final"] for name, arm in samples.items()}
+    measured = measure_finals(finals, config.features(pair))
+    patching = by_layer(measured, layers).assign_attrs(student=pair.chosen)
+    return Result(
+        "patch",
+        {"patching": patching, "measured": measured},
+        layer_table(patching, measured),
+        sentences(measured, layers),
+        config.settings() | {"layers": layers},
+    )
+
+
+def patched_arms(
+    base: Any, student: Any, layers: Sequence[str], config: Patching
+) -> dict[str, Arm]:
+    """Student, hybrid, and ``own LAYER`` and ``mean LAYER`` of every layer.
+
+    The base's activations are traced at the first step, which it makes in one evaluation."""
     first = hybrid_plan(base, student, base_evaluations=1).segments[0]
-    starter = compose({"base": base}, Plan([changed(first, stop=1)]))
-    kept = trace(
-        starter,
-        prompts,
-        seeds=seeds,
+    activations = trace(
+        compose({"base": base}, Plan([changed(first, stop=1)])),
+        config.prompts,
+        seeds=config.seeds,
         hooks=dict.fromkeys(layers, "full"),
-        batch_size=batch_size,
+        batch_size=config.batch_size,
         progress=False,
         output_type="latent",
     )
     arms = {"student": Arm(student), "hybrid": Arm(hybrid(base, student, base_evaluations=1))}
     for layer in layers:
-        source = from_trace(kept, layer)
+        source = from_trace(activations, layer)
         arms[f"own {layer}"] = Arm(student, edits=(replace(layer, source, steps=0),))
         arms[f"mean {layer}"] = Arm(student, edits=(replace(layer, over_seeds(source), steps=0),))
-    samples = sample_arms(arms, prompts, seeds, cache=cache, batch_size=batch_size)
-    return _arranged(
-        measure_finals({name: arm["final"] for name, arm in samples.items()}, space), layers
-    )
+    return arms
 
 
 def over_seeds(source: Source) -> Source:
@@ -116,69 +156,64 @@ def over_seeds(source: Source) -> Source:
     return changed(source, value=mean, checksum=f"{source.checksum} mean over seeds")
 
 
-def _arranged(measured: xr.Dataset, layers: Sequence[str]) -> xr.Dataset:
-    """Arms as (variant, layer) and (reference), levels and gains."""
-    levels, gains = summarised(measured), against(measured, "student")
-    gains = gains.rename(
-        {n: re.sub(r"_(mean|low|high)$", r"_gain_\1", str(n)) for n in gains.data_vars}
-    )
-    kept = [n for n in levels.data_vars if str(n).endswith(("_mean", "_low", "_high"))]
-    both = levels[kept].merge(
-        gains[[n for n in gains.data_vars if gains[n].dims == ("arm",)]], join="left"
-    )
-    rows = [[f"{variant} {layer}" for layer in layers] for variant in VARIANTS]
-    found: dict[str, Any] = {}
-    for name, array in both.data_vars.items():
-        values = np.array([[float(array.sel(arm=arm)) for arm in row] for row in rows])
-        found[str(name)] = (("variant", "layer"), values, array.attrs)
-        stem, _, part = str(name).rpartition("_")
-        reference = [float(array.sel(arm=arm)) for arm in REFERENCES]
-        key = f"{stem.removesuffix('_gain')}_ref{'_gain' if stem.endswith('_gain') else ''}_{part}"
-        found[key] = ("reference", np.array(reference), array.attrs)
+def by_layer(measured: xr.Dataset, layers: Sequence[str]) -> xr.Dataset:
+    """Levels and gains with arms unfolded to (variant, layer) and (reference)."""
+    levels, gains = summarised(measured), against(measured, "student").reindex(arm=measured["arm"])
+    arrays = {name: levels[name] for name in bounded_names(levels)}
+    arrays |= {f"{name}_gain": gains[name] for name in bounded_names(gains)}
+    layered = [f"{variant} {layer}" for variant in VARIANTS for layer in layers]
+    unfolded: dict[str, xr.DataArray] = {}
+    for name, array in arrays.items():
+        array = array.transpose("arm", BOUND)
+        grid = rearrange(array.sel(arm=layered).values, "(v l) b -> v l b", v=len(VARIANTS))
+        unfolded[name] = xr.DataArray(grid, dims=("variant", "layer", BOUND), attrs=array.attrs)
+        stem, gain, _ = name.partition("_gain")
+        reference = array.sel(arm=list(REFERENCES)).values
+        unfolded[f"{stem}_ref{gain}"] = xr.DataArray(
+            reference, dims=("reference", BOUND), attrs=array.attrs
+        )
     coords = {"variant": list(VARIANTS), "layer": list(layers), "reference": list(REFERENCES)}
-    said = {k: v for k, v in measured.attrs.items() if isinstance(v, str | int | float)}
-    return xr.Dataset(found, coords, said | levels.attrs | {"prompts": measured.sizes["prompt"]})
+    return xr.Dataset(unfolded, coords | {BOUND: list(BOUNDS)})
 
 
-def statement(found: xr.Dataset, measure: str = "vendi_q2") -> list[str]:
-    """Which layers carry diversity into the student, in sentences that hold whichever way it
-    falls.
-    """
-    gain = found[f"{measure}_gain_mean"].sel(variant="own")
-    hybrid_gain = float(found[f"{measure}_ref_gain_mean"].sel(reference="hybrid"))
-    low = float(found[f"{measure}_ref_gain_low"].sel(reference="hybrid"))
-    best = str(gain["layer"].values[int(np.argmax(gain.values))])
-    cell = found.sel(layer=best)
-    own, mean = (
-        {p: float(cell[f"{measure}_gain_{p}"].sel(variant=v)) for p in ("mean", "low", "high")}
-        for v in VARIANTS
+def layer_table(patching: xr.Dataset, measured: xr.Dataset, measure: str = PRIMARY) -> Table:
+    """A row a layer: the gain by its own activation, and by its mean over seeds."""
+    gain = patching[f"{measure}_gain"]
+    rows: list[list[Any]] = [
+        [str(layer), *(gain.sel(layer=layer, variant=variant) for variant in VARIANTS)]
+        for layer in patching["layer"].values
+    ]
+    whole = patching[f"{measure}_ref_gain"].sel(reference="hybrid")
+    rows.append(["all: the hybrid", whole, None])
+    return Table(
+        [
+            "layer of step one",
+            Column("base's activation", signed=True),
+            Column("its mean over seeds", signed=True),
+        ],
+        rows,
+        f"{measure_label(measure)} over the plain student",
+        [means_note(measured, summarised(measured))],
     )
-    lines = [
-        f"The hybrid has {hybrid_gain:+.3g} Vendi over the student"
-        + (
-            "."
-            if low > 0
-            else ": the interval holds zero, so there is no gain to be traced to a layer."
-        ),
-        f"Of single layers, the base's {best} of step one adds most: {_text(own)}"
-        + (f", {own['mean'] / hybrid_gain:.0%} of the hybrid's gain." if low > 0 else "."),
-        f"Averaged over seeds, the same layer adds {_text(mean)}: "
-        + (
-            "beside a gain whose interval holds zero, that says nothing."
-            if own["low"] <= 0
-            else "what it adds is not what tells the seeds apart."
-            if mean["high"] >= own["mean"]
-            else "less, so that the difference between seeds is what it carries."
-        ),
-    ]
-    carrying = [
-        str(n)
-        for n in found["layer"].values
-        if float(found[f"{measure}_gain_low"].sel(variant="own", layer=n)) > 0
-    ]
-    lines.append(f"Layers whose gain is above zero: {', '.join(carrying) or 'none'}.")
-    return lines
 
 
-def _text(value: dict[str, float]) -> str:
-    return f"{value['mean']:+.3g} [{value['low']:+.3g}, {value['high']:+.3g}]"
+def sentences(measured: xr.Dataset, layers: Sequence[str], measure: str = PRIMARY) -> list[str]:
+    """What the hybrid gains, which layer adds most, and whether it tells the seeds apart."""
+    gains = against(measured, "student")[measure]
+    names = [f"own {layer}" for layer in layers]
+    best = names[int(gains.sel(arm=names, bound="estimate").values.argmax())].removeprefix("own ")
+    above = gains.sel(arm=names, bound="low") > 0
+    carrying = [name for name, above in zip(layers, above.values, strict=True) if above]
+    words = {
+        "hybrid": "the hybrid of one evaluation",
+        "student": "the student",
+        f"own {best}": f"the student with the base's {best} of step one",
+        f"mean {best}": f"the student with the mean over seeds of the base's {best}",
+    }
+    pairs = (("hybrid", "student"), (f"own {best}", "student"), (f"own {best}", f"mean {best}"))
+    return [
+        *(contrast_sentence(measured, more, less, measure, words) for more, less in pairs),
+        f"{best} is the layer of {len(layers)} that adds most, and was found on these prompts.",
+        f"Layers whose own interval lies above zero, with no correction for their number: "
+        f"{', '.join(carrying) or 'none'}.",
+    ]

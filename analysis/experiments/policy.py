@@ -13,17 +13,85 @@ that the base stands in for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xhat.analysis import stats
-from xhat.analysis.traces.policy_traces import Seen, read_traces, settled
+from xhat.analysis.experiments.setting import Setting
+from xhat.analysis.measures.registry import measure_label
+from xhat.analysis.result import Result
+from xhat.analysis.table import Table
+from xhat.analysis.traces.policy_traces import Seen, read_traces, settled, trace_alone
 from xhat.samplers.plans.look import Look, spread
 from xhat.samplers.plans.plan import Plan
 from xhat.samplers.plans.policy import Option, Policy
+from xhat.zoo.family.attributes import OPEN_PROMPTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyFit(Setting):
+    """What :func:`measure_policy` is asked; budget, measure and margin are :func:`fit_policy`'s."""
+
+    prompts: Sequence[str] = OPEN_PROMPTS[::2]
+    seeds: Sequence[int] = range(1000, 1016)
+    budget: float = 1.2
+    measure: str = "vendi_q2"
+    margin: float = 0.05
+
+
+def measure_policy(config: PolicyFit, *, traces: Path) -> Result:
+    """Trace base and student alone and fit a policy to them; no hybrid is sampled.
+
+    Parameters
+    ----------
+    traces
+        Folder of the traces; a run that was stopped goes on there.
+
+    Returns
+    -------
+    Result
+        The options as the table; the policy itself in ``settings["policy"]``, which
+        :func:`policy_of` reads.
+    """
+    pair = config.models()
+    traced = trace_alone(pair, config.prompts, config.seeds, traces, config.batch_size)
+    policy = fit_policy(
+        traced,
+        config.budget,
+        space=config.features(pair),
+        measure=config.measure,
+        margin=config.margin,
+    )
+    lines, _, _ = policy.explain().partition("\n\n")
+    asked = config.settings() | {"policy": json.loads(policy.to_json())}
+    return Result("policy", {}, option_table(policy), tuple(lines.splitlines()), asked)
+
+
+def policy_of(result: Result) -> Policy:
+    """The policy of a result of :func:`measure_policy`."""
+    return Policy.from_json(json.dumps(result.settings["policy"]))
+
+
+def option_table(policy: Policy) -> Table:
+    """Every option, the most diverse first: cost, diversity, fidelity, and how it is known."""
+    rows = [
+        [
+            f"{'*' if option.name == policy.chosen else ' '} {option.name}",
+            option.evaluations,
+            (option.diversity, option.low, option.high),
+            option.fidelity,
+            "measured" if option.measured else "predicted",
+            "" if policy.fits(option) else "over budget, or unfaithful",
+        ]
+        for option in sorted(policy.options, key=lambda option: -option.diversity)
+    ]
+    columns = ["plan", "evaluations", measure_label(policy.measure), "fidelity", "", "not taken"]
+    return Table(columns, rows, "*: chosen", [policy.setting])
 
 
 def fit_policy(

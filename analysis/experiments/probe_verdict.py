@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xhat.analysis.intervals import format_interval, format_number
 from xhat.analysis.sampling.arms import against, summarised
 from xhat.analysis.sampling.structure import has_learned
 from xhat.samplers.plans.plan import Plan
@@ -104,7 +105,7 @@ def recommended(
     most 1.5 times the evaluations: of those, the one of most diversity."""
     lost, gains = against(measured, "base").sel(arm="student"), against(measured, "student")
     levels = summarised(measured)
-    collapsed = float(lost[f"{MEASURE}_high"]) < 0
+    collapsed = float(lost[MEASURE].sel(bound="high")) < 0
     headline = (
         "It collapses: across seeds, its pictures count as "
         f"{_level(levels.sel(arm='student'), MEASURE)} different ones, the base's as "
@@ -115,7 +116,8 @@ def recommended(
         f"{measured.attrs['n_seeds']} seeds)."
     )
     good = [arm for arm in plans if _helps(gains, plans, measured, arm)]
-    best = max(good, key=lambda arm: float(gains[f"{MEASURE}_mean"].sel(arm=arm)), default=None)
+    gained = gains[MEASURE].sel(bound="estimate")
+    best = max(good, key=lambda arm: float(gained.sel(arm=arm)), default=None)
     evidence = (
         _evidence(diversity, commitment)
         + _cells(gains, levels)
@@ -134,7 +136,10 @@ def recommended(
             "it as it is, or train another student."
         )
         return Verdict(headline, text, evidence)
-    gap, gain = -float(lost[f"{MEASURE}_mean"]), float(gains[f"{MEASURE}_mean"].sel(arm=best))
+    gap, gain = (
+        -float(lost[MEASURE].sel(bound="estimate")),
+        float(gains[MEASURE].sel(bound="estimate", arm=best)),
+    )
     share = f", {gain / gap:.0%} of what was lost" if collapsed and gap > 0 else ""
     text = (
         f"Sample with {SAID[best]}, {plans[best].evaluations} evaluations a picture: "
@@ -144,14 +149,14 @@ def recommended(
 
 
 def _beside(lost: xr.Dataset) -> str:
-    return "above" if float(lost[f"{MEASURE}_low"]) > 0 else "not told apart from"
+    return "above" if float(lost[MEASURE].sel(bound="low")) > 0 else "not told apart from"
 
 
 def _helps(gains: xr.Dataset, plans: Mapping[str, Plan], measured: xr.Dataset, arm: str) -> bool:
     found = gains.sel(arm=arm)
-    faithful = "fidelity_high" not in found or float(found["fidelity_high"]) >= 0
+    faithful = "fidelity" not in found or float(found["fidelity"].sel(bound="high")) >= 0
     affordable = plans[arm].evaluations <= CLOSE * plans["base_few"].evaluations
-    return float(found[f"{MEASURE}_low"]) > 0 and faithful and affordable
+    return float(found[MEASURE].sel(bound="low")) > 0 and faithful and affordable
 
 
 def _evidence(
@@ -176,8 +181,8 @@ def _cells(gains: xr.Dataset, levels: xr.Dataset) -> list[str]:
     lines = []
     for arm in gains["arm"].values:
         one = gains.sel(arm=arm)
-        more = f"; fidelity {_interval(one, 'fidelity')}" if "fidelity_mean" in one else ""
-        rms = float(levels["rms_mean"].sel(arm=arm))
+        more = f"; fidelity {_interval(one, 'fidelity')}" if "fidelity" in one else ""
+        rms = float(levels["rms"].sel(arm=arm, bound="estimate"))
         lines.append(
             f"{SAID[str(arm)].capitalize()}: Vendi {_interval(one, MEASURE)} against the "
             f"checkpoint{more}; RMS of its latents {rms:.2f}."
@@ -211,18 +216,17 @@ def _sliders(moved: list[dict[str, Any]]) -> list[str]:
 def _fidelity(own: xr.Dataset, who: str) -> list[str]:
     return (
         [f"{who} draws what the prompt states at {_level(own, 'fidelity')}."]
-        if "fidelity_mean" in own
+        if "fidelity" in own
         else []
     )
 
 
 def _level(found: xr.Dataset, name: str) -> str:
-    return f"{float(found[f'{name}_mean']):.3g}"
+    return format_number(float(found[name].sel(bound="estimate")))
 
 
 def _interval(found: xr.Dataset, name: str) -> str:
-    mean, low, high = (float(found[f"{name}_{part}"]) for part in ("mean", "low", "high"))
-    return f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]"
+    return format_interval(found[name], signed=True)
 
 
 def _model(name: str) -> str:

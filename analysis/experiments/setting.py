@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from xhat.probes.features import FeatureSpace, feature_space
 from xhat.zoo.family.attributes import OPEN_PROMPTS
 from xhat.zoo.pairs import Pair, load_pair
 
@@ -23,6 +24,9 @@ class Setting:
         Different texts.
     seeds
         Different whole numbers, two or more: diversity is across seeds. Every arm gets the same.
+    space
+        Where pictures are compared: a space, or the name of one
+        (:func:`xhat.probes.features.feature_space`).
     batch_size
         Samples at a time.
 
@@ -35,6 +39,7 @@ class Setting:
     pair: Pair | str = "demo"
     prompts: Sequence[str] = OPEN_PROMPTS[:8]
     seeds: Sequence[int] = range(24)
+    space: FeatureSpace | str = "judge"
     batch_size: int = 24
 
     def __post_init__(self) -> None:
@@ -49,11 +54,16 @@ class Setting:
         """The pair, loaded where it was given by name."""
         return load_pair(self.pair) if isinstance(self.pair, str) else self.pair
 
+    def features(self, pair: Pair) -> FeatureSpace:
+        """The space, made with the pair's base where it was given by name."""
+        return feature_space(self.space, pair.base) if isinstance(self.space, str) else self.space
+
     def settings(self) -> dict[str, Any]:
         """All that was asked, for :class:`~xhat.analysis.result.Result`."""
         pair = self.models()
         asked = {field.name: getattr(self, field.name) for field in fields(self)}
-        return asked | {"pair": pair.name, "student": pair.chosen}
+        space = self.space if isinstance(self.space, str) else self.space.name
+        return asked | {"pair": pair.name, "student": pair.chosen, "space": space}
 
 
 def _distinct(name: str, values: Any, kind: type, least: int) -> tuple[Any, ...]:

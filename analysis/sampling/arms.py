@@ -4,7 +4,6 @@ prompt.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -16,6 +15,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from xhat.analysis import stats
+from xhat.analysis.sampling.cache import Cache
 from xhat.analysis.sampling.final_latents import Arm, described, sample_arms, to_sample
 from xhat.analysis.sampling.noise_ledger import check_paired, noise_ledger
 from xhat.analysis.traces.diversity import final_diversity
@@ -25,15 +25,7 @@ from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.hooks.points.taps import quiet
 from xhat.probes.features import FeatureSpace
 
-__all__ = ["MEASURES", "Arm", "against", "cost", "measure_arms", "measure_finals", "summarised"]
-
-MEASURES = {
-    "vendi_q2": "Vendi (q = 2)",
-    "attribute_entropy": "attribute entropy",
-    "mean_pairwise_distance": "mean pairwise distance",
-    "fidelity": "fidelity",
-    "rms": "latent RMS",
-}
+__all__ = ["Arm", "against", "cost", "measure_arms", "measure_finals", "summarised"]
 
 
 def measure_arms(
@@ -60,9 +52,7 @@ def measure_arms(
     if not arms:
         raise ValueError("no arms to measure: expected {name: Arm(pipe, call)}")
     costs = {
-        name: _cost_once(
-            arm, prompts[0], min(8, batch_size), None if cache is None else cache / name
-        )
+        name: cached_cost(arm, prompts[0], min(8, batch_size), Cache(cache))
         for name, arm in tqdm(arms.items(), desc="timing", unit="arm")
     }
     _announce(
@@ -70,7 +60,7 @@ def measure_arms(
         costs,
         len(prompts) * len(seeds),
     )
-    evaluations = {name: found[0] for name, found in costs.items()}
+    evaluations = {name: cost[0] for name, cost in costs.items()}
     samples = sample_arms(
         arms,
         prompts,
@@ -106,20 +96,20 @@ def measure_finals(finals: Mapping[str, xr.DataArray], space: FeatureSpace) -> x
 
 
 def summarised(measured: xr.Dataset, **options: Any) -> xr.Dataset:
-    """Mean over prompts of every measure of every arm: ``<name>_mean``, ``_low``, ``_high`` (arm).
+    """Mean over prompts of every measure of every arm, with its interval (arm, bound).
 
     Options are those of :func:`~xhat.analysis.stats.bootstrap_mean`; the same prompts are drawn for
     every arm."""
     found = measured.drop_dims("prompt")
     for name, array in _measures(measured).items():
         interval = stats.bootstrap_mean(array.transpose("prompt", "arm").values, **options)
-        found = _with_interval(found, name, interval)
+        found[name] = interval.array("arm")
     return found
 
 
 def against(measured: xr.Dataset, reference: str, **options: Any) -> xr.Dataset:
-    """Every arm less the arm ``reference``, prompt by prompt: ``<name>_mean``, ``_low``, ``_high``
-    (arm).
+    """Every arm less the arm ``reference``, prompt by prompt, with its
+    interval (arm, bound).
 
     Arms are all but the reference. Options are those of
     :func:`~xhat.analysis.stats.bootstrap_mean`. Raises ValueError for a reference that is no arm.
@@ -132,26 +122,20 @@ def against(measured: xr.Dataset, reference: str, **options: Any) -> xr.Dataset:
     for name, array in _measures(measured).items():
         b = array.sel(arm=others).transpose("prompt", "arm").values
         a = np.broadcast_to(array.sel(arm=[reference]).transpose("prompt", "arm").values, b.shape)
-        found = _with_interval(found, name, stats.paired_difference(a, b, **options))
+        found[name] = stats.paired_difference(a, b, **options).array("arm")
     return found
 
 
-def _cost_once(arm: Arm, prompt: str, batch_size: int, folder: Path | None) -> tuple[float, float]:
-    """:func:`cost`, kept in ``folder`` beside the arm's samples: a run that goes on does not time
-    again.
-    """
-    if folder is None:
-        return cost(arm.pipe, prompt, batch_size, **arm.call)
-    path = (
-        folder
-        / f"cost-{checksum(described(arm) | {'prompt': prompt, 'batch': batch_size})[:32]}.json"
-    )
-    if not path.exists():
-        found = cost(arm.pipe, prompt, batch_size, **arm.call)
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found))
-    evaluations, seconds = json.loads(path.read_text())
-    return evaluations, seconds
+def cached_cost(arm: Arm, prompt: str, batch_size: int, cache: Cache) -> tuple[float, float]:
+    """:func:`cost`, kept in ``cache``: a run that goes on does not time again."""
+    key = {"arm": checksum(described(arm)), "prompt": prompt, "batch": batch_size}
+
+    def timed() -> xr.Dataset:
+        evaluations, seconds = cost(arm.pipe, prompt, batch_size, **arm.call)
+        return xr.Dataset({"evaluations": evaluations, "seconds": seconds})
+
+    kept = cache.get("cost", key, timed)
+    return float(kept["evaluations"]), float(kept["seconds"])
 
 
 def cost(pipe: Any, prompt: str, batch_size: int = 8, **call: Any) -> tuple[float, float]:
@@ -189,12 +173,6 @@ def _measures(measured: xr.Dataset) -> dict[str, xr.DataArray]:
     return {
         str(name): v for name, v in measured.data_vars.items() if set(v.dims) == {"arm", "prompt"}
     }
-
-
-def _with_interval(found: xr.Dataset, name: str, interval: stats.Interval) -> xr.Dataset:
-    parts = {"mean": interval.estimate, "low": interval.low, "high": interval.high}
-    added = {f"{name}_{part}": ("arm", value, interval.attrs) for part, value in parts.items()}
-    return found.assign(added).assign_attrs(interval.attrs)
 
 
 def _announce(

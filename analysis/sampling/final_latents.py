@@ -4,7 +4,6 @@ made.
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,16 +13,17 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from safetensors import safe_open
-from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
+from xhat.analysis.files import DamagedFile
+from xhat.analysis.sampling.cache import Cache
 from xhat.hooks.describe import checksum, describe, describe_call, jsonable, versions
 from xhat.hooks.edits.edit import Edit
 from xhat.hooks.model import with_defaults
 from xhat.hooks.store.tiles import Tiling
 from xhat.hooks.trace import trace
 
+SAMPLES, X0 = "samples", "x0"
 PATIENCE = 5.0  # seconds of sampling that a run which is stopped may lose
 
 
@@ -56,23 +56,22 @@ def sample_arms(
     can be told from its generator. Of the arms ``keep_x0``, ``pred_x0`` (prompt, seed, step, …)
     too. Coordinates along ``step``: timestep, sigma, segment (which model).
 
-    With ``cache``, a file for each arm and prompt, ``CACHE/ARM/<key>.safetensors``; the key is a
-    hash of weights, schedulers, plan, call, prompt, seeds and versions, so that files of any other
-    run are never read. ``weights``: the cost of a picture of each arm, for the progress bar."""
-    where = (prompts, seeds, cache, batch_size)
-    jobs = {name: _Job.of(name, arm, *where, name in keep_x0) for name, arm in arms.items()}
+    With ``cache``, a file for each arm and prompt below ``CACHE/ARM``, its key made of weights,
+    schedulers, plan, call, prompt, seeds and versions (:class:`~.cache.Cache`). ``weights``: the
+    cost of a picture of each arm, for the progress bar."""
+    run = Run(tuple(prompts), tuple(seeds), Cache(cache), batch_size)
+    jobs = {name: _Job.of(name, arm, run, name in keep_x0) for name, arm in arms.items()}
     cost = {name: (weights or {}).get(name, 1.0) * len(seeds) for name in arms}
     total = sum(cost[name] * len(job.missing()) for name, job in jobs.items())
-    found = {}
+    samples = {}
     with tqdm(total=round(total), desc="sampling", unit="eval", disable=total == 0) as bar:
         for name, job in jobs.items():
             bar.set_postfix_str(name)
-            for done in job.run(batch_size):
+            for done in job.run(job.missing(), batch_size):
                 bar.update(round(cost[name] * done))
-            found[name] = xr.concat([job.load(p) for p in prompts], "prompt").assign_coords(
-                prompt=list(prompts)
-            )
-    return found
+            parts = [job.load(prompt, batch_size) for prompt in prompts]
+            samples[name] = xr.concat(parts, "prompt").assign_coords(prompt=list(prompts))
+    return samples
 
 
 def to_sample(
@@ -84,8 +83,8 @@ def to_sample(
     keep_x0: Collection[str] = (),
 ) -> dict[str, int]:
     """How many pictures of each arm are not in the cache."""
-    where = (prompts, seeds, cache, batch_size)
-    jobs = {name: _Job.of(name, arm, *where, name in keep_x0) for name, arm in arms.items()}
+    run = Run(tuple(prompts), tuple(seeds), Cache(cache), batch_size)
+    jobs = {name: _Job.of(name, arm, run, name in keep_x0) for name, arm in arms.items()}
     return {name: len(job.missing()) * len(seeds) for name, job in jobs.items()}
 
 
@@ -103,73 +102,73 @@ def described(arm: Arm) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One arm's samples, each prompt under its key."""
+class Run:
+    """What all arms have in common."""
 
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    cache: Cache
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One arm's samples, each prompt under its key, x̂₀ in an entry of its own."""
+
+    name: str
     arm: Arm
     seeds: Sequence[int]
-    keys: Mapping[str, str]
-    folder: Path | None
-    variables: tuple[str, ...]
-    kept: dict[str, xr.Dataset]
+    keys: Mapping[str, Mapping[str, Any]]
+    cache: Cache
+    entries: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls,
-        name: str,
-        arm: Arm,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        cache: Path | None,
-        batch_size: int,
-        x0: bool,
-    ) -> _Job:
-        width = Tiling.of(
-            1, len(seeds), batch_size
-        ).width  # some samplers let the samples of a batch see each other
-        same = described(arm) | {"seeds": list(seeds), "batch": width}
-        if cache is not None and "unidentified" in same:
+    def of(cls, name: str, arm: Arm, run: Run, keep_x0: bool) -> _Job:
+        # some samplers let the samples of a batch see each other
+        width = Tiling.of(1, len(run.seeds), run.batch_size).width
+        described_arm = described(arm)
+        if run.cache.folder is not None and "unidentified" in described_arm:
             raise ValueError(
                 f"the samples of {name!r} cannot be kept, since what made them cannot be told from "
-                f"another of its kind: {'; '.join(same['unidentified'])}"
+                f"another of its kind: {'; '.join(described_arm['unidentified'])}"
             )
-        keys = {prompt: checksum(same | {"prompt": prompt})[:32] for prompt in prompts}
-        variables = ("final", "x_T", "drawn", *(("pred_x0",) if x0 else ()))
-        return cls(arm, list(seeds), keys, None if cache is None else cache / name, variables, {})
-
-    def path(self, prompt: str) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{self.keys[prompt]}.safetensors"
+        same = checksum(described_arm | {"seeds": list(run.seeds), "batch": width})
+        keys = {prompt: {"arm": same, "prompt": prompt} for prompt in run.prompts}
+        entries = (SAMPLES, X0) if keep_x0 else (SAMPLES,)
+        return cls(name, arm, list(run.seeds), keys, run.cache, entries)
 
     def missing(self) -> list[str]:
-        if self.folder is None:
-            return [prompt for prompt in self.keys if prompt not in self.kept]
-        return [prompt for prompt in self.keys if not _holds(self.path(prompt), self.variables)]
+        return [
+            prompt
+            for prompt, key in self.keys.items()
+            if not all(self.cache.holds(f"{self.name}/{entry}", key) for entry in self.entries)
+        ]
 
-    def run(self, batch_size: int) -> Iterator[int]:
-        """Sample what is missing, and tell after each stretch how many prompts were done."""
-        for some in _stretches(self.missing()):
+    def run(self, prompts: list[str], batch_size: int) -> Iterator[int]:
+        """Sample ``prompts``, and tell after each stretch how many were done."""
+        for some in _stretches(prompts):
             call = {**self.arm.call, "output_type": "latent", "edits": self.arm.edits}
             tree = trace(
                 self.arm.pipe, some, seeds=self.seeds, batch_size=batch_size, progress=False, **call
             )
             traced = tree.to_dataset()
             for prompt in some:
-                self.keep(
-                    prompt, _samples(traced.sel(prompt=prompt, drop=True))[list(self.variables)]
-                )
+                samples = _samples(traced.sel(prompt=prompt, drop=True))
+                parts = {SAMPLES: samples.drop_vars("pred_x0"), X0: samples[["pred_x0"]]}
+                for entry in self.entries:
+                    self.cache.write(f"{self.name}/{entry}", self.keys[prompt], parts[entry])
             yield len(some)
 
-    def keep(self, prompt: str, samples: xr.Dataset) -> None:
-        if self.folder is None:
-            self.kept[prompt] = samples
-        else:
-            _write(samples, self.path(prompt))
-
-    def load(self, prompt: str) -> xr.Dataset:
-        return (
-            self.kept[prompt] if self.folder is None else _read(self.path(prompt), self.variables)
-        )
+    def load(self, prompt: str, batch_size: int) -> xr.Dataset:
+        """What was kept; a damaged entry is sampled again."""
+        for _ in range(2):
+            names = [f"{self.name}/{entry}" for entry in self.entries]
+            parts = [self.cache.read(name, self.keys[prompt]) for name in names]
+            there = [part for part in parts if part is not None]
+            if len(there) == len(parts):
+                return there[0].assign(dict(there[-1].data_vars))
+            list(self.run([prompt], batch_size))
+        raise DamagedFile(f"the cache {self.cache.folder} does not give back what is written there")
 
 
 def _stretches(prompts: list[str]) -> Iterator[list[str]]:
@@ -186,61 +185,22 @@ def _stretches(prompts: list[str]) -> Iterator[list[str]]:
 
 def _samples(traced: xr.Dataset) -> xr.Dataset:
     """What is kept of one prompt's trace."""
-    found = traced[["final", "pred_x0"]].assign(x_T=traced["latents"].isel(step=0, drop=True))
-    found = found.drop_vars([name for name in found.coords if name != "seed"])
-    levels = {name: ("step", traced[name].values) for name in ("timestep", "sigma")}
-    levels["segment"] = (
-        "step",
-        traced["segment"].values if "segment" in traced else np.full(traced.sizes["step"], ""),
+    samples = traced[["final", "pred_x0"]].assign(x_T=traced["latents"].isel(step=0, drop=True))
+    samples = samples.drop_vars([name for name in samples.coords if name != "seed"])
+    shape = traced.sizes["seed"], traced.sizes["step"]
+    segment = traced["segment"].values if "segment" in traced else np.full(shape[1], "")
+    samples = samples.assign_coords(
+        timestep=("step", traced["timestep"].values),
+        sigma=("step", traced["sigma"].values),
+        segment=("step", segment.astype(str)),
     )
-    found = found.assign_coords(levels)
+    drawn = np.zeros(shape, dtype=np.uint32)
     if "noise" in traced:
         noise = traced["noise"].transpose("seed", "step", ...).values
-        found["drawn"] = (
-            ("seed", "step"),
-            np.array([[_sum(x) for x in row] for row in noise], dtype=np.uint32),
-        )
-    else:
-        found["drawn"] = (
-            ("seed", "step"),
-            np.zeros((traced.sizes["seed"], traced.sizes["step"]), dtype=np.uint32),
-        )
-    return found.assign_attrs(space=str(traced.attrs.get("space", "")))
+        drawn[:] = [[_sum(x) for x in row] for row in noise]
+    attrs = {"space": str(traced.attrs.get("space", ""))}
+    return samples.assign(drawn=(("seed", "step"), drawn)).assign_attrs(attrs)
 
 
 def _sum(noise: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(noise).tobytes()) if noise.any() else 0
-
-
-def _write(samples: xr.Dataset, path: Path) -> None:
-    arrays = {
-        str(name): np.ascontiguousarray(v.values)
-        for name, v in samples.variables.items()
-        if v.dtype.kind in "fiu"
-    }
-    notes = {
-        "dims": {name: samples[name].dims for name in arrays},
-        "segment": samples["segment"].values.tolist(),
-        "space": samples.attrs["space"],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(arrays, partial, metadata={"xhat": json.dumps(notes)})
-    partial.replace(path)
-
-
-def _holds(path: Path, variables: Collection[str]) -> bool:
-    if not path.exists():
-        return False
-    with safe_open(path, framework="np") as file:
-        return set(variables) <= set(file.keys())
-
-
-def _read(path: Path, variables: Collection[str]) -> xr.Dataset:
-    with safe_open(path, framework="np") as file:
-        notes = json.loads(file.metadata()["xhat"])
-        names = (*variables, "seed", "timestep", "sigma")
-        arrays = {name: (tuple(notes["dims"][name]), file.get_tensor(name)) for name in names}
-    coords = {name: arrays.pop(name) for name in ("seed", "timestep", "sigma")}
-    coords["segment"] = (("step",), np.array(notes["segment"]))
-    return xr.Dataset(arrays, coords=coords, attrs={"space": notes["space"]})

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis import stats
-from xhat.analysis.measures.diversity import attribute_entropy, mean_pairwise_distance, vendi
+from xhat.analysis.measures.registry import Samples, measure_samples
 from xhat.probes.features import FeatureSpace, feature_space
 
 Features = Callable[[np.ndarray], np.ndarray]
@@ -121,24 +121,13 @@ def _cell(
     if not np.isfinite(latents).all():
         raise ValueError(f"the latents of {where} hold NaN or infinite values")
     x = latents.reshape(len(latents), -1) if features is None else features(latents)
-    measured = {
-        "vendi_q2": vendi(x, q=2),
-        "vendi_q1": vendi(x, q=1),
-        "mean_pairwise_distance": mean_pairwise_distance(x),
-        "rms": float(np.sqrt(np.mean(np.square(latents, dtype=np.float64)))),
-    }
-    if labels is not None:
-        read = labels(latents, prompt)
-        if not read:
-            raise ValueError(
-                f"the prompt {prompt!r} leaves no attribute open: entropy needs one that may vary"
-            )
-        measured["attribute_entropy"] = float(
-            np.mean([attribute_entropy(*pair) for pair in read.values()])
+    read = None if labels is None else labels(latents, prompt)
+    if read is not None and not read:
+        raise ValueError(
+            f"the prompt {prompt!r} leaves no attribute open: entropy needs one that may vary"
         )
-    if fidelity is not None:
-        measured["fidelity"] = float(np.mean(fidelity(latents, prompt)))
-    return measured
+    faithful = None if fidelity is None else fidelity(latents, prompt)
+    return measure_samples(Samples(latents, x, read, faithful))
 
 
 def _space(

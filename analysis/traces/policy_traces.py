@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xhat.analysis.measures.registry import DIVERSITY
 from xhat.analysis.traces.diversity import final_diversity
 from xhat.hooks.trace import trace
 from xhat.samplers.plans.defaults import default_guidance
 from xhat.samplers.plans.plan import Plan, Segment
 from xhat.samplers.rivals.registry import rival
-
-MEASURES = ("vendi_q2", "vendi_q1", "attribute_entropy", "mean_pairwise_distance")
 
 
 def trace_alone(
@@ -82,8 +81,8 @@ def read_traces(traces: Mapping[str, Any], space: Any, measure: str) -> dict[str
     Raises ValueError where there is no base or student, for traces of other prompts or seeds than
     each other's, and for a measure that cannot be had."""
     labels = getattr(space, "labels", None)
-    if measure not in MEASURES:
-        raise ValueError(f"measure={measure!r}: expected one of {', '.join(MEASURES)}")
+    if measure not in DIVERSITY:
+        raise ValueError(f"measure={measure!r}: expected one of {', '.join(DIVERSITY)}")
     if measure == "attribute_entropy" and labels is None:
         raise ValueError(
             "attribute_entropy needs a space that reads attributes, such as JudgeSpace"

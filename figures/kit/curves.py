@@ -6,48 +6,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 
+from xhat.analysis.intervals import BOUNDS, check_bounded
 from xhat.figures.kit.style import colour, label, marker, new_figure, noise_axis
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUFFIXES = ("_mean", "_low", "_high")
-
-
-def together(curves: Mapping[str, xr.Dataset]) -> xr.Dataset:
-    """Curves of models whose steps differ, in one dataset: dimension ``point`` with ``model``,
-    ``step``, ``sigma``.
-
-    Of every dataset only ``<name>_mean``, ``_low`` and ``_high`` along ``step`` are kept, with
-    their attributes."""
-    parts = []
-    for model, curve in curves.items():
-        kept = [
-            name
-            for name, v in curve.data_vars.items()
-            if v.dims == ("step",) and str(name).endswith(SUFFIXES)
-        ]
-        steps = np.arange(curve.sizes["step"])
-        coords = {"model": ("point", [model] * len(steps)), "step": ("point", steps)}
-        coords |= {
-            name: ("point", curve[name].values)
-            for name in ("sigma", "timestep")
-            if name in curve.coords
-        }
-        parts.append(
-            xr.Dataset(
-                {name: ("point", curve[name].values, curve[name].attrs) for name in kept}, coords
-            )
-        )
-    joined = xr.concat(parts, "point", combine_attrs="override")
-    return joined.assign_attrs(next(iter(curves.values())).attrs)
-
 
 def draw_curves(data: xr.Dataset, variables: Mapping[str, str]) -> Figure:
-    """``data`` of :func:`together`; ``variables``: name → axis label, one panel each.
+    """``data`` of :func:`xhat.analysis.traces.curves.join_curves`.
+
+    ``variables``: name → axis label, one panel each.
 
     The noise level falls from left to right, as sampling runs; a band is the interval.
     """
@@ -62,25 +34,12 @@ def draw_curves(data: xr.Dataset, variables: Mapping[str, str]) -> Figure:
 
 def draw_panel(axis: Axes, data: xr.Dataset, name: str, text: str) -> None:
     """One variable of ``data`` on one axis, a curve a model."""
+    check_bounded(data, f"{name}_mean")
     for model in dict.fromkeys(data["model"].values.tolist()):
         curve = data.isel(point=np.flatnonzero(data["model"].values == model))
         shade, name_of, shape = colour(model), label(model), marker(model)
-        axis.plot(
-            curve["sigma"],
-            curve[f"{name}_mean"],
-            ms=3,
-            lw=1.2,
-            color=shade,
-            label=name_of,
-            marker=shape,
-        )
-        axis.fill_between(
-            curve["sigma"],
-            curve[f"{name}_low"],
-            curve[f"{name}_high"],
-            color=colour(model),
-            alpha=0.18,
-            lw=0,
-        )
+        mean, low, high = (curve[f"{name}_mean"].sel(bound=part) for part in BOUNDS)
+        axis.plot(curve["sigma"], mean, ms=3, lw=1.2, color=shade, label=name_of, marker=shape)
+        axis.fill_between(curve["sigma"], low, high, color=shade, alpha=0.18, lw=0)
     axis.set_ylabel(text)
     noise_axis(axis)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xhat.analysis.intervals import BOUNDS, check_bounded
+
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
 def forest(
     axis: Axes, data: xr.Dataset, name: str, place: np.ndarray, shades: Sequence[str]
 ) -> None:
-    """``<name>_mean`` with ``_low`` and ``_high`` (arm) at heights ``place``, each in its shade."""
-    mean, low, high = (data[f"{name}_{part}"].values for part in ("mean", "low", "high"))
+    """The intervals ``name`` (arm, bound) at heights ``place``, each in its shade."""
+    check_bounded(data, name)
+    mean, low, high = (data[name].sel(bound=part).values for part in BOUNDS)
     axis.hlines(place, low, high, color=shades, lw=1.2)
     axis.scatter(mean, place, color=shades, s=11, zorder=3)
     axis.tick_params(axis="y", length=0)

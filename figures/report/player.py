@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xhat.analysis.traces.frames import frames_of
 from xhat.figures.kit.style import colour, label
 
 
@@ -59,51 +60,6 @@ def player(data: xr.Dataset) -> Player:
     )
     template = environment.get_template("player.html.j2")
     return Player(template.render(data=player_data(data), samples=sample_names(data)))
-
-
-def frames_of(
-    traces: Mapping[str, xr.DataTree], vae: Any, *, prompts: int, seeds: int
-) -> xr.Dataset:
-    """x̂₀ of every step of some traces as pictures: ``frames`` uint8 (frame, prompt, seed, y, x,
-    rgb).
-
-    Along ``frame``: ``model``, ``step``, ``sigma``, ``timestep``. The first ``prompts`` and
-    ``seeds`` are kept."""
-    from xhat.probes.features import decode
-
-    parts, first = [], None
-    for name, tree in traces.items():
-        if "pred_x0" not in tree:
-            raise ValueError(
-                f"the trace of {name!r} has no variable 'pred_x0': it has "
-                f"{sorted(map(str, tree.data_vars))}"
-            )
-        x0 = (
-            tree.to_dataset()["pred_x0"]
-            .isel(prompt=slice(prompts), seed=slice(seeds))
-            .transpose("step", "prompt", "seed", ...)
-        )
-        first = x0 if first is None else first
-        if any(not np.array_equal(x0[dim].values, first[dim].values) for dim in ("prompt", "seed")):
-            raise ValueError(
-                f"a player compares the same prompts and seeds, and the trace of {name!r} holds "
-                "others"
-            )
-        pictures = decode(vae, x0.values.reshape(-1, *x0.shape[3:]))
-        pictures = np.round(pictures.transpose(0, 2, 3, 1) * 255).astype("uint8")
-        along = {"model": [name] * x0.sizes["step"], "step": np.arange(x0.sizes["step"])}
-        along |= {level: x0[level].values for level in ("sigma", "timestep")}
-        coords: dict[str, Any] = {k: ("frame", np.asarray(v)) for k, v in along.items()} | {
-            "seed": x0["seed"].values
-        }
-        coords["prompt"] = [str(p) for p in x0["prompt"].values]
-        dims = ("frame", "prompt", "seed", "y", "x", "rgb")
-        parts.append(
-            xr.Dataset(
-                {"frames": (dims, pictures.reshape(*x0.shape[:3], *pictures.shape[1:]))}, coords
-            )
-        )
-    return xr.concat(parts, "frame")
 
 
 def player_data(data: xr.Dataset) -> dict[str, Any]:

@@ -11,35 +11,33 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from xhat.analysis.experiments.paper import CITATION, TABLES
-from xhat.analysis.sampling.arms import MEASURES, summarised
+from xhat.analysis.intervals import BOUND, check_bounded
+from xhat.analysis.measures.registry import measure_label
+from xhat.analysis.sampling.arms import summarised
+from xhat.analysis.table import CSV_HEAD, Column, Table, latex_float, tex
 from xhat.figures.kit.data import SHIPPED, load_data
 from xhat.figures.kit.style import label
 
 HERE = "embedded family, measured here"
+COMPARED = ("base", "student", "hybrid")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Numbers of one source: (row, column) ``values`` with interval bounds, NaN where there are
-    none.
-    """
+    """Numbers of one source; the table's caption is their unit."""
 
     source: str
-    unit: str
-    columns: Sequence[str]
-    rows: Sequence[str]
-    values: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    table: Table
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """A table of the paper: ``parts`` are this project's numbers, where there are any, then the
     published ones.
     """
@@ -53,27 +51,26 @@ class Table:
         """A line a number: table, source, unit, row, column, value, low, high."""
         out = io.StringIO()
         lines = csv.writer(out, lineterminator="\n")
-        lines.writerow(["table", "source", "unit", "row", "column", "value", "low", "high"])
+        lines.writerow(["table", "source", "unit", *CSV_HEAD])
         for part in self.parts:
-            for r, c in np.ndindex(part.values.shape):
-                numbers = (a[r, c] for a in (part.values, part.low, part.high))
-                cells = ["" if np.isnan(n) else f"{n:.6g}" for n in numbers]
-                lines.writerow(
-                    [self.name, part.source, part.unit, part.rows[r], part.columns[c], *cells]
-                )
+            lines.writerows(
+                [self.name, part.source, part.table.caption, *row] for row in part.table.csv_rows()
+            )
         return out.getvalue()
 
     def to_latex(self) -> str:
         """A ``table`` environment with a ``tabular`` for each source (needs booktabs)."""
-        blocks = [_tabular(part) for part in self.parts]
-        note = f"\n\\par\\smallskip {_tex(self.missing)}" if self.missing else ""
         beside = ", and its counterpart on the embedded family" if len(self.parts) > 1 else ""
-        caption = _tex(f"{self.caption} (Table {self.name} of {CITATION}){beside}.")
-        body = "\n\\par\\medskip\n".join(blocks)
-        return f"\\begin{{table}}\n\\centering\\small\n\\caption{{{caption}}}\n{body}{note}\n\\end{{table}}\n"
+        blocks = [
+            f"\\textit{{{tex(part.source)}}}: {tex(part.table.caption)}\\\\[2pt]\n"
+            f"{part.table.to_tabular()}"
+            for part in self.parts
+        ]
+        caption = f"{self.caption} (Table {self.name} of {CITATION}){beside}."
+        return latex_float(blocks, caption, [self.missing] if self.missing else [])
 
 
-def tables(runs: Iterable[Path] = ()) -> dict[str, Table]:
+def tables(runs: Iterable[Path] = ()) -> dict[str, PaperTable]:
     """Every table, with this project's part from the data of ``runs`` (default: the embedded
     family's, shipped).
     """
@@ -101,25 +98,27 @@ def write_tables(out: Path, runs: Iterable[Path] = (), names: Iterable[str] = ()
     return written
 
 
-def _table(name: str, folders: list[Path]) -> Table:
+def _table(name: str, folders: list[Path]) -> PaperTable:
     printed = TABLES[name]
-    values = np.array(list(printed.rows.values()), dtype=float)
-    none = np.full(values.shape, np.nan)
-    published = Part(
-        f"published, {CITATION}",
-        printed.unit,
-        printed.columns,
-        list(printed.rows),
-        values,
-        none,
-        none,
-    )
+    rows = [[row, *values] for row, values in printed.rows.items()]
+    # published numbers are printed as they were
+    columns = [Column(""), *(Column(c, decimals=_places(col)) for c, col in _by_column(printed))]
+    published = Part(f"published, {CITATION}", Table(columns, rows, printed.unit))
     maker, needs = _MAKERS[name]
     try:
-        return Table(name, printed.caption, [*maker(folders), published])
+        return PaperTable(name, printed.caption, [*maker(folders), published])
     except FileNotFoundError:
         missing = f"No numbers of the embedded family: {needs} writes them."
-        return Table(name, printed.caption, [published], missing)
+        return PaperTable(name, printed.caption, [published], missing)
+
+
+def _by_column(printed: Any) -> list[tuple[str, tuple[float, ...]]]:
+    return list(zip(printed.columns, zip(*printed.rows.values(), strict=True), strict=True))
+
+
+def _places(values: Iterable[float], most: int = 3) -> int:
+    """Decimals that numbers were given with, no more than ``most``."""
+    return max(min(most, len(f"{value:g}".partition(".")[2])) for value in values)
 
 
 def _find(folders: list[Path], name: str) -> list[xr.Dataset]:
@@ -130,122 +129,117 @@ def _find(folders: list[Path], name: str) -> list[xr.Dataset]:
     return found
 
 
-def _part(
-    unit: str,
-    columns: Sequence[str],
-    rows: dict[str, list[tuple[float, float, float]]],
-    of: str = "",
-) -> Part:
-    cells = np.array(list(rows.values()), dtype=float)
-    source = f"{HERE}: {of}" if of else HERE
-    return Part(source, unit, columns, list(rows), *(cells[..., i] for i in range(3)))
+def _part(unit: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], of: str = "") -> Part:
+    return Part(f"{HERE}: {of}" if of else HERE, Table(["", *columns], rows, unit))
 
 
 def _diversity(folders: list[Path]) -> list[Part]:
     """Table 2: each prompt's diversity under base, student and hybrid, by two measures."""
     parts = []
-    for measured in _find(folders, "measured"):
-        arms = [arm for arm in ("base", "student", "hybrid") if arm in measured["arm"].values]
+    for measured in _measured(folders):
+        arms = list(COMPARED)
+        levels = summarised(measured).sel(arm=arms)
         for name in ("mean_pairwise_distance", "vendi_q2"):
             by = measured[name].transpose("prompt", "arm").sel(arm=arms)
-            rows = {
-                str(row["prompt"].values): [_plain(value) for value in row.values] for row in by
-            }
-            means = summarised(measured).sel(arm=arms)
-            rows["mean"] = [_interval(means.sel(arm=arm), name) for arm in arms]
-            unit = f"{MEASURES[name]} in the judge's embedding, {measured.attrs['n_seeds']} seeds"
+            rows: list[Sequence[Any]] = [[str(row["prompt"].values), *row.values] for row in by]
+            rows.append(["mean", *(levels[name].sel(arm=arm) for arm in arms)])
+            unit = (
+                f"{measure_label(name)} in the judge's embedding, {measured.attrs['n_seeds']} seeds"
+            )
             parts.append(_part(unit, [label(arm) for arm in arms], rows, _student(measured)))
     return parts
+
+
+def _measured(folders: list[Path]) -> list[xr.Dataset]:
+    """Base, student and hybrid as measured, once a student."""
+    by_student: dict[str, xr.Dataset] = {}
+    for measured in _find(folders, "measured"):
+        if set(COMPARED) <= set(measured["arm"].values.tolist()):
+            by_student.setdefault(_student(measured), measured)
+    return list(by_student.values())
 
 
 def _quality(folders: list[Path]) -> list[Part]:
     """Table 3: diversity, fidelity and cost of base, student, hybrid and the skipped first step."""
     parts = []
-    for found in _find(folders, "controls"):
-        arms = [arm for arm in ("base", "student", "hybrid", "skip") if arm in found["arm"].values]
-        parts.append(_rows_of(found, {label(arm): arm for arm in arms}))
+    for controls in _find(folders, "controls"):
+        arms = [arm for arm in (*COMPARED, "skip") if arm in controls["arm"].values]
+        parts.append(_rows_of(controls, {label(arm): arm for arm in arms}))
     return parts
 
 
 def _swap(folders: list[Path]) -> list[Part]:
     """Table E.1: the student's first step, or all later ones, made by the base."""
     parts = []
-    for found in _find(folders, "swap_matrix"):
-        n = len(str(found["arm"].values[0]))
+    for matrix in _find(folders, "swap_matrix"):
+        n = len(str(matrix["arm"].values[0]))
         wanted = {
             "base, every step": "b" * n,
             "student": "s" * n,
             "only the first step replaced": "b" + "s" * (n - 1),
             "only later steps replaced": "s" + "b" * (n - 1),
         }
-        parts.append(
-            _rows_of(
-                found, {text: arm for text, arm in wanted.items() if arm in found["arm"].values}
-            )
-        )
+        there = {text: arm for text, arm in wanted.items() if arm in matrix["arm"].values}
+        parts.append(_rows_of(matrix, there))
     return parts
 
 
-def _rows_of(found: xr.Dataset, arms: dict[str, str]) -> Part:
+def _rows_of(data: xr.Dataset, arms: dict[str, str]) -> Part:
     names = [
         n
         for n in ("vendi_q2", "mean_pairwise_distance", "attribute_entropy", "fidelity")
-        if f"{n}_mean" in found
+        if n in data
     ]
-    costs = [name for name in ("evaluations", "seconds") if name in found]
-    rows = {}
-    for text, arm in arms.items():
-        one = found.sel(arm=arm)
-        rows[text] = [_interval(one, n) for n in names] + [_plain(float(one[n])) for n in costs]
-    columns = [*(MEASURES[name] for name in names), *costs]
-    return _part(
-        "mean over prompts, 95 % interval; cost of an image", columns, rows, _student(found)
-    )
+    check_bounded(data, *names)
+    costs = [name for name in ("evaluations", "seconds") if name in data]
+    rows = [
+        [text, *(data[name].sel(arm=arm) for name in (*names, *costs))]
+        for text, arm in arms.items()
+    ]
+    columns = [*(measure_label(name) for name in names), *costs]
+    unit = "mean over prompts, 95 % interval; cost of an image"
+    return _part(unit, columns, rows, _student(data))
 
 
 def _others(folders: list[Path]) -> list[Part]:
     """Table D.1: every student of the family that was measured, as the other backbones of this
     project.
     """
-    rows = {}
-    for measured in _find(folders, "measured"):
-        means = summarised(measured)
-        cells = [
-            _interval(means.sel(arm=arm), "mean_pairwise_distance")
-            for arm in ("base", "student", "hybrid")
-        ]
-        cost = [_plain(float(means["seconds"].sel(arm=arm))) for arm in ("base", "student")]
-        rows[f"base → {label(measured.attrs.get('student', 'student'))}"] = cells + cost
-    columns = ["base", "student", "hybrid", "base seconds", "student seconds"]
-    return [
-        _part(
-            f"{MEASURES['mean_pairwise_distance']} in the judge's embedding; seconds an image",
-            columns,
-            rows,
+    rows = []
+    for measured in _measured(folders):
+        levels = summarised(measured)
+        distances = [levels["mean_pairwise_distance"].sel(arm=arm) for arm in COMPARED]
+        costs = [float(levels["seconds"].sel(arm=arm)) for arm in ("base", "student")]
+        rows.append(
+            [f"base → {label(measured.attrs.get('student', 'student'))}", *distances, *costs]
         )
-    ]
+    columns = ["base", "student", "hybrid", "base seconds", "student seconds"]
+    name = measure_label("mean_pairwise_distance")
+    return [_part(f"{name} in the judge's embedding; seconds an image", columns, rows)]
 
 
 def _transfer(folders: list[Path]) -> list[Part]:
     """Table 1: what controls that were trained on the base do there, and on every student."""
     parts = []
-    for found in _find(folders, "retention"):
-        found = found.isel(control=found["trained_on"].values == "base")
-        students = [str(m) for m in found["model"].values if m != "base"]
-        rows = {}
-        for control in found["control"].values:
-            one = found.sel(control=control, model=students)
-            at_home = one.isel(model=int(np.isfinite(one["home"].values).argmax()))
-            away = [_bounded(one.sel(model=model), "away") for model in students]
-            rows[str(control)] = [_bounded(at_home, "home"), *away]
+    for retention in _find(folders, "retention"):
+        retention = retention.isel(control=retention["trained_on"].values == "base")
+        students = [str(m) for m in retention["model"].values if m != "base"]
+        rows = []
+        for control in retention["control"].values:
+            one = retention.sel(control=control, model=students)
+            at_home = one.isel(model=int(np.isfinite(_bounded(one, "home")[..., 0]).argmax()))
+            away = [tuple(_bounded(one.sel(model=model), "away")) for model in students]
+            rows.append([str(control), tuple(_bounded(at_home, "home")), *away])
         unit = "travel of the judge's score of the attribute from scale −1 to 1, 95 % interval"
         parts.append(_part(unit, ["base", *(label(m) for m in students)], rows))
     return parts
 
 
-def _bounded(found: xr.Dataset, name: str) -> tuple[float, float, float]:
-    value, low, high = (float(found[f"{name}{end}"]) for end in ("", "_low", "_high"))
-    return value, low, high
+def _bounded(data: xr.Dataset, name: str) -> np.ndarray:
+    """(…, bound) of a variable with its interval, whichever way the interval is kept."""
+    if BOUND in data[name].dims:
+        return data[name].transpose(..., BOUND).values
+    return np.stack([data[f"{name}{end}"].values for end in ("", "_low", "_high")], -1)
 
 
 _MAKERS: dict[str, tuple[Callable[[list[Path]], list[Part]], str]] = {
@@ -260,69 +254,3 @@ _MAKERS: dict[str, tuple[Callable[[list[Path]], list[Part]], str]] = {
 def _student(found: xr.Dataset) -> str:
     student = found.attrs.get("student")
     return f"student {label(student)}" if student else ""
-
-
-def _plain(value: float) -> tuple[float, float, float]:
-    return float(value), np.nan, np.nan
-
-
-def _interval(found: xr.Dataset, name: str) -> tuple[float, float, float]:
-    mean, low, high = (float(found[f"{name}_{part}"]) for part in ("mean", "low", "high"))
-    return mean, low, high
-
-
-def _tabular(part: Part) -> str:
-    rows = [" & ".join(["", *(_tex(c) for c in part.columns)])]
-    places = [max(_places(value) for value in column) for column in part.values.T]
-    for r, row in enumerate(part.rows):
-        numbers = [
-            _cell(part.values[r, c], part.low[r, c], part.high[r, c], places[c])
-            for c in range(len(places))
-        ]
-        rows.append(" & ".join([_tex(row), *numbers]))
-    head, *body = (f"{row} \\\\" for row in rows)
-    lines = [
-        f"\\textit{{{_tex(part.source)}}}: {_tex(part.unit)}\\\\[2pt]",
-        f"\\begin{{tabular}}{{l{'r' * len(part.columns)}}}",
-        *("\\toprule", head, "\\midrule", *body, "\\bottomrule", "\\end{tabular}"),
-    ]
-    return "\n".join(lines)
-
-
-def _places(value: float, most: int = 3) -> int:
-    """Decimals that a number was given with, no more than ``most``: published ones are printed as
-    they were.
-    """
-    return min(most, len(f"{value:g}".partition(".")[2]))
-
-
-def _cell(value: float, low: float, high: float, places: int) -> str:
-    if np.isnan(value):
-        return "--"
-    bounds = "" if np.isnan(low) else f" {{\\scriptsize[{low:.{places}f}, {high:.{places}f}]}}"
-    return f"{value:.{places}f}{bounds}"
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "_": r"\_",
-    "#": r"\#",
-    "$": r"\$",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "α": r"$\alpha$",
-    "δ": r"$\delta$",
-    "σ": r"$\sigma$",
-    "→": r"$\to$",
-    "−": "$-$",
-    "“": "``",
-    "”": "''",
-}
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in text)

@@ -25,7 +25,9 @@ def make_pair(tiny: Any, steps: int = 4) -> Any:
     )
     xhat.set_defaults(base, num_inference_steps=steps + 2, guidance_scale=3.0)
     xhat.set_defaults(student, num_inference_steps=steps, guidance_scale=1.0)
-    return SimpleNamespace(base=base, student=student, chosen="dmd")
+    return SimpleNamespace(
+        name="small", base=base, student=student, students={"dmd": student}, chosen="dmd"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from xhat.analysis.intervals import bounded
-from xhat.figures.kit.curves import together
+from xhat.analysis.traces.curves import join_curves
 from xhat.figures.kit.data import save_data
 
 PROMPT = "<script>alert('x')</script> & a $planet$"
@@ -19,14 +19,10 @@ LEVELS = {
 def curve(sigma, names):
     steps = len(sigma)
     mean = np.linspace(1, 2, steps)
-    bounds = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
-    found = {
-        f"{name}_{part}": ("step", v, {"interval": "x"})
-        for name in names
-        for part, v in bounds.items()
-    }
+    interval = bounded(mean, mean - 0.1, mean + 0.1, level=0.95, method="x", dims="step")
     return xr.Dataset(
-        found, {"sigma": ("step", np.array(sigma)), "timestep": ("step", np.arange(steps)[::-1])}
+        {f"{name}_mean": interval for name in names},
+        {"sigma": ("step", np.array(sigma)), "timestep": ("step", np.arange(steps)[::-1])},
     )
 
 
@@ -98,10 +94,12 @@ def run(tmp_path_factory, frames, measured, similarity, schematic):
     every = {
         "samples": xr.Dataset({"images": (dims, pictures)}, coords),
         "filmstrip": frames,
-        "diversity": together(
+        "diversity": join_curves(
             {n: curve(s, ("vendi_q2", "attribute_entropy")) for n, s in LEVELS.items()}
         ),
-        "commitment": together({n: curve(s, ("cosine", "committed")) for n, s in LEVELS.items()}),
+        "commitment": join_curves(
+            {n: curve(s, ("cosine", "committed")) for n, s in LEVELS.items()}
+        ),
         "schematic": schematic,
         "similarity_map": similarity.assign_attrs(finding="the lowest CKA is at <h>"),
         "measured": measured,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from xhat.analysis.intervals import bounded
 from xhat.figures.kit.style import colour
 from xhat.figures.pareto import draw
 
@@ -29,10 +30,7 @@ def data(count=14, fidelity=True, seed=0):
     }
     for name in ("vendi_q2", *(["fidelity"] if fidelity else [])):
         mean = 1 + rng.random(count)
-        found |= {
-            f"{name}_{part}": ("arm", mean + d)
-            for part, d in (("mean", 0), ("low", -0.1), ("high", 0.2))
-        }
+        found[name] = bounded(mean, mean - 0.1, mean + 0.2, level=0.95, method="x", dims="arm")
     found |= {
         "evaluations": ("arm", rng.integers(3, 41, count)),
         "seconds": ("arm", rng.random(count) / 10 + 0.01),
@@ -64,7 +62,11 @@ def test_markers_are_where_the_means_are():
         (float(x), float(y)) for line in axis.lines for x, y in zip(*line.get_data(), strict=True)
     }
     assert drawn >= set(
-        zip(found["evaluations"].values.astype(float), found["vendi_q2_mean"].values, strict=True)
+        zip(
+            found["evaluations"].values.astype(float),
+            found["vendi_q2"].sel(bound="estimate").values,
+            strict=True,
+        )
     )
     own = [line for line in axis.lines if line.get_marker() == "s"]
     assert own
@@ -96,7 +98,5 @@ def test_numbers_keep_clear_of_each_other():
 
 def test_equal_points_and_missing_bounds_are_drawn():
     found = data()
-    found["vendi_q2_mean"][:] = 1.5
-    found["vendi_q2_low"][:] = np.nan
-    found["vendi_q2_high"][:] = np.nan
+    found["vendi_q2"][:] = [1.5, np.nan, np.nan]
     assert len(numbers(draw(found).axes[0])) == 14

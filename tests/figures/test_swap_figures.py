@@ -8,11 +8,13 @@ import xarray as xr
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from xhat.analysis.experiments.swaps import KINDS, control_table, swap_matrix, swap_sets
-from xhat.analysis.sampling.arms import MEASURES
+from xhat.analysis.experiments.swaps import control_table, swap_matrix
+from xhat.analysis.intervals import bounded
+from xhat.analysis.measures.registry import MEASURES
+from xhat.analysis.sampling.swap_arms import KINDS, swap_sets
+from xhat.analysis.traces.curves import join_curves
 from xhat.figures import controls, sensitivity
 from xhat.figures import swap_matrix as matrix
-from xhat.figures.kit.curves import together
 from xhat.figures.kit.style import colour
 
 
@@ -71,9 +73,9 @@ def test_rows_of_all_panels_are_of_one_arm(measured):
     assert len(points) == len(patterns)
     for (x, y), bar in zip(points, bars, strict=True):
         row = table.sel(arm="".join(at[round(float(y), 3)]))
-        assert x == pytest.approx(float(row["vendi_q2_mean"]))
+        assert x == pytest.approx(float(row["vendi_q2"].sel(bound="estimate")))
         assert bar[:, 0].tolist() == pytest.approx(
-            [float(row["vendi_q2_low"]), float(row["vendi_q2_high"])]
+            row["vendi_q2"].sel(bound=["low", "high"]).values.tolist()
         )
 
 
@@ -91,23 +93,22 @@ def test_controls_are_drawn_as_differences_from_the_student(measured):
     points = figure.axes[0].collections[1].get_offsets()
     for text, (x, _) in zip(labels, points, strict=True):
         row = table.isel(arm=int(np.flatnonzero(table["label"].values == text)[0]))
-        assert x == pytest.approx(float(row["vendi_q2_less_student_mean"]))
+        assert x == pytest.approx(float(row["vendi_q2_less_student"].sel(bound="estimate")))
     assert any(line.get_xdata() == [0, 0] for line in figure.axes[0].lines)
 
 
 def test_sensitivity_shows_curves_chance_and_pairs():
+    def interval(values, dims):
+        return bounded(values, values, values, level=0.95, method="x", dims=dims)
+
     def curve(*values):
-        parts = {
-            f"{n}_{p}": ("step", np.array(values))
-            for n in ("identified", "gain")
-            for p in ("mean", "low", "high")
-        }
+        parts = {f"{n}_mean": interval(np.array(values), "step") for n in ("identified", "gain")}
         return xr.Dataset(parts, {"sigma": ("step", np.array([10.0, 1.0]))}, {"chance": 0.25})
 
-    data = together({"base": curve(0.3, 1.0), "student": curve(0.9, 1.0)})
+    data = join_curves({"base": curve(0.3, 1.0), "student": curve(0.9, 1.0)})
     data = data.merge(
         xr.Dataset(
-            {f"paired_rank_{p}": ("arm", [0.1, 0.4]) for p in ("mean", "low", "high")},
+            {"paired_rank_mean": interval(np.array([0.1, 0.4]), "arm")},
             {"arm": ["student", "hybrid"]},
         )
     )

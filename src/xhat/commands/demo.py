@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from xhat.commands.options import (
+    add_batch_size,
+    add_out,
+    add_pair,
+    add_prompts,
+    add_seeds,
+    finish,
+    prompts_of,
+)
+
 HELP = "the main job on the embedded pair: trace, compare, report"
+FIGURES = ("samples", "filmstrip", "diversity", "commitment", "schematic")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    add_pair(parser)
+    add_prompts(parser, "eight open prompts of the family")
+    add_seeds(parser, range(24))
+    add_batch_size(parser)
     parser.add_argument(
-        "--pair", default="demo", help="embedded pair: demo, or demo/<student> (default demo)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), help="folder for results (default runs/demo)"
+        "--control",
+        metavar="STUDENT",
+        help="a student of the family that commits late, beside the other (default: the pair's)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="four prompts × eight seeds, under a minute"
     )
+    add_out(parser, "demo")
 
 
 def run(args: argparse.Namespace) -> None:
-    from xhat.analysis.experiments.collapse import demo
-    from xhat.figures.kit.registry import redraw
-    from xhat.figures.report.collect import save_demo_data
+    from xhat.analysis.experiments.collapse import Demo, demo
+    from xhat.analysis.result import claim
     from xhat.figures.report.page import write_report
-    from xhat.zoo.family.attributes import OPEN_PROMPTS
-    from xhat.zoo.pairs import load_pair
 
-    pair = load_pair(args.pair)
-    sizes: dict[str, Any] = {"prompts": OPEN_PROMPTS[:4], "seeds": range(8)} if args.quick else {}
-    args.out.mkdir(parents=True, exist_ok=True)
-    result = demo(pair, args.out, **sizes)
-    save_demo_data(result, pair, args.out)
-    redraw(run=args.out, out=args.out / "figures")
-    report = write_report(args.out)
-    print(f"\n{result.table()}\n\nreport: {report}")
+    asked: dict[str, Any] = {"seeds": args.seeds, **prompts_of(args)}
+    if args.quick:
+        quick = Demo(pair=args.pair)
+        asked = {"prompts": quick.prompts[:4], "seeds": range(8)}
+    config = Demo(pair=args.pair, control=args.control, batch_size=args.batch_size, **asked)
+    out = claim(args.out, "demo")
+    finish(demo(config, traces=out / "traces"), out, FIGURES)
+    print(f"report: {write_report(out)}")

@@ -3,70 +3,64 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import Any
+
+from xhat.commands.options import (
+    add_batch_size,
+    add_out,
+    add_prompts,
+    add_seeds,
+    finish,
+    prompts_of,
+)
+from xhat.commands.policy import fit_of, fitting
 
 HELP = "every way to more diversity against what it costs: hybrids, rivals, and the policy's plan"
+FIT_SEEDS = 1000  # added to the seeds: the policy is fitted on others than all are measured on
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    from xhat.commands.policy import fitting
-
     parser.description = (
         f"{HELP}. The policy is fitted on half of the open prompts, from traces of base and "
-        "student alone; then all "
-        "methods are measured on the other half, on other seeds, the same for all. About four "
-        "minutes; --quick, one."
+        "student alone; then all methods are measured on the other half, on other seeds, the same "
+        "for all. --quick takes about a minute."
     )
     fitting(parser)
+    add_prompts(parser, "the other half of the open prompts")
+    add_seeds(parser, range(16))
+    add_batch_size(parser)
     parser.add_argument(
         "--rank", type=int, default=32, metavar="R", help="of the low-rank student (default 32)"
     )
     parser.add_argument("--quick", action="store_true", help="4 prompts × 6 seeds for each half")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/pareto"),
-        metavar="RUN",
-        help="folder for results, "
-        "figure and samples; the same command goes on there (default runs/pareto)",
-    )
+    add_out(parser, "pareto")
 
 
 def run(args: argparse.Namespace) -> None:
-    import json
-
-    from xhat.analysis.experiments.pareto import figure_data, measure_pareto, predicted
-    from xhat.analysis.experiments.pareto_text import table, to_results
-    from xhat.analysis.experiments.policy import fit_policy
-    from xhat.analysis.traces.policy_traces import trace_alone
-    from xhat.figures.kit.data import save_data
-    from xhat.figures.kit.registry import redraw
-    from xhat.probes.features import feature_space
+    from xhat.analysis.experiments.pareto import Pareto, measure_pareto
+    from xhat.analysis.experiments.policy import PolicyFit, measure_policy, policy_of
+    from xhat.analysis.result import claim
     from xhat.zoo.family.attributes import OPEN_PROMPTS
-    from xhat.zoo.pairs import load_pair
 
-    pair = load_pair(args.pair)
-    out = args.out
-    space, fit, judge = feature_space(args.space, pair.base), OPEN_PROMPTS[::2], OPEN_PROMPTS[1::2]
-    seeds = range(16)
+    fit: dict[str, Any] = {"prompts": OPEN_PROMPTS[::2]}
+    judge: dict[str, Any] = {"seeds": args.seeds, **prompts_of(args)}
     if args.quick:
-        fit, judge, seeds = fit[:4], judge[:4], range(6)
-    traces = trace_alone(pair, fit, [1000 + seed for seed in seeds], out / "traces")
-    policy = fit_policy(traces, args.budget, space=space, measure=args.measure, margin=args.margin)
+        fit["prompts"] = fit["prompts"][:4]
+        judge = {"seeds": range(6), "prompts": OPEN_PROMPTS[1::2][:4]}
+    fit["prompts"] = [p for p in fit["prompts"] if p not in judge.get("prompts", ())]
+    fit["seeds"] = [FIT_SEEDS + seed for seed in judge["seeds"]]
+    fit_config = PolicyFit(batch_size=args.batch_size, **fit_of(args), **fit)
+    out = claim(args.out, "pareto")
+    fitted = measure_policy(fit_config, traces=out / "traces")
+    policy = policy_of(fitted)
     policy.save(out / "policy.json")
     print(f"{policy.explain()}\n", flush=True)
-    measured = measure_pareto(
-        pair, policy, judge, seeds, space=space, cache=out / "finals", rank=args.rank
+    config = Pareto(
+        pair=args.pair,
+        space=args.space,
+        batch_size=args.batch_size,
+        rank=args.rank,
+        policy=policy,
+        **judge,
     )
-    expected = predicted(policy, measured)
-    results = to_results(measured, policy, expected)
-    results = {"pair": args.pair, "student": pair.chosen, "fitted_on": list(fit), **results}
-    said = {"student": pair.chosen, "sentences": "\n".join(results["sentences"])}
-    save_data(figure_data(measured).assign_attrs(said), out, "pareto")
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    redraw(["pareto"], run=out, out=out / "figures")
-    print(
-        "\n".join(
-            ["", table(measured), "", *results["sentences"], "", f"results: {out / 'results.json'}"]
-        )
-    )
+    finish(measure_pareto(config, cache=out / "cache"), out, ["pareto"])

@@ -1,62 +1,73 @@
 """The main job, end to end and small: traces, table, figures, report."""
 
-import json
-
 import numpy as np
 import pytest
 
 import xhat
-from xhat.analysis.experiments.collapse import demo
+from xhat.analysis.experiments.collapse import Demo, demo
+from xhat.analysis.result import Result
 from xhat.analysis.sampling.arms import cost
 from xhat.figures.kit.registry import redraw
-from xhat.figures.report.collect import save_demo_data
-from xhat.figures.report.page import findings, write_report
+from xhat.figures.report.page import write_report
+
+ASKED = {"prompts": ["a planet", "a critter"], "seeds": range(5), "batch_size": 5}
+ARMS = ["base", "base_few", "student", "hybrid_one", "hybrid", "control", "control_hybrid"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out, pair = tmp_path_factory.mktemp("demo"), xhat.load_pair("demo")
-    result = demo(pair, out, prompts=["a planet", "a critter"], seeds=range(5), batch_size=5)
-    save_demo_data(result, pair, out)
+    control = next(name for name in pair.students if name != pair.chosen)
+    config = Demo(pair=pair, control=control, **ASKED)
+    result = demo(config, traces=out / "traces")
+    result.save(out)
     redraw(run=out, out=out / "figures")
     write_report(out)
-    return out, pair, result
+    return out, config, result
 
 
 @pytest.mark.slow
-def test_the_table_holds_what_the_traces_hold(run):
+def test_the_table_holds_what_was_measured(run):
     out, _, result = run
-    assert [r.model for r in result.rows] == ["base", "base_few", "student", "hybrid"]
-    assert {p.name for p in (out / "traces").iterdir()} >= {
-        "base.zarr",
-        "student.zarr",
-        "hybrid.zarr",
-    }
-    stored = json.loads((out / "results.json").read_text())
-    assert [r["vendi_q2"][0] for r in stored["rows"]] == [r.vendi_q2[0] for r in result.rows]
-    for row in result.rows:
-        mean, low, high = row.vendi_q2
-        assert 1 <= low <= mean <= high <= 5
-        assert 0 <= row.fidelity <= 1
-    seeds_differ = result.traces["hybrid"]["final"].values
-    assert not np.allclose(seeds_differ[:, 0], seeds_differ[:, 1])
+    assert result.data["measured"]["arm"].values.tolist() == ARMS
+    assert {p.stem for p in (out / "traces").glob("*.zarr")} == set(ARMS)
+    names = [column.title for column in result.table.columns]
+    for row, arm in zip(result.table.rows, ARMS, strict=True):
+        mean, low, high = row[names.index("Vendi (q = 2)")]
+        assert mean == pytest.approx(float(result.data["measured"]["vendi_q2"].sel(arm=arm).mean()))
+        assert low <= mean <= high
+    few = next(row for row in result.table.rows if row[0].startswith("base at"))
+    assert few[0] == "base at 4 steps, guidance 1 (4 evaluations)"
+
+
+def test_the_primary_contrast_comes_first(run):
+    _, _, result = run
+    assert result.sentences[0].startswith("Vendi (q = 2): the hybrid")
+    assert "the student" in result.sentences[0]
+    assert any("late-committing control" in sentence for sentence in result.sentences)
+
+
+def test_the_result_is_read_as_it_was_saved(run):
+    out, _, result = run
+    assert Result.load(out).identical(result)
 
 
 def test_arms_share_their_noise(run):
-    _, _, result = run
-    first = {n: t["latents"].isel(step=0).values for n, t in result.traces.items()}
+    out, _, _ = run
+    first = {n: xhat.open_trace(out / "traces" / f"{n}.zarr")["latents"][:, :, 0] for n in ARMS}
     for name, x in first.items():
         np.testing.assert_array_equal(x, first["base"], err_msg=name)
 
 
 @pytest.mark.slow
 def test_evaluations_are_counted(run):
-    _, pair, _ = run
+    pair = run[1].models()
     assert (
         cost(pair.base, "a planet", batch_size=1, num_inference_steps=3)[0] == 6
     )  # guided: two a step
     assert cost(pair.student, "a planet", batch_size=1)[0] == 4
-    assert cost(xhat.hybrid(pair.base, pair.student), "a planet", batch_size=1)[0] == 4
+    paper = xhat.hybrid(pair.base, pair.student, recipe="paper")
+    assert cost(paper, "a planet", batch_size=1)[0] == 4
 
 
 def test_report_is_one_file_that_needs_nothing(run):
@@ -65,9 +76,8 @@ def test_report_is_one_file_that_needs_nothing(run):
     assert "http://" not in html
     assert "https://" not in html
     assert 'src="data:image/png;base64,' in html
-    assert len(findings(result.measured)) == 3
-    for line in findings(result.measured):
-        assert line in html
+    for sentence in result.sentences:
+        assert sentence in html.replace("&#39;", "'")
 
 
 def test_every_figure_of_the_run_is_drawn(run):
@@ -79,8 +89,10 @@ def test_every_figure_of_the_run_is_drawn(run):
 
 @pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on(run):
-    out, pair, result = run
-    again = demo(pair, out, prompts=["a planet", "a critter"], seeds=range(5), batch_size=5)
-    np.testing.assert_array_equal(
-        again.traces["hybrid"]["final"].values, result.traces["hybrid"]["final"].values
-    )
+    out, config, result = run
+    assert demo(config, traces=out / "traces").identical(result)
+
+
+def test_a_control_that_is_no_student_is_named(run):
+    with pytest.raises(ValueError, match="no student 'nobody' to be the control"):
+        demo(Demo(pair=run[1].pair, control="nobody", **ASKED), traces=run[0])

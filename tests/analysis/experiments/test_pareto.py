@@ -15,18 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xhat
-from xhat.analysis.experiments.pareto import (
-    contenders,
-    figure_data,
-    measure_pareto,
-    memory,
-    predicted,
-)
-from xhat.analysis.experiments.pareto_text import sentences, table, to_results
+from xhat.analysis.experiments.pareto import Pareto, contenders, measure_pareto, memory, predicted
+from xhat.analysis.experiments.pareto_text import sentences
 from xhat.analysis.measures.pareto_front import distance, front_share, on_front
+from xhat.analysis.result import Result
 from xhat.analysis.traces.policy_traces import trace_alone
 from xhat.cli import main
-from xhat.figures.kit.data import load_data, save_data
 from xhat.figures.kit.registry import redraw
 from xhat.probes.features import feature_space
 from xhat.samplers.composite.lowrank import extract_lora
@@ -113,7 +107,9 @@ def small(tiny):
     student.register_modules(**shared, scheduler=scheduler)
     for pipe, steps, guidance in ((base, 6, 3.0), (student, 4, 1.0)):
         xhat.set_defaults(pipe, num_inference_steps=steps, guidance_scale=guidance)
-    return SimpleNamespace(base=base, student=student, students={"one": student}, chosen="one")
+    return SimpleNamespace(
+        base=base, student=student, students={"one": student}, chosen="one", name="small"
+    )
 
 
 @pytest.fixture
@@ -149,15 +145,14 @@ def test_the_sentences_say_who_wins(policy):
     said = " ".join(sentences(measured, policy, predicted(policy, measured)))
     assert "off the front by 0.083" in said
     assert "behind the rival" in said
-    assert "the broken is the most diverse: +0.900" in said
-    assert "keep fidelity to 0.05, the rival: +0.383" in said
-    assert "64% of the base's lead" in said
-    assert "The policy: +0.300" in said
+    assert "the broken is the most diverse: +0.9" in said
+    assert "keep fidelity to 0.05, the rival: +0.38" in said
+    assert "The policy: +0.30" in said
     assert "None of the plans" in said
     better = made(**{**ARMS, "policy": ([1.9, 2.1, 2.0], 0.8, 4)})
     assert (
         "The the policy lies on the front"
-        in sentences(better, policy, predicted(policy, better))[0]
+        in sentences(better, policy, predicted(policy, better))[1]
     )
 
 
@@ -170,7 +165,7 @@ def test_predictions_meet_what_was_measured(policy):
     expected = predicted(policy, measured.assign(plan=("arm", plans)))
     assert expected["plan"].values.tolist() == ["hybrid_1"]
     assert float(expected["expected"][0]) == pytest.approx(0.25)
-    assert float(expected["found"][0]) == pytest.approx(0.2)
+    assert float(expected["measured"].sel(bound="estimate")[0]) == pytest.approx(0.2)
     assert "mean error of 0.050" in sentences(measured, policy, expected)[-1]
 
 
@@ -200,13 +195,22 @@ def run(small, tmp_path_factory):
     chosen = "base_few 1 of 4, then student from step 1"
     look = {"threshold": 0.0, "prompts": ["a"], "spreads": [0.5], "gains": [0.1], "worth": 0.05}
     policy = Policy.from_json(json.dumps({**fitted, "chosen": chosen, "look": look}))
-    options = {"space": space, "cache": out / "finals", "rank": 2, "batch_size": 6}
-    return small, policy, out, measure_pareto(small, policy, PROMPTS, range(3), **options)
+    config = Pareto(
+        pair=small,
+        policy=policy,
+        prompts=PROMPTS,
+        seeds=range(3),
+        space="latent",
+        rank=2,
+        batch_size=6,
+    )
+    return small, policy, out, measure_pareto(config, cache=out / "cache")
 
 
 @pytest.mark.slow
 def test_every_method_is_measured(run):
-    pair, policy, _, measured = run
+    pair, policy, _, result = run
+    measured = result.data["measured"]
     arms = measured["arm"].values.tolist()
     assert set(contenders(pair, policy, 2)) | {"policy_adaptive"} == set(arms)
     assert {"base", "student", "hybrid_3_guided", "cads", "low_rank", "hybrid_low_rank"} <= set(
@@ -224,37 +228,34 @@ def test_every_method_is_measured(run):
 
 
 def test_the_policy_is_the_arm_that_runs_its_plan(run):
-    *_, measured = run
+    measured = run[-1].data["measured"]
     same = measured.sel(arm="policy")
     np.testing.assert_array_equal(same["vendi_q2"], measured["vendi_q2"].sel(arm="hybrid_1"))
 
 
 def test_the_adaptive_policy_is_the_student_where_no_prompt_needs_more(run):
-    *_, measured = run
+    measured = run[-1].data["measured"]
     own, adaptive = (measured.sel(arm=name) for name in ("student", "policy_adaptive"))
     np.testing.assert_array_equal(adaptive["vendi_q2"], own["vendi_q2"])
     assert float(adaptive["evaluations"]) == 4
 
 
 @pytest.mark.slow
-def test_results_table_and_figure(run):
-    _, policy, out, measured = run
-    expected = predicted(policy, measured)
-    assert {"hybrid_1", "hybrid_2", "hybrid_3"} <= set(expected["plan"].values.tolist())
-    results = json.loads(json.dumps(to_results(measured, policy, expected)))
-    assert len(results["rows"]) == measured.sizes["arm"]
-    assert len(results["sentences"]) == 5
-    text = table(measured)
-    assert all(str(label) in text for label in measured["label"].values)
-    save_data(figure_data(measured).assign_attrs(sentences="so"), out, "pareto")
-    assert {"vendi_q2_low", "front", "seconds", "label"} <= set(load_data("pareto", out).data_vars)
+def test_result_table_and_figure(run):
+    _, _, out, result = run
+    plans = result.data["predicted"]["plan"].values.tolist()
+    assert plans
+    assert len(result.table.rows) == result.data["measured"].sizes["arm"]
+    assert result.sentences[0].startswith("Vendi (q = 2): the policy's plan")
+    assert len(result.sentences) == 6
+    assert Result.load(result.save(out)).identical(result)
     assert len(redraw(["pareto"], run=out, out=out / "figures")["pareto"]) == 2
 
 
 @pytest.mark.slow
 def test_the_commands_from_traces_to_the_table(small, tmp_path, monkeypatch, capsys):
     """``xhat pareto``, then ``xhat policy show`` of what it fitted."""
-    monkeypatch.setattr("xhat.zoo.pairs.load_pair", lambda name: small)
+    monkeypatch.setattr("xhat.analysis.experiments.setting.load_pair", lambda name: small)
     monkeypatch.setattr(
         "xhat.zoo.family.attributes.OPEN_PROMPTS", ["a robot", "a face", "a plant", "a planet"]
     )
@@ -272,13 +273,10 @@ def test_the_commands_from_traces_to_the_table(small, tmp_path, monkeypatch, cap
     ]
     assert main(argv) == 0
     said = capsys.readouterr().out
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert all(line in said for line in results["sentences"])
-    assert results["fitted_on"] == [
-        "a robot",
-        "a plant",
-    ]
-    assert results["prompts"] == ["a face", "a planet"]
+    result = Result.load(tmp_path)
+    assert all(line in said for line in result.sentences)
+    assert "2 prompts × 6 seeds" in result.settings["policy"]["setting"]
+    assert result.settings["prompts"] == ["a face", "a planet"]
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {"pareto.pdf", "pareto.png"}
     assert main(["policy", "show", str(tmp_path)]) == 0
     assert capsys.readouterr().out.strip() in said

@@ -4,33 +4,18 @@ follow intervals.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import xarray as xr
 
 import xhat
-from xhat.analysis.experiments.swaps import (
-    KINDS,
-    control_table,
-    measure_swaps,
-    swap_arms,
-    swap_matrix,
-    swap_plans,
-    swap_sets,
-)
-from xhat.analysis.experiments.swaps_text import (
-    CONTRASTS,
-    DECIDING,
-    contrasts,
-    statement,
-    table_text,
-)
+from xhat.analysis.experiments.swaps import Swaps, control_table, measure_swaps, swap_matrix
+from xhat.analysis.experiments.swaps_text import CONTRASTS, contrasts, sentences
+from xhat.analysis.result import Result
 from xhat.analysis.sampling import arms as arms_module
 from xhat.analysis.sampling.final_latents import Arm, sample_arms
 from xhat.analysis.sampling.noise_ledger import BITS, check_paired
-from xhat.probes.features import feature_space
+from xhat.analysis.sampling.swap_arms import KINDS, swap_arms, swap_plans, swap_sets
 
 PROMPTS, SEEDS = ["a red planet", "the quiet face"], [0, 1, 2]
 
@@ -117,26 +102,21 @@ def test_swapping_a_model_for_itself_changes_nothing(small_pair):
 
 
 def test_every_control_is_there_and_each_plan_is_run_once(small_pair):
-    arms, of_pattern, of_control = swap_arms(small_pair.base, small_pair.student)
+    made = swap_arms(small_pair.base, small_pair.student)
+    arms, of_pattern, of_control = made.arms, made.of_pattern, made.of_control
     assert {name for members in KINDS.values() for name, _ in members} <= set(of_control)
     assert {f"strength_{s:g}" for s in (0, 0.25, 0.5, 0.75, 1, 1.25)} <= set(of_control)
     assert of_pattern["ssss"] == of_control["strength_1"] == "student"
-    assert of_pattern["bsss"] == "hybrid"
     assert of_pattern["bbbb"] == "base_few"
-    assert of_pattern["fsss"] == "fresh"
-    assert of_pattern["Bsss"] == "hybrid_guided"
     plans = [arm.pipe.scheduler.plan for name, arm in arms.items() if name != "base"]
     assert len(plans) == len(set(plans))
     assert set(of_pattern.values()) | set(of_control.values()) == set(arms)
-    asked = {arm for c in CONTRASTS for arm in (c.more, c.less)} | {
-        arm for pair in DECIDING.values() for arm in pair
-    }
-    assert asked <= set(arms)
+    assert {arm for c in CONTRASTS for arm in (c.more, c.less)} <= set(arms)
 
 
 def test_the_base_is_guided_as_it_is_by_default(small_pair):
-    arms, of_pattern, _ = swap_arms(small_pair.base, small_pair.student)
-    assert arms[of_pattern["BBBB"]].pipe.scheduler.plan.segments[0].guidance_scale == 3.0
+    made = swap_arms(small_pair.base, small_pair.student)
+    assert made.arms[made.of_pattern["BBBB"]].pipe.scheduler.plan.segments[0].guidance_scale == 3.0
 
 
 def test_between_weights_of_two_shapes_there_is_no_dial(own_pair, tiny):
@@ -146,9 +126,9 @@ def test_between_weights_of_two_shapes_there_is_no_dial(own_pair, tiny):
     own_pair.student.register_modules(
         unet=diffusers.UNet2DConditionModel.from_config(config).eval()
     )
-    arms, _, of_control = swap_arms(own_pair.base, own_pair.student)
-    assert "hybrid" in arms
-    assert not [n for n in of_control if n in ("strength_0.5", "strength_1.25")]
+    made = swap_arms(own_pair.base, own_pair.student)
+    assert "hybrid" in made.arms
+    assert not [n for n in made.of_control if n in ("strength_0.5", "strength_1.25")]
 
 
 @pytest.fixture(scope="module")
@@ -160,40 +140,40 @@ def command(short_pair, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("swaps")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("xhat.zoo.pairs.load_pair", lambda name: short_pair)
-        patched.setattr(
-            "xhat.probes.features.feature_space", lambda name, pipe: feature_space("latent")
-        )
+        patched.setattr("xhat.analysis.experiments.setting.load_pair", lambda name: short_pair)
         patched.setattr(arms_module, "cost", lambda pipe, prompt, batch_size, **call: (4.0, 0.5))
-        assert main(["swaps", "--prompts", *PROMPTS, "--seeds", "0:2", "--out", str(out)]) == 0
+        argv = ["swaps", "--prompts", *PROMPTS, "--seeds", "0:2", "--space", "latent"]
+        assert main([*argv, "--out", str(out)]) == 0
     return out
 
 
 @pytest.mark.slow
-def test_the_command_leaves_tables_data_and_figures(command):
-    results = json.loads((command / "results.json").read_text())
-    assert results["prompts"] == PROMPTS
-    assert results["settings"]["x_T"] == BITS
-    assert results["student"] == "dmd"
-    swaps = results["swaps"]
-    assert swaps["arm"] == ["ss", "bs", "fs", "Bs", "sb", "sf", "bb", "ff", "BB"]
-    assert len(swaps["vendi_q2_low"]) == 9
-    assert len(results["statement"]) == 3
-    assert results["statement"] == [s for s in results["statement"] if "Vendi" in s]
-    assert {"contrasts", "controls", "pairing", "ledger"} <= set(results)
-    assert {p.name for p in (command / "data").iterdir()} == {
-        "swap_matrix.nc",
-        "controls.nc",
-        "sensitivity.nc",
-    }
+def test_the_command_leaves_a_result_and_figures(command):
+    result = Result.load(command)
+    assert result.settings["prompts"] == PROMPTS
+    assert result.settings["student"] == "dmd"
+    assert result.data["measured"].attrs["x_T"] == BITS
+    matrix = result.data["swap_matrix"]
+    assert matrix["arm"].values.tolist() == ["ss", "bs", "fs", "Bs", "sb", "sf", "bb", "ff", "BB"]
+    assert matrix["vendi_q2"].dims == ("arm", "bound")
+    assert set(result.data) == {"swap_matrix", "controls", "sensitivity", "contrasts", "measured"}
+    assert result.sentences[0].startswith("Vendi (q = 2): the hybrid")
+    rows = [row[0] for row in result.table.rows]
+    assert rows[0] == "ss  none"
+    assert "guidance: student's first step guided" in rows
     assert {p.suffix for p in (command / "figures").iterdir()} == {".pdf", ".png"}
 
 
+def test_the_folder_of_another_command_is_refused_before_anything_is_sampled(command, capsys):
+    from xhat.cli import main
+
+    assert main(["patch", "--out", str(command)]) == 2
+    assert "holds results of `xhat swaps`" in capsys.readouterr().err
+
+
 def test_one_seed_has_no_diversity(small_pair):
-    with pytest.raises(ValueError, match="across seeds"):
-        measure_swaps(
-            small_pair.base, small_pair.student, PROMPTS, [3], space=feature_space("latent")
-        )
+    with pytest.raises(ValueError, match="2 or more seeds"):
+        measure_swaps(Swaps(pair=small_pair, prompts=PROMPTS, seeds=[3]))
 
 
 def measured(**means):
@@ -221,37 +201,24 @@ def measured(**means):
     )
 
 
-def test_the_statement_says_what_the_intervals_say():
-    gap, first, which = statement(
-        measured(base=4, hybrid=3.8, fresh=3.8, skip=3.5, student_own=2.9)
-    )
-    assert "the student loses -0.99" in gap
-    assert "the hybrid loses -0.19" in gap
-    assert "the student gains +0.799" in first
-    assert first.endswith("so the first step decides.")
-    assert "Shown to raise diversity: the base's x̂₀, the skipped step (largest first)" in which
-    assert "the base's step gives more than leaving the step out" in which
+def test_the_sentences_say_what_the_intervals_say():
+    lines = sentences(measured(base=4, hybrid=3.8, fresh=3.8, skip=3.5, student_own=2.9))
+    assert lines[0].startswith("Vendi (q = 2): the hybrid has more than the student (+0.79")
+    assert lines[1].startswith("Vendi (q = 2): the student has less than the base")
+    assert any("without its first step has more than the student" in line for line in lines)
 
 
-def test_the_statement_can_fall_the_other_way():
-    _, first, which = statement(measured(hybrid=3.5, sbbb=4, skip=3.5, student_own=3.2))
-    assert "it is not shown that the first step decides" in first
-    assert "Shown to raise diversity: the skipped step, the noise" in which
-    assert "not shown to give more than leaving the step out" in which
-
-
-def test_where_nothing_helps_it_says_so():
-    _, first, which = statement(measured(hybrid=2.5, skip=2.8, fresh=2.9, student_own=2.9))
-    assert "the student loses -0.50" in first
-    assert "it is not shown that" in first
-    assert which.endswith("None is shown to raise diversity.")
+def test_the_sentences_can_fall_the_other_way():
+    lines = sentences(measured(hybrid=2.5, sbbb=4, skip=3.5))
+    assert lines[0].startswith("Vendi (q = 2): the hybrid has less than the student (-0.50")
+    assert any("all steps but the first has more than the student" in line for line in lines)
 
 
 def test_contrasts_are_differences_of_their_arms():
     found = contrasts(measured(hybrid=3.5, skip=3.1))
     line = found.isel(contrast=0)
     assert line["cause"].item() == "effect"
-    assert float(line["vendi_q2_mean"]) == pytest.approx(0.5, abs=0.02)
+    assert float(line["vendi_q2"].sel(bound="estimate")) == pytest.approx(0.5, abs=0.02)
     assert found.sizes["contrast"] == len(CONTRASTS)
 
 
@@ -262,19 +229,18 @@ def test_tables_are_read_from_the_arms_they_name():
     )
     matrix = swap_matrix(data, {"ssss": "student", "bsss": "hybrid", "bbbb": "base_few"})
     assert matrix["kind"].values.tolist() == ["none", "leading", "all"]
-    assert float(matrix.sel(arm="bsss")["vendi_q2_less_student_mean"]) == pytest.approx(1, abs=0.02)
-    assert float(matrix.sel(arm="ssss")["vendi_q2_less_student_high"]) == 0  # of an arm with itself
+    assert float(
+        matrix["vendi_q2_less_student"].sel(arm="bsss", bound="estimate")
+    ) == pytest.approx(1, abs=0.02)
+    itself = matrix["vendi_q2_less_student"].sel(arm="ssss", bound="high")
+    assert float(itself) == 0
     table = control_table(data, {"student": "student", "hybrid": "hybrid", "strength_0.5": "skip"})
     assert table["label"].values.tolist() == [
         "the student",
-        "first step the base's",
+        "the hybrid: several evaluations of the base",
         "strength 0.5",
     ]
     assert table["evaluations"].values.tolist() == [0, 3, 4]
-    text = table_text(table)
-    assert "strength 0.5" in text
-    assert "6 prompts × 4 seeds" in text
-    assert len(text.splitlines()) == 5
 
 
 def test_prompts_are_a_number_of_the_known_or_themselves():

@@ -15,6 +15,7 @@ from xhat.analysis.measures.diversity import vendi
 from xhat.analysis.sampling import arms as arms_module
 from xhat.analysis.sampling import final_latents as finals
 from xhat.analysis.sampling.arms import Arm, against, cost, measure_arms, summarised
+from xhat.analysis.sampling.cache import RemadeWarning
 from xhat.analysis.sampling.final_latents import sample_arms, to_sample
 from xhat.analysis.sampling.noise_ledger import BITS, SCALE, check_paired, noise_ledger
 from xhat.probes.features import feature_space
@@ -33,7 +34,7 @@ def arms_of(pair):
     made = {
         name: Arm(xhat.hybrid(pair.base, pair.student, plan=plan)) for name, plan in plans.items()
     }
-    hybrid = Arm(xhat.hybrid(pair.base, pair.student))
+    hybrid = Arm(xhat.hybrid(pair.base, pair.student, base_evaluations=1))
     return {
         "student": Arm(pair.student),
         "base": Arm(pair.base, {"num_inference_steps": 3}),
@@ -154,6 +155,18 @@ def test_timings_are_kept_with_the_samples(run, monkeypatch):
     xr.testing.assert_identical(again, measured)
 
 
+def test_damaged_samples_are_sampled_again(run, samples, tmp_path):
+    arms = {"own": run[0]["own"]}
+    sample_arms(arms, PROMPTS, SEEDS, cache=tmp_path)
+    path = sorted((tmp_path / "own").glob("samples-*.nc"))[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(RemadeWarning, match=path.name):
+        again = sample_arms(arms, PROMPTS, SEEDS, cache=tmp_path)["own"]
+    np.testing.assert_array_equal(again["final"], samples["own"]["final"])
+
+
 def test_without_a_cache_the_samples_are_the_same(run, samples):
     found = sample_arms({"own": run[0]["own"]}, PROMPTS, SEEDS)["own"]
     np.testing.assert_array_equal(found["final"], samples["own"]["final"])
@@ -222,18 +235,20 @@ def test_differences_are_paired(table):
     found = against(table, "a")
     assert found["arm"].values.tolist() == ["b", "c"]
     assert found.attrs["reference"] == "a"
-    assert found["vendi_q2_mean"].values.tolist() == [2.5, 0]
-    low, high = float(found["vendi_q2_low"][0]), float(found["vendi_q2_high"][0])
+    assert found["vendi_q2"].sel(bound="estimate").values.tolist() == [2.5, 0]
+    low, high = found["vendi_q2"].sel(bound=["low", "high"]).values[0]
     assert (
         0 < low < 2.5 < high < 4.5
     )  # pairing takes the prompts' own spread away, which is far wider
-    assert found["vendi_q2_low"][1] == found["vendi_q2_high"][1] == 0
-    np.testing.assert_allclose(against(table, "b")["vendi_q2_mean"].values, [-2.5, -2.5])
+    assert found["vendi_q2"].values[1].tolist() == [0, 0, 0]
+    np.testing.assert_allclose(
+        against(table, "b")["vendi_q2"].sel(bound="estimate").values, [-2.5, -2.5]
+    )
 
 
 def test_means_are_those_over_prompts(table):
     found = summarised(table)
-    assert found["vendi_q2_mean"].values.tolist() == [4, 6.5, 4]
+    assert found["vendi_q2"].sel(bound="estimate").values.tolist() == [4, 6.5, 4]
     assert found["seconds"].values.tolist() == [1, 2, 3]
     assert "prompt" not in found.dims
 

@@ -5,10 +5,12 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from xhat.figures.report.page import findings, write_report
+from xhat.analysis.result import Result
+from xhat.analysis.table import Table
+from xhat.figures.kit.data import load_data
+from xhat.figures.report.page import write_report
 from xhat.figures.report.player import player, x0_player
 
 _spec = importlib.util.spec_from_file_location(
@@ -68,17 +70,14 @@ def test_hostile_names_stay_text(report):
     assert "the lowest CKA is at &lt;h&gt;" in text
 
 
-def test_sentences_say_what_the_numbers_say(measured):
-    lines = findings(measured)
-    assert len(lines) == 3
-    assert lines[0].startswith("The student beside the base: Vendi (q = 2) lower (−0.")
-    assert lines[1].startswith("The hybrid beside the student: Vendi (q = 2) higher (+0.")
-    same = measured.copy(deep=True)
-    noise = np.random.default_rng(3).normal(0, 0.2, 4)
-    same["vendi_q2"].loc[{"arm": "student"}] = (
-        same["vendi_q2"].sel(arm="base") + noise - noise.mean()
-    )
-    assert "not distinguishable" in findings(same)[0]
+def test_the_report_of_a_run_says_what_its_result_says(run, tmp_path):
+    table = Table(["model", "Vendi"], [["<base>", (1.8, 1.4, 2.4)]])
+    data = {name: load_data(name, run) for name in ("measured", "diversity")}
+    result = Result("demo", data, table, ["The hybrid & its student."], {})
+    text = write_report(result.save(tmp_path)).read_text()
+    assert "The hybrid &amp; its student." in text
+    assert "&lt;base&gt;" in text
+    assert "1.8 <small>[1.4, 2.4]</small>" in text
 
 
 def test_the_page_opens_without_an_error_and_the_player_moves(report, page):

@@ -1,0 +1,111 @@
+"""The measures of a set of pictures, one entry each: tables, figures, commands and the probe take
+theirs from here.
+
+A new measure is one more entry in ``ENTRIES``: it is then measured in every arm and at every noise
+level where what it needs is there, and has its label and its sentence everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from xhat.analysis.measures.diversity import attribute_entropy, mean_pairwise_distance, vendi
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pictures of one prompt under n seeds, as measures see them.
+
+    Parameters
+    ----------
+    latents
+        (n, channel, y, x), in the VAE's units.
+    features
+        (n, d), where pictures are compared.
+    labels
+        Attribute → ((n,) integer labels, number of values), of what the prompt leaves open.
+    fidelity
+        (n,) how far each picture shows what the prompt asks, 0 to 1.
+    """
+
+    latents: np.ndarray
+    features: np.ndarray
+    labels: Mapping[str, tuple[np.ndarray, int]] | None = None
+    fidelity: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of a set of pictures.
+
+    Parameters
+    ----------
+    name, label
+        Of the variable, and in words.
+    range
+        What values it takes, with its unit.
+    says
+        What a higher value means; "scale" is a check of the latents and of no picture.
+    needs
+        The part of :class:`Samples` that it looks at: where that is None, it is not measured.
+    of
+        The number.
+    headline
+        Whether it is among those that tables and sentences are made for, fixed before any run.
+    """
+
+    name: str
+    label: str
+    range: str
+    says: Literal["diversity", "fidelity", "scale"]
+    needs: Literal["latents", "features", "labels", "fidelity"]
+    of: Callable[[Samples], float]
+    headline: bool = False
+
+
+def _entropy(samples: Samples) -> float:
+    assert samples.labels is not None
+    return float(np.mean([attribute_entropy(*read) for read in samples.labels.values()]))
+
+
+def _rms(samples: Samples) -> float:
+    return float(np.sqrt(np.mean(np.square(samples.latents, dtype=np.float64))))
+
+
+# fmt: off
+ENTRIES = (
+    Measure("vendi_q2", "Vendi (q = 2)", "1 to n pictures", "diversity", "features",
+            lambda s: vendi(s.features, q=2), headline=True),
+    Measure("attribute_entropy", "attribute entropy", "0 to 1", "diversity", "labels",
+            _entropy, headline=True),
+    Measure("mean_pairwise_distance", "mean pairwise distance", "0 to 2, cosine", "diversity",
+            "features", lambda s: mean_pairwise_distance(s.features)),
+    Measure("vendi_q1", "Vendi (q = 1)", "1 to n pictures", "diversity", "features",
+            lambda s: vendi(s.features, q=1)),
+    Measure("fidelity", "fidelity", "0 to 1", "fidelity", "fidelity",
+            lambda s: float(np.mean(s.fidelity)), headline=True),
+    Measure("rms", "latent RMS", "above 0, the VAE's units", "scale", "latents", _rms),
+)
+# fmt: on
+MEASURES: dict[str, Measure] = {measure.name: measure for measure in ENTRIES}
+HEADLINES: tuple[str, ...] = tuple(m.name for m in ENTRIES if m.headline)
+DIVERSITY: tuple[str, ...] = tuple(m.name for m in ENTRIES if m.says == "diversity")
+
+
+def measure_samples(samples: Samples) -> dict[str, float]:
+    """Every measure that what there is allows, by name."""
+    return {m.name: m.of(samples) for m in ENTRIES if getattr(samples, m.needs) is not None}
+
+
+def measure_label(name: str) -> str:
+    """A measure in words; a name that is none stays as it is."""
+    return MEASURES[name].label if name in MEASURES else name
+
+
+def headlines(names: Iterable[object]) -> list[str]:
+    """The headline measures among ``names``, in the order of the registry."""
+    there = set(map(str, names))
+    return [name for name in HEADLINES if name in there]

@@ -1,0 +1,64 @@
+"""Curves of several models whose steps differ, in one dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+
+from xhat.analysis.intervals import BOUND, BOUNDS, bounded, bounded_names
+
+
+def join_curves(curves: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """The curves of each model, one after the other along ``point``.
+
+    Parameters
+    ----------
+    curves
+        Model → dataset; of each the variables (step, bound) are taken, with their attributes.
+
+    Returns
+    -------
+    xarray.Dataset
+        Variables (point, bound); ``model``, ``step`` and, where there are any, ``sigma`` and
+        ``timestep`` along ``point``.
+    """
+    parts = []
+    for model, curve in curves.items():
+        curve = with_bounds(curve)
+        names = [name for name in bounded_names(curve) if set(curve[name].dims) == {"step", BOUND}]
+        steps = np.arange(curve.sizes["step"])
+        levels = {
+            name: ("point", curve[name].values)
+            for name in ("sigma", "timestep")
+            if name in curve.coords
+        }
+        arrays = {
+            name: (
+                ("point", BOUND),
+                curve[name].transpose("step", BOUND).values,
+                curve[name].attrs,
+            )
+            for name in names
+        }
+        coords = {"model": ("point", [model] * len(steps)), "step": ("point", steps)}
+        parts.append(xr.Dataset(arrays, {**coords, **levels, BOUND: list(BOUNDS)}))
+    joined = xr.concat(parts, "point", combine_attrs="override")
+    return joined.assign_attrs(next(iter(curves.values())).attrs)
+
+
+def with_bounds(data: xr.Dataset) -> xr.Dataset:
+    """``<name>_mean``, ``<name>_low`` and ``<name>_high`` as one variable ``<name>_mean`` (…,
+    bound).
+    """
+    stems = [str(n).removesuffix("_low") for n in data.data_vars if str(n).endswith("_low")]
+    for stem in stems:
+        parts = [data[f"{stem}_{part}"] for part in ("mean", "low", "high")]
+        attrs = dict(parts[0].attrs) or {k: data.attrs[k] for k in ("level", "interval")}
+        level, method = attrs.pop("level"), attrs.pop("interval")
+        arrays = [part.drop_attrs() for part in parts]
+        interval = bounded(*arrays, level=level, method=method, **attrs)
+        data = data.drop_vars([f"{stem}_{part}" for part in ("mean", "low", "high")])
+        data[f"{stem}_mean"] = interval
+    return data

@@ -1,0 +1,90 @@
+"""Pictures of traces for figures and the player: x̂₀ of every step, and the final ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from einops import rearrange
+
+from xhat.probes.features import decode
+
+
+def frames_of(
+    traces: Mapping[str, xr.DataTree], vae: Any, *, prompts: int, seeds: int
+) -> xr.Dataset:
+    """x̂₀ of every step of some traces as pictures.
+
+    Parameters
+    ----------
+    traces
+        By name, of the same prompts and seeds.
+    vae
+        Decodes (``pipe.vae``).
+    prompts, seeds
+        How many of the first are kept.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``frames``, uint8 (frame, prompt, seed, y, x, rgb); along ``frame``: ``model``, ``step``,
+        ``sigma``, ``timestep``.
+
+    Raises
+    ------
+    ValueError
+        For traces without ``pred_x0``, and of other prompts or seeds.
+    """
+    parts: list[xr.Dataset] = []
+    for name, tree in traces.items():
+        if "pred_x0" not in tree:
+            raise ValueError(
+                f"the trace of {name!r} has no variable 'pred_x0': it has "
+                f"{sorted(map(str, tree.data_vars))}"
+            )
+        few = tree.to_dataset()["pred_x0"].isel(prompt=slice(prompts), seed=slice(seeds))
+        x0 = few.transpose("step", "prompt", "seed", ...)
+        if parts and any(
+            not np.array_equal(x0[dim].values, parts[0][dim].values) for dim in ("prompt", "seed")
+        ):
+            raise ValueError(
+                f"a player compares the same prompts and seeds, and the trace of {name!r} holds "
+                "others"
+            )
+        parts.append(_frames(name, x0, vae))
+    return xr.concat(parts, "frame")
+
+
+def _frames(name: str, x0: xr.DataArray, vae: Any) -> xr.Dataset:
+    images = decode(vae, rearrange(x0.values, "t p s ... -> (t p s) ..."))
+    shape = dict(zip("tps", x0.shape, strict=False))
+    pictures = rearrange(images, "(t p s) rgb y x -> t p s y x rgb", **shape)
+    steps = x0.sizes["step"]
+    coords: dict[str, Any] = {
+        "model": ("frame", [name] * steps),
+        "step": ("frame", np.arange(steps)),
+        "sigma": ("frame", x0["sigma"].values),
+        "timestep": ("frame", x0["timestep"].values),
+        "seed": x0["seed"].values,
+        "prompt": [str(prompt) for prompt in x0["prompt"].values],
+    }
+    dims = ("frame", "prompt", "seed", "y", "x", "rgb")
+    return xr.Dataset({"frames": (dims, np.round(pictures * 255).astype("uint8"))}, coords)
+
+
+def final_pictures(
+    traces: Mapping[str, xr.DataTree], prompts: Sequence[str], seeds: int
+) -> xr.Dataset:
+    """``images``, uint8 (model, prompt, seed, y, x, rgb): the final pictures of some prompts and of
+    the first ``seeds``.
+    """
+    few = {
+        name: tree.to_dataset()["images"].sel(prompt=list(prompts)).isel(seed=slice(seeds))
+        for name, tree in traces.items()
+    }
+    dims = ("model", "prompt", "seed", "y", "x", "rgb")
+    first = next(iter(few.values()))
+    coords = {"model": list(few), "prompt": list(prompts), "seed": first["seed"].values}
+    return xr.Dataset({"images": (dims, np.stack([x.values for x in few.values()]))}, coords)

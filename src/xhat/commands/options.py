@@ -1,0 +1,106 @@
+"""Options that several commands share, each declared once, and what every experiment ends with."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xhat.commands.parse import positive, prompts, prompts_in, seeds
+
+if TYPE_CHECKING:
+    from xhat.analysis.result import Result
+
+
+def add_pair(parser: argparse.ArgumentParser) -> None:
+    """``--pair``"""
+    parser.add_argument(
+        "--pair",
+        default="demo",
+        metavar="PAIR",
+        help="demo, demo/<student>, or a published pair: `xhat models` lists them (default demo)",
+    )
+
+
+def add_prompts(parser: argparse.ArgumentParser, default: str) -> None:
+    """``--prompts`` and ``--prompts-file``, one of which is given; ``default`` in words."""
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--prompts",
+        nargs="+",
+        metavar="TEXT",
+        help="prompts, as texts, or one number: so many of the family's open prompts "
+        f"(default: {default})",
+    )
+    either.add_argument(
+        "--prompts-file", type=Path, metavar="FILE", help="a text file with a prompt a line"
+    )
+
+
+def prompts_of(args: argparse.Namespace) -> dict[str, list[str]]:
+    """The prompts that were asked for, as a keyword of a config; none where it was left to it."""
+    if args.prompts_file is not None:
+        return {"prompts": prompts_in(args.prompts_file)}
+    if args.prompts is None:
+        return {}
+    from xhat.zoo.family.attributes import OPEN_PROMPTS
+
+    return {"prompts": prompts(args.prompts, OPEN_PROMPTS)}
+
+
+def add_seeds(parser: argparse.ArgumentParser, default: range) -> None:
+    """``--seeds``, a range or a list, everywhere."""
+    parser.add_argument(
+        "--seeds",
+        type=seeds,
+        default=default,
+        metavar="A:B",
+        help="a range, or a list 1,2,5; every arm gets the same noise "
+        f"(default {default.start}:{default.stop})",
+    )
+
+
+def add_batch_size(parser: argparse.ArgumentParser, default: int = 24) -> None:
+    """``--batch-size``"""
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=default,
+        metavar="B",
+        help=f"samples at a time (default {default})",
+    )
+
+
+def add_space(parser: argparse.ArgumentParser) -> None:
+    """``--space``"""
+    parser.add_argument(
+        "--space",
+        default="judge",
+        metavar="S",
+        help="where pictures are compared: judge (default, knows the family's prompts alone), "
+        "latent, pixel, clip, dinov2 or dreamsim",
+    )
+
+
+def add_out(parser: argparse.ArgumentParser, name: str) -> None:
+    """``--out``, where the same command goes on."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs") / name,
+        metavar="RUN",
+        help="folder for results, figures and samples; the same command goes on there "
+        f"(default runs/{name})",
+    )
+
+
+def finish(result: Result, out: Path, figures: Iterable[str]) -> None:
+    """Save the result, draw its figures, print the table and the sentences."""
+    from xhat.figures.kit.registry import redraw
+
+    result.save(out)
+    drawn = [name for name in figures if name in result.data]
+    redraw(drawn, run=out, out=out / "figures")
+    print("\n".join(["", result.table.to_text(), "", *result.sentences]))
+    print(f"\nresults: {out / 'results.json'}\nfigures: {out / 'figures'}")

@@ -1,0 +1,41 @@
+"""The page of results is what saved results say."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from xhat.analysis.result import Result
+from xhat.analysis.table import Table
+
+PATH = Path(__file__).parents[2] / "benchmarks" / "experiments.py"
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("experiments", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(module, "SHIPPED", tmp_path / "package" / "data")
+    return module
+
+
+def result(value):
+    data = xr.Dataset({"v": ("x", np.array([value]))})
+    table = Table(["model", "Vendi"], [["base", value]])
+    return Result("demo", {"measured": data, "samples": data}, table, [f"It is {value}."], {})
+
+
+def test_the_page_has_the_sentences_and_the_table_of_every_result(script):
+    for name, value in (("demo", 1.0), ("demo-lcm", 2.0)):
+        result(value).save(script.RUNS / name)
+    results = script.saved()
+    text = script.page(results)
+    assert list(results) == ["demo", "demo-lcm"]
+    assert text.index("- It is 1.0.") < text.index("`xhat demo --pair demo/lcm`")
+    assert "base       2" in text
+    script.ship(results)
+    assert {p.stem for p in script.SHIPPED.iterdir()} == {"measured", "measured_lcm", "samples"}
