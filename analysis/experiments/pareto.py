@@ -32,6 +32,7 @@ from xhat.samplers.rivals.registry import rival
 from xhat.zoo.family.attributes import OPEN_PROMPTS
 
 RANK = 32
+JUDGE_PROMPTS = OPEN_PROMPTS[:12]
 COSTS = ("evaluations", "seconds")
 SINGLE = {
     "base": "base",
@@ -107,7 +108,7 @@ class Pareto(Setting):
     """
 
     policy: Policy
-    prompts: Sequence[str] = OPEN_PROMPTS[1::2]
+    prompts: Sequence[str] = JUDGE_PROMPTS
     seeds: Sequence[int] = range(16)
     rank: int = RANK
 

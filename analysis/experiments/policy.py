@@ -33,11 +33,15 @@ from xhat.samplers.plans.policy import Option, Policy
 from xhat.zoo.family.attributes import OPEN_PROMPTS
 
 
+FIT_PROMPTS = OPEN_PROMPTS[20:32]
+"""Three rounds of the four kinds of prompts, which nothing is judged on by default."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyFit(Setting):
     """What :func:`measure_policy` is asked; budget, measure and margin are :func:`fit_policy`'s."""
 
-    prompts: Sequence[str] = OPEN_PROMPTS[::2]
+    prompts: Sequence[str] = FIT_PROMPTS
     seeds: Sequence[int] = range(1000, 1016)
     budget: float = 1.2
     measure: str = "vendi_q2"

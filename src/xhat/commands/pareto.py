@@ -21,12 +21,11 @@ FIT_SEEDS = 1000  # added to the seeds: the policy is fitted on others than all 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        f"{HELP}. The policy is fitted on half of the open prompts, from traces of base and "
-        "student alone; then all methods are measured on the other half, on other seeds, the same "
-        "for all. --quick takes about a minute."
+        f"{HELP}. The policy is fitted on twelve open prompts, from traces of base and student "
+        "alone; then all methods are measured on other prompts and other seeds, the same for all. --quick takes about a minute."
     )
     fitting(parser)
-    add_prompts(parser, "the other half of the open prompts")
+    add_prompts(parser, "twelve open prompts that the policy is not fitted on")
     add_seeds(parser, range(16))
     add_batch_size(parser)
     parser.add_argument(
@@ -37,19 +36,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from xhat.analysis.experiments.pareto import Pareto, measure_pareto
-    from xhat.analysis.experiments.policy import PolicyFit, measure_policy, policy_of
+    from xhat.analysis.experiments.pareto import JUDGE_PROMPTS, Pareto, measure_pareto
+    from xhat.analysis.experiments.policy import (
+        FIT_PROMPTS,
+        PolicyFit,
+        measure_policy,
+        policy_of,
+    )
     from xhat.analysis.result import claim
-    from xhat.zoo.family.attributes import OPEN_PROMPTS
 
-    fit: dict[str, Any] = {"prompts": OPEN_PROMPTS[::2]}
-    judge: dict[str, Any] = {"seeds": args.seeds, **prompts_of(args)}
-    if args.quick:
-        fit["prompts"] = fit["prompts"][:4]
-        judge = {"seeds": range(6), "prompts": OPEN_PROMPTS[1::2][:4]}
-    fit["prompts"] = [p for p in fit["prompts"] if p not in judge.get("prompts", ())]
-    fit["seeds"] = [FIT_SEEDS + seed for seed in judge["seeds"]]
-    fit_config = PolicyFit(batch_size=args.batch_size, **fit_of(args), **fit)
+    few = 4 if args.quick else None
+    seeds = range(6) if args.quick else args.seeds
+    judge: dict[str, Any] = {"seeds": seeds, "prompts": JUDGE_PROMPTS[:few], **prompts_of(args)}
+    fit_config = PolicyFit(
+        prompts=[p for p in FIT_PROMPTS if p not in judge["prompts"]][:few],
+        seeds=[FIT_SEEDS + seed for seed in seeds],
+        batch_size=args.batch_size,
+        **fit_of(args),
+    )
     out = claim(args.out, "pareto")
     fitted = measure_policy(fit_config, traces=out / "traces")
     policy = policy_of(fitted)

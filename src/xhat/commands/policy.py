@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(required=True, metavar="fit|show", dest="action")
     fit = actions.add_parser("fit", help="fit one and save it", description=FIT)
     fitting(fit)
-    add_prompts(fit, "half of the open prompts")
+    add_prompts(fit, "twelve of the open prompts")
     add_seeds(fit, range(1000, 1016))
     add_batch_size(fit)
     add_out(fit, "policy")

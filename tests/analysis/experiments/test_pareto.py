@@ -256,12 +256,12 @@ def test_result_table_and_figure(run):
 def test_the_commands_from_traces_to_the_table(small, tmp_path, monkeypatch, capsys):
     """``xhat pareto``, then ``xhat policy show`` of what it fitted."""
     monkeypatch.setattr("xhat.analysis.experiments.setting.load_pair", lambda name: small)
-    monkeypatch.setattr(
-        "xhat.zoo.family.attributes.OPEN_PROMPTS", ["a robot", "a face", "a plant", "a planet"]
-    )
     argv = [
         "pareto",
         "--quick",
+        "--prompts",
+        "a face",
+        "a planet",
         "--space",
         "latent",
         "--rank",
@@ -275,7 +275,7 @@ def test_the_commands_from_traces_to_the_table(small, tmp_path, monkeypatch, cap
     said = capsys.readouterr().out
     result = Result.load(tmp_path)
     assert all(line in said for line in result.sentences)
-    assert "2 prompts × 6 seeds" in result.settings["policy"]["setting"]
+    assert "4 prompts × 6 seeds" in result.settings["policy"]["setting"]
     assert result.settings["prompts"] == ["a face", "a planet"]
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {"pareto.pdf", "pareto.png"}
     assert main(["policy", "show", str(tmp_path)]) == 0
