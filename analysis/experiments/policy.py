@@ -32,7 +32,6 @@ from xhat.samplers.plans.plan import Plan
 from xhat.samplers.plans.policy import Option, Policy
 from xhat.zoo.family.attributes import OPEN_PROMPTS
 
-
 FIT_PROMPTS = OPEN_PROMPTS[20:32]
 """Three rounds of the four kinds of prompts, which nothing is judged on by default."""
 

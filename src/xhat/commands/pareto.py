@@ -22,7 +22,8 @@ FIT_SEEDS = 1000  # added to the seeds: the policy is fitted on others than all 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         f"{HELP}. The policy is fitted on twelve open prompts, from traces of base and student "
-        "alone; then all methods are measured on other prompts and other seeds, the same for all. --quick takes about a minute."
+        "alone; then all methods are measured on other prompts and other seeds, the same for all. "
+        "--quick takes about a minute."
     )
     fitting(parser)
     add_prompts(parser, "twelve open prompts that the policy is not fitted on")
