@@ -3,8 +3,8 @@ docs/results.md.
 
 python benchmarks/experiments.py                     # all: some hours on two idle cores
 python benchmarks/experiments.py swaps-dmd pareto-dmd
-python benchmarks/experiments.py --page              # only the page and the figures' data, of the results that are there
-"""  # noqa: E501
+python benchmarks/experiments.py --page              # the page and the figures' data alone
+"""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ GRID = ["demo/base", *(f"demo/{name}" for name in ("dmd", "turbo")), "--slider",
 TRANSFER = ["transfer", "--seeds", "0:4", "--scales", "-1", "-0.25", "0", "0.25", "1"]
 HEAD = """# What the embedded family shows
 
-Rendered by `python benchmarks/experiments.py` from the results that each command saved; no number and no sentence is
-typed in. Every comparison is paired: the same prompts, seeds and noise in every arm. The first sentence of each part is
-the verdict on its primary contrast, fixed before any run. Model cards with obedience and diversity are beside the
-weights in `zoo/weights/`.
-"""  # noqa: E501
+Rendered by `python benchmarks/experiments.py` from the results that each command saved; no number
+and no sentence is typed in. Every comparison is paired: the same prompts, seeds and noise in every
+arm. The first sentence of each part is the verdict on its primary contrast, fixed before any run.
+Model cards with obedience and diversity are beside the weights in `zoo/weights/`.
+"""
 
 
 def experiments() -> dict[str, tuple[str, list[str]]]:
