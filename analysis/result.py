@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -44,7 +44,7 @@ class Result:
     name: str
     data: Mapping[str, xr.Dataset]
     table: Table
-    sentences: tuple[str, ...]
+    sentences: Sequence[str]
     settings: Mapping[str, Any]
 
     def __post_init__(self) -> None:
@@ -104,8 +104,8 @@ class Result:
     def identical(self, other: Result) -> bool:
         """Whether all of it is equal, attributes included."""
         return (
-            (self.name, self.table, self.sentences, self.settings)
-            == (other.name, other.table, other.sentences, other.settings)
+            (self.name, self.table, tuple(self.sentences), self.settings)
+            == (other.name, other.table, tuple(other.sentences), other.settings)
             and list(self.data) == list(other.data)
             and all(data.identical(other.data[name]) for name, data in self.data.items())
         )

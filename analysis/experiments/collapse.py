@@ -167,7 +167,7 @@ def figure_data(pair: Any, traced: dict[str, xr.DataTree], space: Any) -> dict[s
         for name, tree in traced.items()
     }
     committed = {name: committed_share(commitment(tree)) for name, tree in traced.items()}
-    prompts = next(iter(traced.values()))["prompt"].values
+    prompts = next(iter(traced.values())).to_dataset()["prompt"].values
     few = np.unique(np.linspace(0, len(prompts) - 1, SHOWN_PROMPTS).astype(int))
     return {
         "samples": final_pictures(traced, [str(p) for p in prompts[few]], SHOWN_SEEDS),

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xhat.analysis.experiments.collapse import collapse_table
+from xhat.analysis.experiments.collapse_text import committed_share
 from xhat.analysis.experiments.probe import ProbeResult
-from xhat.figures.kit.curves import together
+from xhat.analysis.traces.curves import join_curves
 from xhat.figures.kit.data import load_data, save_data
 from xhat.figures.kit.registry import figures, redraw
-from xhat.figures.report.collect import committed
-from xhat.figures.report.page import FIRST, table
+from xhat.figures.report.page import FIRST
 from xhat.figures.report.player import frames_of, player
 from xhat.probes.features import decode
 
@@ -50,7 +51,7 @@ def write_probe_report(result: ProbeResult, vae: Any, out: Path, name: str) -> P
         run=result.estimate.text(),
         prompts=result.estimate.prompts,
         figures=shown,
-        table=table(result.measured) if result.measured is not None else None,
+        table="" if result.measured is None else collapse_table(result.measured).to_html(),
         player=player(load_data("filmstrip", out)).html if result.verdict.show else "",
     )
     path = out / "report.html"
@@ -63,9 +64,9 @@ def _save(result: ProbeResult, vae: Any, out: Path) -> None:
     if not result.verdict.show:
         return
     save_data(frames_of(result.traces, vae, prompts=SHOWN_PROMPTS, seeds=2), out, "filmstrip")
-    save_data(together(result.diversity), out, "diversity")
+    save_data(join_curves(result.diversity), out, "diversity")
     save_data(
-        together({name: committed(found) for name, found in result.commitment.items()}),
+        join_curves({name: committed_share(c) for name, c in result.commitment.items()}),
         out,
         "commitment",
     )
@@ -104,5 +105,6 @@ def _page(**fields: Any) -> str:
     environment = Environment(
         loader=PackageLoader("xhat.figures.report"), autoescape=select_autoescape(["html", "j2"])
     )
-    fields["player"] = Markup(fields["player"])  # made by the player's own template, which escapes
+    for name in ("player", "table"):  # made by writers of their own, which escape
+        fields[name] = Markup(fields[name])
     return environment.get_template("probe.html.j2").render(**fields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xhat.commands.parse import positive, prompts, prompts_in, seeds
 
@@ -38,7 +38,7 @@ def add_prompts(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def prompts_of(args: argparse.Namespace) -> dict[str, list[str]]:
+def prompts_of(args: argparse.Namespace) -> dict[str, Any]:
     """The prompts that were asked for, as a keyword of a config; none where it was left to it."""
     if args.prompts_file is not None:
         return {"prompts": prompts_in(args.prompts_file)}
