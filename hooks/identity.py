@@ -23,6 +23,17 @@ from torch import nn
 LIBRARIES = ("builtins", "diffusers", "functools", "numpy", "torch", "transformers")
 SIMPLE = bool | int | float | str | None
 
+BY_NAME = (
+    types.BuiltinFunctionType,
+    types.ModuleType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    np.ufunc,
+)
+"""Kinds of values of which there is one of a name."""
+
 
 class Unidentified(ValueError):
     """A value that cannot be told from another of its kind."""
@@ -83,7 +94,7 @@ class _Reader:
             return {"function": _name(value), "content": self._function(value)}
         if isinstance(value, type):
             return {"class": _name(value), "content": self._class(value)}
-        if isinstance(value, types.BuiltinFunctionType | types.ModuleType | np.ufunc):
+        if isinstance(value, BY_NAME):
             return _name(value)
         if isinstance(value, nn.Module):
             tensors = [*value.named_parameters(), *value.named_buffers()]

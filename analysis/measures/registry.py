@@ -71,6 +71,11 @@ def _entropy(samples: Samples) -> float:
     return float(np.mean([attribute_entropy(*read) for read in samples.labels.values()]))
 
 
+def _fidelity(samples: Samples) -> float:
+    assert samples.fidelity is not None
+    return float(np.mean(samples.fidelity))
+
+
 def _rms(samples: Samples) -> float:
     return float(np.sqrt(np.mean(np.square(samples.latents, dtype=np.float64))))
 
@@ -86,7 +91,7 @@ ENTRIES = (
     Measure("vendi_q1", "Vendi (q = 1)", "1 to n pictures", "diversity", "features",
             lambda s: vendi(s.features, q=1)),
     Measure("fidelity", "fidelity", "0 to 1", "fidelity", "fidelity",
-            lambda s: float(np.mean(s.fidelity)), headline=True),
+            _fidelity, headline=True),
     Measure("rms", "latent RMS", "above 0, the VAE's units", "scale", "latents", _rms),
 )
 # fmt: on
