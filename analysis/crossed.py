@@ -107,6 +107,22 @@ def crossed_mean(
     return Interval(estimate, estimate - half, estimate + half, attrs)
 
 
+def crossed_columns(values: Any, **options: Any) -> Interval:
+    """:func:`crossed_mean` of every column that is finite; the mean without bounds of the others.
+
+    A diversity is infinite where no two of its samples share anything.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    flat = values.reshape(*values.shape[:2], -1)
+    known = np.isfinite(flat).all((0, 1))
+    found = crossed_mean(np.where(known, flat, 0.0), **options)
+    with np.errstate(invalid="ignore"):
+        estimate = np.where(known, found.estimate, flat.mean((0, 1)))
+    low, high = (np.where(known, x, np.nan) for x in (found.low, found.high))
+    shape = values.shape[2:]
+    return Interval(estimate.reshape(shape), low.reshape(shape), high.reshape(shape), found.attrs)
+
+
 def standard_error(
     values: np.ndarray, strata: Sequence[Any] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from table import RESULTS
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("tracing", "sampling", "hybrid", "memory", "storage", "similarity")
+BENCHMARKS = ("tracing", "sampling", "hybrid", "memory", "storage", "similarity", "coverage")
 HEAD = """# Benchmarks
 
 Made by `python benchmarks/run.py`, which runs each script and joins their tables; no number is

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import xarray as xr
 
 from xhat.analysis.intervals import BOUND
 from xhat.analysis.measures.registry import headlines, measure_label
-from xhat.analysis.sampling.arms import against, summarised
+from xhat.analysis.sampling.arms import against, paired_values, summarised
 from xhat.analysis.table import Column, Table
 from xhat.analysis.verdicts import margin_of, verdict
 
@@ -79,10 +78,3 @@ def contrast_sentence(
         margin = margin_of(paired_values(measured, "base", "student", measure))
     judged = verdict(paired_values(measured, more, less, measure), margin)
     return judged.sentence(words.get(more, more), words.get(less, less), measure_label(measure))
-
-
-def paired_values(measured: xr.Dataset, more: str, less: str, measure: str) -> np.ndarray:
-    """(prompt,) or, where seeds are told apart, (prompt, seed): arm ``more`` less arm ``less``."""
-    values = measured[measure]
-    difference = values.sel(arm=more) - values.sel(arm=less)
-    return difference.transpose("prompt", ...).values

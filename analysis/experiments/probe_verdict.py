@@ -60,13 +60,13 @@ def nothing(unlearned: list[str], shown: Mapping[str, xr.Dataset]) -> Verdict:
 
 def learned_text(name: str, found: xr.Dataset) -> str:
     """What the two tests of structure say of one model."""
-    gain, low, high = (float(found[f"gain_{part}"]) for part in ("mean", "low", "high"))
+    gain = format_interval(found["gain_mean"], signed=True)
     better = "better" if has_learned(found) else "no better"
-    near = float(found["neighbours_mean"])
+    near = float(found["neighbours_mean"].sel(bound="estimate"))
     return (
         f"{_model(name).capitalize()}: given noise at σ = {found.attrs['sigma']:.2g}, it predicts "
         f"what tells its own pictures apart {better} than a straight line in x_t would (gain "
-        f"{gain:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}; 1 is perfect, 0 the line). "
+        f"{gain}, {found['gain_mean'].attrs['level']:.0%} interval; 1 is perfect, 0 the line). "
         f"Neighbouring values of its final latents correlate at {near:.2f}; in white noise, at 0."
     )
 
@@ -165,8 +165,9 @@ def _evidence(
     """Where the seeds part, and how soon a run is decided."""
     lines = []
     for name, found in diversity.items():
-        first, last = (float(found[f"{MEASURE}_mean"][i]) for i in (0, -1))
-        at = float(commitment[name]["cosine_mean"][0])
+        mean = found[f"{MEASURE}_mean"].sel(bound="estimate")
+        first, last = float(mean[0]), float(mean[-1])
+        at = float(commitment[name]["cosine_mean"].sel(bound="estimate")[0])
         sigma = float(np.median(commitment[name]["committed_sigma"]))
         lines.append(
             f"{_model(name).capitalize()}: x̂₀ of its first step counts as {first:.3g} different "

@@ -12,7 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
+BY_SEED = "_by_seed"
+"""Ending of the variables that hold a measure's values by seed; their mean is the measure."""
 LEAST_SEEDS = 3
 """Leaving one of two seeds out leaves no pair."""
 
@@ -91,6 +94,22 @@ def entropy_by_seed(labels: Any, n_values: int) -> np.ndarray:
     one = labels[..., None] == np.arange(n_values)
     counts = one.sum(-2, keepdims=True)
     return n * _entropy(counts) - (n - 1) * _entropy(counts - one)
+
+
+def measure_names(found: xr.Dataset) -> list[str]:
+    """Names of the measures (…, prompt, …) of a dataset, their values by seed left out."""
+    return [
+        str(name)
+        for name, v in found.data_vars.items()
+        if "prompt" in v.dims and "seed" not in v.dims and v.dtype.kind == "f"
+    ]
+
+
+def values_of(found: xr.Dataset, name: str) -> np.ndarray:
+    """(prompt, seed, …) values by seed of a measure; (prompt, 1, …) where it has none."""
+    if f"{name}{BY_SEED}" in found:
+        return found[f"{name}{BY_SEED}"].transpose("prompt", "seed", ...).values
+    return found[name].transpose("prompt", ...).values[:, None]
 
 
 def _variance(k: np.ndarray, values: np.ndarray) -> np.ndarray:

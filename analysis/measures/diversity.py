@@ -36,7 +36,7 @@ def vendi(x: Any, *, q: float = 1, kernel: str = "cosine", sigma: float | None =
         raise ValueError(
             f"q, the order of the entropy, must be above 0 (1, 2, …, or float('inf')), got {q}"
         )
-    k = _similarities(x, kernel, sigma)
+    k = similarities(x, kernel, sigma)
     n = len(k)
     if q == 2:
         return float(n**2 / np.vdot(k, k))
@@ -68,7 +68,7 @@ def mean_pairwise_distance(x: Any, *, metric: str = "cosine") -> float:
     x = _finite(x, "x", 2)
     if metric == "euclidean":
         return float(pdist(x).mean())
-    k = _similarities(x, "cosine", None)
+    k = similarities(x, "cosine", None)
     return float(1 - k[np.triu_indices(len(k), 1)].mean())
 
 
@@ -185,8 +185,8 @@ def _counts(labels: Any, n_values: int) -> np.ndarray:
     return np.bincount(labels.astype(np.intp), minlength=n_values)
 
 
-def _similarities(x: Any, kernel: str, sigma: float | None) -> np.ndarray:
-    """(n, n) matrix with a diagonal of ones."""
+def similarities(x: Any, kernel: str = "cosine", sigma: float | None = None) -> np.ndarray:
+    """(n, n) similarities of samples with a diagonal of ones: what :func:`vendi` looks at."""
     if kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {KERNELS}, got {kernel!r}")
     if (kernel == "rbf") != (sigma is not None) or (sigma is not None and not sigma > 0):

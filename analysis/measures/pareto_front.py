@@ -11,6 +11,8 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis import stats
+from xhat.analysis.crossed import crossed_mean
+from xhat.analysis.measures.by_seed import values_of
 
 
 def on_front(values: Any) -> np.ndarray:
@@ -39,17 +41,30 @@ def front_share(
     seed: int = 0,
     resamples: int = stats.RESAMPLES,
 ) -> np.ndarray:
-    """(arm,) share of bootstrap samples of prompts in which an arm is on the front of ``names`` and
-    low ``cost``.
+    """(arm,) share of bootstrap samples of prompts and seeds in which an arm is on the front of
+    ``names`` and low ``cost``.
 
-    ``measured``: variables ``names`` (arm, prompt) and ``cost`` (arm), of
+    ``measured``: variables ``names`` (arm, prompt), with their values by seed where there are any,
+    and ``cost`` (arm), of
     :func:`~xhat.analysis.sampling.arms.measure_arms`."""
-    prompts = measured.sizes["prompt"]
-    weights = stats.draws(prompts, resamples, seed)
-    means = [measured[name].transpose("arm", "prompt").values @ weights.T for name in names]
+    rows, columns = (
+        stats.draws(measured.sizes[dim], resamples, seed + i) if dim in measured.sizes else None
+        for i, dim in enumerate(("prompt", "seed"))
+    )
+    means = [_drawn_means(measured, name, rows, columns) for name in names]
     price = -np.repeat(measured[cost].values[:, None], resamples, axis=1)
     stacked = np.stack([*means, price], -1)  # (arm, resample, …)
     return np.mean([on_front(stacked[:, i]) for i in range(resamples)], axis=0)
+
+
+def _drawn_means(
+    measured: xr.Dataset, name: str, rows: np.ndarray, columns: np.ndarray | None
+) -> np.ndarray:
+    """(arm, resample) means over prompts and seeds that were drawn, the same for every arm."""
+    values = np.stack([values_of(measured.isel(arm=i), name) for i in range(measured.sizes["arm"])])
+    if columns is None or values.shape[2] == 1:
+        return np.einsum("aps,rp->ar", values, rows)
+    return np.einsum("aps,rp,rs->ar", values, rows, columns, optimize=True)
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,6 @@ def distance(measured: xr.Dataset, arm: str, measure: str, cost: str = "evaluati
     best = str(candidates["arm"].values[int(candidates.values.argmax())])
     if float(candidates.max()) <= float(mean.sel(arm=arm)):
         return Distance(None, 0.0, 0.0, 0.0)
-    found = stats.paired_difference(
-        measured[measure].sel(arm=arm).values, measured[measure].sel(arm=best).values
-    )
-    return Distance(best, float(found.estimate), float(found.low), float(found.high))
+    mine, others = (values_of(measured.sel(arm=name), measure) for name in (arm, best))
+    gap = crossed_mean(others - mine)
+    return Distance(best, float(gap.estimate), float(gap.low), float(gap.high))

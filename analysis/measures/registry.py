@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from xhat.analysis.measures.diversity import attribute_entropy, mean_pairwise_distance, vendi
+from xhat.analysis.measures.by_seed import entropy_by_seed, pairs_by_seed, vendi_q2_by_seed
+from xhat.analysis.measures.diversity import attribute_entropy, similarities, vendi
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Measure:
     needs
         The part of :class:`Samples` that it looks at: where that is None, it is not measured.
     of
-        The number.
+        (n,) values by seed, whose mean is the measure (:mod:`xhat.analysis.measures.by_seed`), or
+        a number where there are none, as of a plug-in: its intervals are over prompts alone.
     headline
         Whether it is among those that tables and sentences are made for, fixed before any run.
     """
@@ -62,34 +64,46 @@ class Measure:
     range: str
     says: Literal["diversity", "fidelity", "scale"]
     needs: Literal["latents", "features", "labels", "fidelity"]
-    of: Callable[[Samples], float]
+    of: Callable[[Samples], np.ndarray | float]
     headline: bool = False
 
 
-def _entropy(samples: Samples) -> float:
+def _entropy(samples: Samples) -> np.ndarray:
+    assert samples.labels is not None
+    return np.mean([entropy_by_seed(*read) for read in samples.labels.values()], axis=0)
+
+
+def _plug_in_entropy(samples: Samples) -> float:
     assert samples.labels is not None
     return float(np.mean([attribute_entropy(*read) for read in samples.labels.values()]))
 
 
-def _fidelity(samples: Samples) -> float:
+def _fidelity(samples: Samples) -> np.ndarray:
     assert samples.fidelity is not None
-    return float(np.mean(samples.fidelity))
+    return np.asarray(samples.fidelity, dtype=np.float64)
 
 
-def _rms(samples: Samples) -> float:
-    return float(np.sqrt(np.mean(np.square(samples.latents, dtype=np.float64))))
+def _rms(samples: Samples) -> np.ndarray:
+    """The root mean square of all, and what each sample adds to it, to first order."""
+    squares = np.square(samples.latents, dtype=np.float64).reshape(len(samples.latents), -1)
+    each, rms = squares.mean(1), np.sqrt(squares.mean())
+    return rms + (each - rms**2) / (2 * rms) if rms > 0 else np.zeros(len(each))
 
 
 # fmt: off
 ENTRIES = (
-    Measure("vendi_q2", "Vendi (q = 2)", "1 to n pictures", "diversity", "features",
-            lambda s: vendi(s.features, q=2), headline=True),
+    Measure("vendi_q2", "Vendi (q = 2)", "from 1, pictures", "diversity", "features",
+            lambda s: vendi_q2_by_seed(similarities(s.features)), headline=True),
     Measure("attribute_entropy", "attribute entropy", "0 to 1", "diversity", "labels",
             _entropy, headline=True),
     Measure("mean_pairwise_distance", "mean pairwise distance", "0 to 2, cosine", "diversity",
-            "features", lambda s: mean_pairwise_distance(s.features)),
-    Measure("vendi_q1", "Vendi (q = 1)", "1 to n pictures", "diversity", "features",
-            lambda s: vendi(s.features, q=1)),
+            "features", lambda s: 1 - pairs_by_seed(similarities(s.features))),
+    Measure("vendi_q2_plugin", "Vendi (q = 2, plug-in: too small at few seeds)", "1 to n pictures",
+            "diversity", "features", lambda s: vendi(s.features, q=2)),
+    Measure("vendi_q1", "Vendi (q = 1, plug-in: too small at few seeds)", "1 to n pictures",
+            "diversity", "features", lambda s: vendi(s.features, q=1)),
+    Measure("attribute_entropy_plugin", "attribute entropy (plug-in: too small at few seeds)",
+            "0 to 1", "diversity", "labels", _plug_in_entropy),
     Measure("fidelity", "fidelity", "0 to 1", "fidelity", "fidelity",
             _fidelity, headline=True),
     Measure("rms", "latent RMS", "above 0, the VAE's units", "scale", "latents", _rms),
@@ -100,8 +114,8 @@ HEADLINES: tuple[str, ...] = tuple(m.name for m in ENTRIES if m.headline)
 DIVERSITY: tuple[str, ...] = tuple(m.name for m in ENTRIES if m.says == "diversity")
 
 
-def measure_samples(samples: Samples) -> dict[str, float]:
-    """Every measure that what there is allows, by name."""
+def measure_samples(samples: Samples) -> dict[str, np.ndarray | float]:
+    """Every measure that what there is allows, by name: values by seed, or a number."""
     return {m.name: m.of(samples) for m in ENTRIES if getattr(samples, m.needs) is not None}
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from xhat.analysis import stats
+from xhat.analysis.crossed import crossed_columns
+from xhat.analysis.measures.by_seed import measure_names, values_of
 from xhat.analysis.sampling.cache import Cache
 from xhat.analysis.sampling.final_latents import Arm, described, sample_arms, to_sample
 from xhat.analysis.sampling.noise_ledger import check_paired, noise_ledger
@@ -25,7 +26,15 @@ from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.hooks.points.taps import quiet
 from xhat.probes.features import FeatureSpace
 
-__all__ = ["Arm", "against", "cost", "measure_arms", "measure_finals", "summarised"]
+__all__ = [
+    "Arm",
+    "against",
+    "cost",
+    "measure_arms",
+    "measure_finals",
+    "paired_values",
+    "summarised",
+]
 
 
 def measure_arms(
@@ -88,7 +97,7 @@ def measure_finals(finals: Mapping[str, xr.DataArray], space: FeatureSpace) -> x
             labels=getattr(space, "labels", None),
             fidelity=getattr(space, "fidelity", None),
         )
-        parts.append(found[[name for name, v in found.data_vars.items() if v.dims == ("prompt",)]])
+        parts.append(found[[name for name, v in found.data_vars.items() if "prompt" in v.dims]])
     joined = xr.concat(
         parts, xr.DataArray(list(finals), dims="arm", name="arm"), combine_attrs="override"
     )
@@ -96,34 +105,44 @@ def measure_finals(finals: Mapping[str, xr.DataArray], space: FeatureSpace) -> x
 
 
 def summarised(measured: xr.Dataset, **options: Any) -> xr.Dataset:
-    """Mean over prompts of every measure of every arm, with its interval (arm, bound).
+    """Mean over prompts and seeds of every measure of every arm, with its interval (arm, bound).
 
-    Options are those of :func:`~xhat.analysis.stats.bootstrap_mean`; the same prompts are drawn for
-    every arm."""
-    found = measured.drop_dims("prompt")
-    for name, array in _measures(measured).items():
-        interval = stats.bootstrap_mean(array.transpose("prompt", "arm").values, **options)
-        found[name] = interval.array("arm")
+    Options are those of :func:`~xhat.analysis.crossed.crossed_mean`. Plug-ins, and measures whose
+    values by seed are not there, have intervals over prompts alone."""
+    found = measured.drop_dims(["prompt", "seed"], errors="ignore")
+    for name in measure_names(measured):
+        values = np.stack([values_of(one, name) for one in _by_arm(measured)], axis=-1)
+        found[name] = crossed_columns(values, **options).array("arm")
     return found
 
 
 def against(measured: xr.Dataset, reference: str, **options: Any) -> xr.Dataset:
-    """Every arm less the arm ``reference``, prompt by prompt, with its
-    interval (arm, bound).
+    """Every arm less the arm ``reference``, paired, with its interval (arm, bound).
 
     Arms are all but the reference. Options are those of
-    :func:`~xhat.analysis.stats.bootstrap_mean`. Raises ValueError for a reference that is no arm.
+    :func:`~xhat.analysis.crossed.crossed_mean`. Raises ValueError for a reference that is no arm.
     """
     arms = [str(arm) for arm in measured["arm"].values]
     if reference not in arms:
         raise ValueError(f"no arm is named {reference!r}; there are {', '.join(arms)}")
     others = [arm for arm in arms if arm != reference]
     found = xr.Dataset(coords={"arm": others}, attrs={**measured.attrs, "reference": reference})
-    for name, array in _measures(measured).items():
-        b = array.sel(arm=others).transpose("prompt", "arm").values
-        a = np.broadcast_to(array.sel(arm=[reference]).transpose("prompt", "arm").values, b.shape)
-        found[name] = stats.paired_difference(a, b, **options).array("arm")
+    for name in measure_names(measured):
+        values = np.stack(
+            [paired_values(measured, arm, reference, name) for arm in others], axis=-1
+        )
+        found[name] = crossed_columns(values, **options).array("arm")
     return found
+
+
+def paired_values(measured: xr.Dataset, more: str, less: str, measure: str) -> np.ndarray:
+    """(prompt, seed) arm ``more`` less arm ``less``; (prompt, 1) where there are none by seed."""
+    a, b = (values_of(measured.sel(arm=arm), measure) for arm in (less, more))
+    return b - a
+
+
+def _by_arm(measured: xr.Dataset) -> list[xr.Dataset]:
+    return [measured.isel(arm=i) for i in range(measured.sizes["arm"])]
 
 
 def cached_cost(arm: Arm, prompt: str, batch_size: int, cache: Cache) -> tuple[float, float]:
@@ -167,12 +186,6 @@ def cost(pipe: Any, prompt: str, batch_size: int = 8, **call: Any) -> tuple[floa
         for handle in handles:
             handle.remove()
     return evaluated / 2 / batch_size, min(times) / batch_size
-
-
-def _measures(measured: xr.Dataset) -> dict[str, xr.DataArray]:
-    return {
-        str(name): v for name, v in measured.data_vars.items() if set(v.dims) == {"arm", "prompt"}
-    }
 
 
 def _announce(

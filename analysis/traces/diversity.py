@@ -4,13 +4,15 @@ Diversity is counted within a prompt, over its seeds, then averaged over prompts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from xhat.analysis import stats
+from xhat.analysis.crossed import crossed_columns
+from xhat.analysis.measures.by_seed import BY_SEED, LEAST_SEEDS, measure_names, values_of
 from xhat.analysis.measures.registry import Samples, measure_samples
 from xhat.probes.features import FeatureSpace, feature_space
 
@@ -26,23 +28,27 @@ def diversity_by_noise(
     labels: Labels | None = None,
     pipe: Any = None,
     level: float = stats.LEVEL,
-    resamples: int = stats.RESAMPLES,
-    seed: int = 0,
+    strata: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Diversity of x̂₀ across seeds, of every prompt at every step, with its mean over prompts.
 
     Variables (prompt, step): ``vendi_q2``, ``vendi_q1``, ``mean_pairwise_distance`` (all by
-    cosine), ``rms`` of the latents, and ``attribute_entropy`` where ``labels`` is given; of each
-    ``<name>_mean``, ``<name>_low`` and ``<name>_high`` (step), a bootstrap over prompts that draws
-    the same prompts at all steps. Coordinates of the trace along ``step`` stay. ``features``:
+    cosine), ``rms`` of the latents, and ``attribute_entropy`` where ``labels`` is given: those of
+    :data:`~xhat.analysis.measures.registry.MEASURES`, estimated without the bias of few seeds but
+    for the plug-ins ``vendi_q1``, ``vendi_q2_plugin`` and ``attribute_entropy_plugin``. Of each
+    ``<name>_mean`` (step, bound), for new prompts and new seeds
+    (:func:`~xhat.analysis.crossed.crossed_mean`, whose ``level`` and ``strata`` may be given), from
+    ``<name>_by_seed`` (prompt, step, seed) where there is one. Coordinates of the trace along
+    ``step`` stay. ``features``:
     latents (n, c, h, w) float32 → (n, d), a feature space, or its name, with the ``pipe`` that made
     the trace (:func:`xhat.probes.features.feature_space`); left out, the latents themselves, whose
     scale the cosine does not see. ``labels``: (latents, prompt) → {attribute: ((n,) labels,
     n_values)} of what the prompt leaves open; entropy is averaged over these; a space that reads
-    attributes brings its own. Raises ValueError without ``pred_x0`` or with one seed."""
+    attributes brings its own. Raises ValueError without ``pred_x0`` or with fewer than three
+    seeds."""
     how, labels, said = _space(features, labels, pipe)
     found = _measured(_variable(trace, "pred_x0", "step"), how, labels)
-    return _summarised(found, said, level=level, resamples=resamples, seed=seed)
+    return _summarised(found, said, level=level, strata=strata)
 
 
 def final_diversity(
@@ -53,8 +59,7 @@ def final_diversity(
     fidelity: Fidelity | None = None,
     pipe: Any = None,
     level: float = stats.LEVEL,
-    resamples: int = stats.RESAMPLES,
-    seed: int = 0,
+    strata: Sequence[str] | None = None,
 ) -> xr.Dataset:
     """:func:`diversity_by_noise` of the final latents: variables (prompt,), and scalars for means
     and bounds.
@@ -63,7 +68,7 @@ def final_diversity(
     """
     how, labels, said = _space(features, labels, pipe)
     found = _measured(_variable(trace, "final"), how, labels, fidelity)
-    return _summarised(found, said, level=level, resamples=resamples, seed=seed)
+    return _summarised(found, said, level=level, strata=strata)
 
 
 def _variable(trace: Any, name: str, *more: str) -> xr.DataArray:
@@ -73,8 +78,10 @@ def _variable(trace: Any, name: str, *more: str) -> xr.DataArray:
     array: xr.DataArray = trace[name]
     if missing := {"prompt", "seed", *more} - set(array.dims):
         raise ValueError(f"{name} must have dimensions {sorted(missing)} too, got {array.dims}")
-    if array.sizes["seed"] < 2:
-        raise ValueError("diversity is across seeds: trace each prompt under at least 2, got 1")
+    if (n := array.sizes["seed"]) < LEAST_SEEDS:
+        raise ValueError(
+            f"diversity is across seeds: trace each prompt under at least {LEAST_SEEDS}, got {n}"
+        )
     return array.transpose("prompt", *more, "seed", ...)
 
 
@@ -89,7 +96,9 @@ def _measured(
     """
     outer = array.dims[: array.dims.index("seed")]
     sizes = tuple(array.sizes[d] for d in outer)
+    seeds = array.sizes["seed"]
     found: dict[str, np.ndarray] = {}
+    by_seed: dict[str, np.ndarray] = {}
     for p, prompt in enumerate(array["prompt"].values):
         latents = np.asarray(array.isel(prompt=p).values, dtype=np.float32)
         for at in np.ndindex(*sizes[1:]):
@@ -102,12 +111,15 @@ def _measured(
             for name, value in _cell(
                 latents[at], str(prompt), where, features, labels, fidelity
             ).items():
-                found.setdefault(name, np.full(sizes, np.nan))[(p, *at)] = value
-    n_seeds = {"n_seeds": array.sizes["seed"]}
-    coords = {name: c for name, c in array.coords.items() if set(c.dims) <= set(outer) and c.dims}
-    return xr.Dataset(
-        {name: (outer, values, n_seeds) for name, values in found.items()}, coords=coords
-    )
+                found.setdefault(name, np.full(sizes, np.nan))[(p, *at)] = np.mean(value)
+                if np.ndim(value):
+                    place = by_seed.setdefault(f"{name}{BY_SEED}", np.full((*sizes, seeds), np.nan))
+                    place[(p, *at)] = value
+    n_seeds, dims = {"n_seeds": seeds}, {*outer, "seed"}
+    coords = {name: c for name, c in array.coords.items() if set(c.dims) <= dims and c.dims}
+    variables = {name: (outer, values, n_seeds) for name, values in found.items()}
+    variables |= {name: ((*outer, "seed"), values, n_seeds) for name, values in by_seed.items()}
+    return xr.Dataset(variables, coords=coords)
 
 
 def _cell(
@@ -117,7 +129,7 @@ def _cell(
     features: Features | None,
     labels: Labels | None,
     fidelity: Fidelity | None,
-) -> dict[str, float]:
+) -> dict[str, np.ndarray | float]:
     if not np.isfinite(latents).all():
         raise ValueError(f"the latents of {where} hold NaN or infinite values")
     x = latents.reshape(len(latents), -1) if features is None else features(latents)
@@ -149,16 +161,11 @@ def _space(
 
 
 def _summarised(found: xr.Dataset, said: dict[str, str], **options: Any) -> xr.Dataset:
-    """``found`` with the mean over prompts of every variable and its interval."""
+    """``found`` with the mean of every measure and its interval, ``<name>_mean`` (…, bound)."""
     result = found.copy()
-    for name, array in found.data_vars.items():
-        interval = stats.bootstrap_mean(array.values, **options)
-        attrs = {**array.attrs, **interval.attrs}
-        for suffix, value in (
-            ("mean", interval.estimate),
-            ("low", interval.low),
-            ("high", interval.high),
-        ):
-            result[f"{name}_{suffix}"] = (array.dims[1:], value, attrs)
-        result.attrs |= interval.attrs
+    for name in measure_names(found):
+        interval = crossed_columns(values_of(found, name), **options)
+        result[f"{name}_mean"] = interval.array(found[name].dims[1:]).assign_attrs(
+            n_seeds=found[name].attrs["n_seeds"]
+        )
     return result.assign_attrs(**said, kernel="cosine", across="seed")

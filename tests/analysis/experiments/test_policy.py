@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 
 import xhat
-from xhat.analysis.measures.diversity import vendi
+from xhat.analysis.measures.by_seed import vendi_q2_by_seed
+from xhat.analysis.measures.diversity import similarities, vendi
 from xhat.analysis.traces.policy_traces import plan_of, settled, trace_alone
 from xhat.samplers.plans.look import spread
 from xhat.samplers.plans.policy import Policy
@@ -69,7 +70,9 @@ def test_the_prediction_lies_where_it_says(traces):
     policy = Policy.fit(traces, budget=1.2)
     option = policy.option("base_few 2 of 4, then student from step 2")
     final = {
-        name: [vendi(x, q=2) for x in t["final"].values.reshape(2, 6, -1)]
+        name: [
+            vendi_q2_by_seed(similarities(x)).mean() for x in t["final"].values.reshape(2, 6, -1)
+        ]
         for name, t in traces.items()
     }
     expected = []

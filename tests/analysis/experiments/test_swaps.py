@@ -142,7 +142,7 @@ def command(short_pair, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("xhat.analysis.experiments.setting.load_pair", lambda name: short_pair)
         patched.setattr(arms_module, "cost", lambda pipe, prompt, batch_size, **call: (4.0, 0.5))
-        argv = ["swaps", "--prompts", *PROMPTS, "--seeds", "0:2", "--space", "latent"]
+        argv = ["swaps", "--prompts", *PROMPTS, "--seeds", "0:3", "--space", "latent"]
         assert main([*argv, "--out", str(out)]) == 0
     return out
 

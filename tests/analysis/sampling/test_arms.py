@@ -11,10 +11,11 @@ import torch
 import xarray as xr
 
 import xhat
-from xhat.analysis.measures.diversity import vendi
+from xhat.analysis.measures.by_seed import vendi_q2_by_seed
+from xhat.analysis.measures.diversity import similarities, vendi
 from xhat.analysis.sampling import arms as arms_module
 from xhat.analysis.sampling import final_latents as finals
-from xhat.analysis.sampling.arms import Arm, against, cost, measure_arms, summarised
+from xhat.analysis.sampling.arms import Arm, against, cost, measure_arms, paired_values, summarised
 from xhat.analysis.sampling.cache import RemadeWarning
 from xhat.analysis.sampling.final_latents import sample_arms, to_sample
 from xhat.analysis.sampling.noise_ledger import BITS, SCALE, check_paired, noise_ledger
@@ -109,7 +110,10 @@ def test_measures_are_those_of_the_samples(run, samples):
     _, _, measured = run
     features = feature_space("latent").features(samples["hybrid"]["final"].values[0])
     found = measured.sel(arm="hybrid", prompt=PROMPTS[0])
-    assert float(found["vendi_q2"]) == pytest.approx(vendi(features, q=2))
+    assert float(found["vendi_q2_plugin"]) == pytest.approx(vendi(features, q=2))
+    by_seed = vendi_q2_by_seed(similarities(features))
+    np.testing.assert_allclose(found["vendi_q2_by_seed"], by_seed)
+    assert float(found["vendi_q2"]) == pytest.approx(by_seed.mean())
     assert measured["evaluations"].values.tolist() == [4, 6, 4, 3, 4]
     assert (measured["seconds"] > 0).all()
     assert measured.attrs["n_seeds"] == 3
@@ -238,7 +242,7 @@ def test_differences_are_paired(table):
     assert found["vendi_q2"].sel(bound="estimate").values.tolist() == [2.5, 0]
     low, high = found["vendi_q2"].sel(bound=["low", "high"]).values[0]
     assert (
-        0 < low < 2.5 < high < 4.5
+        0 < low < 2.5 < high < 4.6
     )  # pairing takes the prompts' own spread away, which is far wider
     assert found["vendi_q2"].values[1].tolist() == [0, 0, 0]
     np.testing.assert_allclose(
@@ -269,3 +273,18 @@ def test_a_plan_of_one_model_is_that_model_to_the_bit(small_pair, samples):
         {"a": Arm(xhat.hybrid(small_pair.base, small_pair.student, plan=plan))}, PROMPTS, SEEDS
     )["a"]
     np.testing.assert_array_equal(found["final"], samples["student"]["final"])
+
+
+def test_intervals_are_for_new_seeds_too(table):
+    """Two arms that differ by what seeds add alone: prompts would call the difference certain."""
+    seeds = np.array([-1.0, 0.0, 4.0])
+    flat = table["vendi_q2"].values[..., None] + np.zeros(3)
+    flat[1] = flat[0] + seeds
+    by_seed = {"vendi_q2_by_seed": (("arm", "prompt", "seed"), flat)}
+    table = table.assign({"vendi_q2": (("arm", "prompt"), flat.mean(-1)), **by_seed})
+    found = against(table, "a")["vendi_q2"].sel(arm="b")
+    assert float(found.sel(bound="estimate")) == 1
+    assert float(found.sel(bound="low")) < 0
+    np.testing.assert_allclose(paired_values(table, "b", "a", "vendi_q2"), [seeds] * 4)
+    assert against(table, "a")["vendi_q2"].attrs["seeds"] == 3
+    assert "seed" not in summarised(table).dims

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from xhat.analysis.crossed import crossed_mean
+from xhat.analysis.measures.by_seed import entropy_by_seed, vendi_q2_by_seed
 from xhat.analysis.measures.diversity import (
     attribute_entropy,
     mean_pairwise_distance,
     paired_difference,
+    similarities,
     vendi,
 )
-from xhat.analysis.stats import bootstrap_mean
 from xhat.analysis.traces.diversity import diversity_by_noise, final_diversity
 
 P, S, T = 3, 5, 4
@@ -52,28 +54,33 @@ def test_diversity_by_noise_is_each_measure_of_each_cell(trace):
             latents = trace["pred_x0"].values[p, :, t]
             x, cell = latents.reshape(S, -1), found.isel(prompt=p, step=t)
             assert float(cell["vendi_q1"]) == pytest.approx(vendi(x))
-            assert float(cell["vendi_q2"]) == pytest.approx(vendi(x, q=2))
+            assert float(cell["vendi_q2_plugin"]) == pytest.approx(vendi(x, q=2))
+            by_seed = vendi_q2_by_seed(similarities(x))
+            np.testing.assert_allclose(cell["vendi_q2_by_seed"], by_seed)
+            assert float(cell["vendi_q2"]) == pytest.approx(by_seed.mean())
             assert float(cell["mean_pairwise_distance"]) == pytest.approx(mean_pairwise_distance(x))
             assert float(cell["rms"]) == pytest.approx(np.sqrt((x.astype(float) ** 2).mean()))
-            sign = attribute_entropy((latents[:, 0, 0, 0] > 0).astype(int), 2)
-            assert float(cell["attribute_entropy"]) == pytest.approx(sign / 2)
+            signs = (latents[:, 0, 0, 0] > 0).astype(int)
+            plug_in = attribute_entropy(signs, 2) / 2
+            assert float(cell["attribute_entropy_plugin"]) == pytest.approx(plug_in)
+            jackknifed = entropy_by_seed(signs, 2).mean() / 2
+            assert float(cell["attribute_entropy"]) == pytest.approx(jackknifed)
 
 
 def test_diversity_by_noise_carries_coordinates_intervals_and_how_they_were_made(trace):
-    found = diversity_by_noise(trace, level=0.9, resamples=500, seed=3)
+    found = diversity_by_noise(trace, level=0.9)
     assert found["vendi_q2"].dims == ("prompt", "step")
     assert "attribute_entropy" not in found
     for name in ("timestep", "sigma", "alpha_bar", "segment"):
         assert (found[name] == trace[name]).all()
-    interval = bootstrap_mean(found["vendi_q2"].values, level=0.9, resamples=500, seed=3)
-    for suffix, value in [
-        ("mean", interval.estimate),
-        ("low", interval.low),
-        ("high", interval.high),
-    ]:
-        np.testing.assert_array_equal(found[f"vendi_q2_{suffix}"], value)
-    assert {"interval", "level", "resamples", "seed"} <= set(found["vendi_q2_low"].attrs)
-    assert found.attrs["level"] == 0.9
+    by_seed = found["vendi_q2_by_seed"].transpose("prompt", "seed", "step")
+    interval = crossed_mean(by_seed.values, level=0.9)
+    mean = found["vendi_q2_mean"]
+    np.testing.assert_allclose(mean.sel(bound=["low", "high"]).T, interval.bounds())
+    np.testing.assert_allclose(mean.sel(bound="estimate"), found["vendi_q2"].mean("prompt"))
+    assert mean.attrs["level"] == 0.9
+    assert mean.attrs["seeds"] == S
+    assert {"method", "prompts"} <= set(mean.attrs)
     assert found.attrs["features"] == "latents"
     assert found["vendi_q2"].attrs["n_seeds"] == S
 
@@ -106,7 +113,7 @@ def test_final_diversity_is_that_of_the_last_step_where_final_is(trace):
         final_diversity(trace, labels=read_labels),
     )
     assert final["vendi_q2"].dims == ("prompt",)
-    assert final["vendi_q2_mean"].dims == ()
+    assert final["vendi_q2_mean"].dims == ("bound",)
     for name in final.data_vars:
         np.testing.assert_allclose(final[name], last[name])
 
@@ -119,15 +126,15 @@ def test_a_trace_in_any_order_of_dimensions_gives_the_same(trace):
 
 def test_one_prompt_has_no_interval(trace):
     found = diversity_by_noise(trace.isel(prompt=[0]))
-    assert np.isfinite(found["vendi_q2_mean"]).all()
-    assert np.isnan(found["vendi_q2_low"]).all()
+    assert np.isfinite(found["vendi_q2_mean"].sel(bound="estimate")).all()
+    assert np.isnan(found["vendi_q2_mean"].sel(bound="low")).all()
 
 
 def test_traces_refused(trace):
     with pytest.raises(ValueError, match="'pred_x0'"):
         diversity_by_noise(trace.to_dataset().drop_vars("pred_x0"))
-    with pytest.raises(ValueError, match="at least 2"):
-        final_diversity(trace.isel(seed=[0]))
+    with pytest.raises(ValueError, match="at least 3, got 2"):
+        final_diversity(trace.isel(seed=[0, 1]))
     with pytest.raises(ValueError, match="no attribute open"):
         final_diversity(trace, labels=lambda x, p: {})
     spoiled = trace.to_dataset().copy(deep=True)
