@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from xhat.hooks.model import state
+from xhat.hooks.model import state, stated_in
 from xhat.zoo.load.files import check_whole
 from xhat.zoo.load.hub import cached, is_name, missing_components, not_to_be_had
 
@@ -81,7 +81,7 @@ def defaults_of(folder: Path) -> dict[str, Any]:
     """
     file = Path(folder) / "xhat.json"
     if file.exists():
-        return json.loads(file.read_text())
+        return stated_in(file)
     config = Path(folder) / "scheduler" / "scheduler_config.json"
     few = config.exists() and json.loads(config.read_text()).get("_class_name") in (
         "LCMScheduler",

@@ -155,3 +155,55 @@ def test_stores_by_url(tiny, tmp_path, prefix):
     )
     xr.testing.assert_identical(xhat.open_trace(url).load(), found)
     assert [p.name for p in tmp_path.iterdir()] == (["a.zarr"] if prefix.startswith("file") else [])
+
+
+def test_the_first_process_does_not_end_well_where_another_did_not(tiny, tmp_path, monkeypatch):
+    """Its share alone is no trace: it waits while another process lives, and then says what is
+    missing; the same call goes on.
+    """
+    from xhat.hooks import trace as trace_module
+
+    call = {"seeds": range(4), "batch_size": 1, "num_inference_steps": 1, "progress": False}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    alive, now = [True, True], [0.0]
+    monkeypatch.setattr(trace_module, "held", lambda path, rank: bool(alive and alive.pop()))
+    monkeypatch.setattr(trace_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(trace_module.time, "sleep", lambda _: now.__setitem__(0, now[0] + 10.0))
+    with pytest.raises(ValueError, match="not finished: 2 batches of other processes are missing"):
+        xhat.trace(tiny.sd(), "a face", store=tmp_path / "a.zarr", **call)
+    assert not alive  # it waited for as long as the other was there,
+    assert now[0] > 60.0  # and a minute more
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    got = xhat.trace(tiny.sd(), "a face", store=tmp_path / "a.zarr", **call)
+    assert np.isfinite(got["pred_x0"].values).all()
+
+
+def test_the_first_process_waits_for_the_share_of_another(tiny, tmp_path, monkeypatch):
+    """The other process makes its share while the first one waits."""
+    from xhat.hooks import trace as trace_module
+
+    call = {"seeds": range(4), "batch_size": 1, "num_inference_steps": 1, "progress": False}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    shares = []
+
+    def held(path, rank):
+        """Another process is there, and makes its share just now."""
+        shares.append(rank)
+        if len(shares) == 2:
+            monkeypatch.setenv("RANK", "1")
+            xhat.trace(tiny.sd(), "a face", store=tmp_path / "a.zarr", **call)
+        return True
+
+    monkeypatch.setattr(trace_module, "held", held)
+    got = xhat.trace(tiny.sd(), "a face", store=tmp_path / "a.zarr", **call)
+    assert shares == [1, 1]
+    assert np.isfinite(got["pred_x0"].values).all()
+
+
+def test_traces_are_streamed_unless_told_otherwise(store):
+    """Analyses of a default open hold parts of x̂₀, never the whole."""
+    lazy, whole = xhat.open_trace(store), xhat.open_trace(store, chunks=None).load()
+    assert lazy["pred_x0"].chunks is not None
+    with dask.config.set(scheduler="threads"), Held() as held:
+        xr.testing.assert_identical(diversity_by_noise(lazy), diversity_by_noise(whole))
+    assert held.most <= 0.6 * whole["pred_x0"].nbytes
