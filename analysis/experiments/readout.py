@@ -111,15 +111,15 @@ def readout_table(levels: xr.Dataset) -> Table:
     names = levels["attribute"].values.tolist()
     rows = [[name, *values] for name, values in zip(names, sigma.tolist(), strict=True)]
     notes = ("–: no x̂₀ gives away half of what there is to know.",)
-    columns = ["half decided at σ", *(Column(m) for m in models)]
+    columns = [Column(title) for title in ("half decided at σ", *models)]
     return Table(columns, rows, "First noise level at which a probe of x̂₀ is half right.", notes)
 
 
-def sentences(levels: xr.Dataset) -> list[str]:
+def sentences(levels: xr.Dataset) -> tuple[str, ...]:
     """When x̂₀ first gives away half of what there is to know, per attribute, and what a layer
     tells beside an untrained network."""
     attributes = [_decided(levels.sel(attribute=n), str(n)) for n in levels["attribute"].values]
-    return [*attributes, *(_beside(levels, str(m)) for m in levels["model"].values)]
+    return (*attributes, *(_beside(levels, str(m)) for m in levels["model"].values))
 
 
 def _decided(one: xr.Dataset, name: str) -> str:

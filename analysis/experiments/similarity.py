@@ -143,13 +143,9 @@ def _networks(pair: Any, names: list[str]) -> dict[str, tuple[Any, Mapping[str, 
     """Name → pipeline and what it is called with."""
     first = pair.students[names[0]]
     few = {"num_inference_steps": model_of(first).steps}
-    students = {name: (pair.students[name], {}) for name in names}
-    return {
-        "base": (pair.base, {}),
-        **students,
-        FEW: (pair.base, few),
-        UNTRAINED: (untrained(first), {}),
-    }
+    networks: dict[str, tuple[Any, Mapping[str, Any]]] = {"base": (pair.base, {})}
+    networks |= {name: (pair.students[name], {}) for name in names}
+    return networks | {FEW: (pair.base, few), UNTRAINED: (untrained(first), {})}
 
 
 def same_layers(base: Any, other: Any, permutations: int = 199) -> xr.Dataset:
@@ -181,13 +177,13 @@ def _diagonal(array: xr.DataArray) -> np.ndarray:
     return np.diagonal(array.transpose("pair", "layer_a", "layer_b").values, axis1=1, axis2=2)
 
 
-def sentences(data: xr.Dataset) -> list[str]:
+def sentences(data: xr.Dataset) -> tuple[str, ...]:
     """Where the students' representations leave the base's: a paragraph a student, then the
     baselines.
     """
     students = [n for n in data["network"].values.tolist() if n not in (FEW, UNTRAINED)]
     inside = data.sel(layer=[name for name in data["layer"].values if name != X_T])
-    return [*(_of_student(inside, name) for name in students), _of_baselines(data, inside)]
+    return (*(_of_student(inside, name) for name in students), _of_baselines(data, inside))
 
 
 def _of_student(inside: xr.Dataset, name: str) -> str:

@@ -5,6 +5,7 @@ its data.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -20,7 +21,7 @@ def transfer_table(data: xr.Dataset) -> Table:
     """Retention of every control in every other model, with intervals, and all of them pooled.
     ``data``: of the figure ``retention``."""
     models = [str(m) for m in data["model"].values]
-    rows = [
+    rows: list[list[Any]] = [
         [str(name), *_origin(data.sel(control=name)), *_row(data["retention"].sel(control=name))]
         for name in data["control"].values
     ]
@@ -48,7 +49,7 @@ def _row(values: xr.DataArray) -> list[xr.DataArray]:
     return [values.sel(model=m) for m in values["model"].values]
 
 
-def sentences(data: Mapping[str, xr.Dataset]) -> list[str]:
+def sentences(data: Mapping[str, xr.Dataset]) -> tuple[str, ...]:
     """The study in sentences: transfer there and back, alignment beside its nulls, energy.
     ``data``: of the figures.
     """
@@ -57,7 +58,7 @@ def sentences(data: Mapping[str, xr.Dataset]) -> list[str]:
         aligned, used = (data[n].sel(model=student) for n in ("alignment_map", "energy"))
         lines += [_alignment(aligned, student), *_energy(used, aligned, student)]
     twins = _twins(data["twins"]) if "twins" in data else []
-    return lines + twins + _saturation(data["dose_response"])
+    return (*lines, *twins, *_saturation(data["dose_response"]))
 
 
 def _transfer(data: xr.Dataset) -> list[str]:

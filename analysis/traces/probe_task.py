@@ -137,13 +137,13 @@ class Task:
         shape = len(cells), len(cells[0])
         flat = [cell for row in cells for cell in row]
         found: dict[str, Any] = {}
-        how = {"level": level, "method": f"jackknife over {self.by}s, Student's t"}
+        method = f"jackknife over {self.by}s, Student's t"
         for key in ("task", "control", "selectivity"):
             bounds = [
                 np.reshape([float(getattr(c[key], b)) if c else np.nan for c in flat], shape)
                 for b in BOUNDS
             ]
-            found[key] = bounded(*bounds, dims=("layer", "step"), **how)
+            found[key] = bounded(*bounds, level=level, method=method, dims=("layer", "step"))
         found["p"], found["p_map"] = (
             (("layer", "step"), v) for v in self._tested(cells, names, level)
         )

@@ -24,7 +24,8 @@ VENUES: dict[str, dict[str, float]] = {
     "ieee": {"column": 3.5, "text": 7.16},
     "nature": {"column": 3.5, "text": 7.2},
 }
-"""Inches of one column and of the full text, by venue; "column" is half the text where the page has one column."""
+"""Inches of one column and of the full text, by venue; "column" is half the text where the page has
+one column."""
 
 WIDTHS = dict(VENUES["icml"])
 """Inches of a figure where no venue is named."""
@@ -48,7 +49,7 @@ COLOURS = {
     "policy": "#000000",
 }
 OTHER = "#777777"
-"""The colour of whatever has none of its own; several of them are told apart by marker and label."""
+"""The colour of whatever has none of its own; several are told apart by marker and label."""
 
 LABELS = {
     "base": "base",

@@ -88,5 +88,5 @@ def _extent(args: argparse.Namespace) -> Any:
 
     if args.quick:
         return Extent(seeds=2, scales=(-1.0, 0.0, 1.0), free=4, states=2, randoms=3)
-    given = {"scales": tuple(args.scales)} if args.scales else {}
-    return Extent(seeds=args.seeds, free=max(Extent.free, args.seeds), **given)
+    scales = tuple(args.scales) if args.scales else Extent.scales
+    return Extent(seeds=args.seeds, free=max(Extent.free, args.seeds), scales=scales)
