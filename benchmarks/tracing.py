@@ -30,7 +30,7 @@ from table import arguments, mib, peak_above, publish, ratio, side_by_side, size
 
 import xhat
 from xhat.hooks.points.names import named_points
-from xhat.hooks.points.taps import pick_output
+from xhat.hooks.points.readings import pick_output
 
 GUIDANCE = 3.0
 MORE = ", and more"

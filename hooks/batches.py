@@ -95,6 +95,8 @@ class Sampler:
             self.patch.samples = len(tile)
         result = self.pipe(**self._call(tile))
         records = self.recorder.take()
+        if not records:
+            raise ValueError(f"nothing was traced: {self.recorder.silence()}")
         if len(records) != 1:
             raise ValueError(
                 f"the pipeline made {len(records)} denoising runs in one call: expected one"

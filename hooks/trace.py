@@ -23,9 +23,10 @@ from xhat.hooks.edits.edit import Edit
 from xhat.hooks.edits.patch import Patch, places
 from xhat.hooks.model import with_defaults
 from xhat.hooks.noise import levels as noise
-from xhat.hooks.points.names import bytes_text, denoiser_of
+from xhat.hooks.points.names import denoisers_of
 from xhat.hooks.points.rehearsal import rehearse
 from xhat.hooks.points.select import Selection, select
+from xhat.hooks.points.table import bytes_text
 from xhat.hooks.points.taps import quiet
 from xhat.hooks.protocols import Pipeline
 from xhat.hooks.record.encode import encoded_once
@@ -138,10 +139,10 @@ def _prepare(
     prompts, seeds = _prompts(prompts), _seeds(seeds)
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}: expected a whole number above 0")
-    denoiser = denoiser_of(pipe)
+    denoisers = denoisers_of(pipe)
     noise.kind(pipe.scheduler)
-    selections = select(denoiser, hooks)
-    places(denoiser, edits)
+    selections = select(denoisers, hooks)
+    places(denoisers, edits)
     check_arguments(pipe, call)
     _check_numbers(call)
     arguments = _with_defaults(pipe, call)

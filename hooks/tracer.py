@@ -12,6 +12,7 @@ import xarray as xr
 
 from xhat.hooks.batches import flat_if_gram, notes_of
 from xhat.hooks.describe import canonical, checksum, describe, versions
+from xhat.hooks.noise.x0 import clipping
 from xhat.hooks.points.select import Selection
 from xhat.hooks.protocols import Pipeline
 from xhat.hooks.record.final import check_final
@@ -50,9 +51,7 @@ class Tracer:
             return
         self._take()
         if not self._records:
-            warnings.warn(
-                "nothing was traced: the pipeline made no step inside the block", stacklevel=2
-            )
+            warnings.warn(f"nothing was traced: {self._recorder.silence()}", stacklevel=2)
             return
         warn_unfired(self._records[-1].unfired(self._recorder.selections))
         if self.store is not None:
@@ -119,4 +118,5 @@ def attributes(config: Mapping[str, Any], notes: Mapping[str, str]) -> dict[str,
         for k, v in config.items()
         if k not in ("prompts", "seeds")
     }
+    found["pred_x0"] = clipping(config.get("scheduler_config", {}))
     return found | dict(notes) | {"versions": canonical(versions()), "checksum": checksum(config)}

@@ -22,7 +22,7 @@ from xhat.analysis.table import Column, Table
 from xhat.analysis.traces.layers import X_T
 from xhat.analysis.traces.similarity_map import similarity_map
 from xhat.hooks.model import model_of
-from xhat.hooks.points.names import points
+from xhat.hooks.points.table import points
 from xhat.hooks.trace import trace
 from xhat.zoo.family.attributes import OPEN_PROMPTS
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from xhat.hooks.model import with_defaults
-from xhat.hooks.points.names import bytes_text, denoiser_of, parts_of
+from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.hooks.points.rehearsal import rehearse
 from xhat.hooks.points.select import select
+from xhat.hooks.points.table import bytes_text
 from xhat.hooks.points.taps import quiet
 
 LEAST_PROMPTS, LEAST_SEEDS, GOOD_SEEDS = 2, 4, 8

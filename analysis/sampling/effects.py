@@ -15,7 +15,8 @@ import xarray as xr
 from xhat.analysis.sampling.control import Control
 from xhat.analysis.traces.readings import SAMPLE, X0
 from xhat.hooks.edits.edit import EQUAL, Source, replace
-from xhat.hooks.noise.levels import NoiseLevel, x0_at
+from xhat.hooks.noise.levels import NoiseLevel
+from xhat.hooks.noise.x0 import x0_at
 from xhat.hooks.trace import trace
 
 POINTS = ("**.res.*", "**.attn.?")

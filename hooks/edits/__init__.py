@@ -12,6 +12,7 @@ _EXPORTS = {
     "replace": "xhat.hooks.edits.edit",
     "from_trace": "xhat.hooks.edits.edit",
     "Patch": "xhat.hooks.edits.patch",
+    "patched": "xhat.hooks.edits.run",
 }
 
 __all__ = list(_EXPORTS)

@@ -13,7 +13,7 @@ from torch import nn
 
 from xhat.hooks.edits.edit import Edit
 from xhat.hooks.edits.patch import Patch, places, rows_of, with_output
-from xhat.hooks.points.names import denoiser_of, parts_of
+from xhat.hooks.points.names import denoiser_of, denoisers_of, parts_of
 from xhat.hooks.points.rehearsal import rehearse
 from xhat.hooks.points.select import Selection
 
@@ -25,7 +25,7 @@ def run(pipe: Any, edits: tuple[Edit, ...], samples: int | None, call: dict[str,
     cannot do.
     """
     denoiser = denoiser_of(pipe)
-    _check_one_network(denoiser)
+    _check_one_network(pipe)
     chosen = places(denoiser, edits)
     other = [s.name for _, s in chosen if s.reading != "output"]
     if other:
@@ -76,7 +76,7 @@ def wrapped(pipe: Any) -> Any:
     that is not known to work, and for a pipeline of several networks.
     """
     _check_version()
-    _check_one_network(denoiser_of(pipe))
+    _check_one_network(pipe)
     from nnsight.modeling.diffusion import DiffusionModel, _PipelineModule
 
     return DiffusionModel(_PipelineModule(pipe))
@@ -90,8 +90,8 @@ def envoy_at(model: Any, pipe: Any, path: str) -> Any:
     return envoy
 
 
-def _check_one_network(denoiser: nn.Module) -> None:
-    if parts_of(denoiser) != (denoiser,):
+def _check_one_network(pipe: Any) -> None:
+    if parts_of(denoisers_of(pipe)) != (denoiser_of(pipe),):
         raise ValueError(
             "nnsight loops over the calls of one network: "
             "run a pipeline of several with backend='native'"

@@ -6,18 +6,21 @@ for what is written in its terms."""
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
 from torch import nn
 
 from xhat.hooks.edits.edit import Edit, Source
+from xhat.hooks.families import branch_count, branch_names
 from xhat.hooks.noise import levels as noise
-from xhat.hooks.points.names import denoiser_of, modules_at
+from xhat.hooks.points.names import Denoisers, denoisers_of, modules_at
+from xhat.hooks.points.readings import pick_input, pick_output
 from xhat.hooks.points.select import Selection, select
-from xhat.hooks.points.taps import listening, pick_input, pick_output
+from xhat.hooks.points.taps import Listener, Weakly, hooked, listening, listening_to_scheduler
 
 Place = tuple[Edit, Selection]
 
@@ -35,27 +38,32 @@ class Patch:
         self.pipe, self.edits, self.samples = pipe, tuple(edits), samples
         self.labels: Sequence[tuple[str, int]] | None = None
         self.made: set[int] = set()
-        self._stack = ExitStack()
+        self._close: Any = lambda: None
         self._begin()
 
     def __enter__(self) -> Patch:
-        denoiser = denoiser_of(self.pipe)
+        denoisers = denoisers_of(self.pipe)
         noise.kind(self.pipe.scheduler)
+        me = weakref.ref(self)
         with ExitStack() as stack:
-            handle = denoiser.register_forward_pre_hook(
-                self._denoises, with_kwargs=True, prepend=True
-            )
-            stack.callback(handle.remove)
-            for edit, selection in places(denoiser, self.edits):
-                for module in modules_at(denoiser, selection.point.path):
-                    stack.callback(_hook(module, selection.reading, self, edit).remove)
-            stack.enter_context(listening(self.pipe.scheduler, "set_timesteps", _Begins(self)))
-            stack.enter_context(listening(self.pipe.scheduler, "step", self))
-            self._stack = stack.pop_all()
+            for denoiser in denoisers:
+                before = denoiser.register_forward_pre_hook
+                start = hooked(denoiser, before, _starting(me), with_kwargs=True, prepend=True)
+                stack.enter_context(start)
+            for edit, selection in places(denoisers, self.edits):
+                for module in modules_at(denoisers, selection.point.path):
+                    stack.enter_context(_editing(module, selection.reading, me, edit))
+            for denoiser in denoisers:
+                if hasattr(denoiser, "cache_context"):
+                    stack.enter_context(listening(denoiser, "cache_context", _Branches(me)))
+            listeners: dict[str, Listener] = {"set_timesteps": _Begins(me), "step": Weakly(self)}
+            stack.enter_context(listening_to_scheduler(self.pipe, listeners))
+            self._close = weakref.finalize(self, stack.pop_all().close)
+            self._close.atexit = False
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._stack.close()
+        self._close()
         never = [e.point for i, e in enumerate(self.edits) if i not in self.made]
         if never and exception[0] is None:
             warnings.warn(
@@ -64,13 +72,16 @@ class Patch:
 
     def _begin(self) -> None:
         self.step, self._first = 0, 0
+        self.branch: str | None = None  # of a pipeline that calls its denoiser once a branch
         self._levels: noise.NoiseLevels | None = None
 
-    def _denoises(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def denoises(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The denoiser is about to be evaluated."""
         if self._levels is None:
             self.start(args[1] if len(args) > 1 else kwargs.get("timestep"))
         x = pick_input(args, kwargs)
-        self.rows = rows_of(self.pipe, 0 if x is None else len(x), self.samples)
+        rows = 0 if x is None else len(x)
+        self.rows = rows if self.branch else rows_of(self.pipe, rows, self.samples)
 
     def start(self, timestep: Any = None) -> None:
         """The schedule is set and the first evaluation is about to be made, at ``timestep``."""
@@ -86,6 +97,7 @@ class Patch:
 
     def after(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         self.step += 1
+        self.branch = None
 
     def change(self, edit: Edit, x: torch.Tensor, step: int) -> torch.Tensor:
         """The reading ``x`` (all rows of the batch) after ``edit`` at a step, itself where the edit
@@ -99,12 +111,18 @@ class Patch:
         if self.rows is None:
             if edit.branch is not None or isinstance(edit.value, Source):
                 raise ValueError(
-                    f"{type(self.pipe).__name__} does not say whether it is guided: pass samples=, the number of "
+                    f"{type(self.pipe).__name__} does not say whether it is guided: pass samples=, "
+                    "the number of "
                     "samples in a call"
                 )
             return edit.change(x, level, None, self.labels)
         branches = x.unflatten(0, (-1, self.rows)).unbind(0)
-        names = ("uncond", "cond") if len(branches) == 2 else ("cond",) * len(branches)
+        names = (self.branch,) if self.branch else branch_names(self.pipe, len(branches))
+        if names is None:
+            raise ValueError(
+                f"{edit.point!r} has {len(x)} rows for {self.rows} samples: its branches cannot be "
+                "told apart. Edit a point that every sample has once a branch"
+            )
         done = [
             edit.change(part, level, name, self.labels) if edit.branch in (None, name) else part
             for part, name in zip(branches, names, strict=True)
@@ -112,70 +130,64 @@ class Patch:
         return torch.cat(done) if len(done) > 1 else done[0]
 
 
-def patched(
-    pipe: Any,
-    edits: Iterable[Edit],
-    *,
-    backend: str = "native",
-    samples: int | None = None,
-    **call: Any,
-) -> Any:
-    """What ``pipe(**call)`` returns when it runs with ``edits``.
-
-    ``backend``: ``"native"``, or ``"nnsight"`` (edits of outputs alone, and pipelines of one
-    network). Raises ValueError as :class:`Patch` does."""
-    if backend == "nnsight":
-        from xhat.hooks.edits.nnsight_engine import run
-
-        return run(pipe, tuple(edits), samples, call)
-    if backend != "native":
-        raise ValueError(f"backend={backend!r}: expected 'native' or 'nnsight'")
-    with Patch(pipe, edits, samples):
-        return pipe(**call)
+Me = weakref.ref[Patch]
 
 
-def places(denoiser: nn.Module, edits: Iterable[Edit]) -> list[Place]:
+def places(denoiser: Denoisers, edits: Iterable[Edit]) -> list[Place]:
     """Each edit with each reading that its name means, in the order of the edits."""
     return [(edit, selection) for edit in edits for selection in select(denoiser, [edit.point])]
 
 
 def rows_of(pipe: Any, batch: int, samples: int | None) -> int | None:
-    """Samples in a call of the denoiser with ``batch`` rows: half of them under guidance; None if
-    the pipeline does not say."""
+    """Samples in a call of the denoiser with ``batch`` rows, of all branches together; None if the
+    pipeline does not say how many branches it runs."""
     if samples is not None:
         return samples
-    guided = getattr(pipe, "do_classifier_free_guidance", None)
-    return None if guided is None else batch // (2 if guided else 1)
+    branches = branch_count(pipe)
+    return None if branches is None else batch // branches
 
 
-def _hook(module: nn.Module, reading: str, patch: Patch, edit: Edit) -> Any:
+def _starting(patch: Me) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        me = patch()
+        if me is not None:
+            me.denoises(args, kwargs)
+
+    return hook
+
+
+def _editing(
+    module: nn.Module, reading: str, patch: Me, edit: Edit
+) -> AbstractContextManager[None]:
+    """Hooks that edit a module's reading, for as long as the block runs."""
+
+    def change(x: torch.Tensor) -> torch.Tensor:
+        me = patch()
+        return x if me is None else me.change(edit, x, me.step)
+
     if reading == "input":
-        return module.register_forward_pre_hook(
-            lambda m, args, kwargs: with_input(
-                args, kwargs, lambda x: patch.change(edit, x, patch.step)
-            ),
-            with_kwargs=True,
-        )
+        before = module.register_forward_pre_hook
+        return hooked(module, before, lambda m, a, k: with_input(a, k, change), with_kwargs=True)
 
     def hook(m: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         before = pick_input(args, kwargs) if reading == "delta" else None
 
         def new(x: torch.Tensor) -> torch.Tensor:
-            if before is None:
-                return patch.change(edit, x, patch.step)
-            if before.shape != x.shape:
-                raise ValueError(
-                    f"{type(m).__name__} has no residual delta: edit its output instead"
-                )
-            delta = x - before
-            changed = patch.change(edit, delta, patch.step)
-            return (
-                x if changed is delta else before + changed
-            )  # the sum of a difference is not the same bits
+            return change(x) if before is None else _with_delta(m, before, x, change)
 
         return with_output(m, output, new)
 
-    return module.register_forward_hook(hook, with_kwargs=True)
+    return hooked(module, module.register_forward_hook, hook, with_kwargs=True)
+
+
+def _with_delta(
+    module: nn.Module, before: torch.Tensor, after: torch.Tensor, change: Any
+) -> torch.Tensor:
+    if before.shape != after.shape:
+        raise ValueError(f"{type(module).__name__} has no residual delta: edit its output instead")
+    delta = after - before
+    changed = change(delta)  # the sum of a difference is not the same bits
+    return after if changed is delta else before + changed
 
 
 def with_output(module: nn.Module, output: Any, new: Any) -> Any:
@@ -205,11 +217,30 @@ def with_input(
 
 
 class _Begins:
-    def __init__(self, patch: Patch) -> None:
+    """A new schedule begins a new call."""
+
+    def __init__(self, patch: Me) -> None:
         self.patch = patch
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.patch._begin()
+        patch = self.patch()
+        if patch is not None:
+            patch._begin()
+
+    def after(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        pass
+
+
+class _Branches:
+    """A pipeline that calls its denoiser once a branch says which: ``cache_context("cond")``."""
+
+    def __init__(self, patch: Me) -> None:
+        self.patch = patch
+
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        patch = self.patch()
+        if patch is not None:
+            patch.branch = args[0] if args else kwargs.get("name")
 
     def after(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Noise levels of any diffusers scheduler, and x̂₀ from any kind of prediction.
+"""Noise levels of any diffusers scheduler.
 
 Every scheduler keeps its latents as ``x_t = a·x₀ + b·ε`` in one of three spaces:
 
@@ -12,7 +12,7 @@ flow     1/(1+σ)             σ/(1+σ)             flow matching, or ``use_flow
 
 σ is always ``√(1−ᾱ)/√ᾱ``, the noise-to-signal ratio, in whichever space the latents are kept: so
 two schedulers are at the same noise level exactly where their σ are equal. A flow model's own σ is
-``b``.
+``b``. One with ``invert_sigmas`` counts from noise to picture: its σ is ``1 − b``.
 
 A composite scheduler is seen through to the one in charge of a step:
 :mod:`xhat.hooks.noise.schedulers`."""
@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from xhat.hooks.noise.schedulers import (
     ANGLE,
     BY_TIMESTEP,
     SUPPORTED,
     in_charge,
+    inverted,
     kind,
     prediction,
     space,
@@ -40,20 +40,15 @@ __all__ = [
     "SUPPORTED",
     "NoiseLevel",
     "NoiseLevels",
-    "eps_from_x0",
-    "from_vp",
     "in_charge",
     "kind",
     "noise_level",
     "noise_levels",
-    "pred_x0",
     "prediction",
     "ratio",
     "scales",
     "space",
     "step_index",
-    "to_vp",
-    "x0_at",
 ]
 
 
@@ -166,113 +161,6 @@ def scales(scheduler: Any, level: NoiseLevel) -> tuple[float, float]:
             return signal / (signal + noise), noise / (signal + noise)
 
 
-def pred_x0(
-    scheduler: Any,
-    model_output: torch.Tensor,
-    timestep: Any,
-    x_t: torch.Tensor,
-    step: int | None = None,
-) -> torch.Tensor:
-    """x̂₀, the latents that the prediction says ``x_t`` came from, before the scheduler clips
-    anything.
-
-    ε: (x_t − b·ε̂)/a · v: √ᾱ·x_vp − √(1−ᾱ)·v̂, with x_vp = x_t/√(a²+b²) · sample: the output ·
-    flow: x_t − b·v̂ · EDM: c_skip·x_t + c_out·F.
-
-    ``model_output`` (after guidance) and ``x_t`` are shaped alike, in the scheduler's own space;
-    the result is float32 or wider. ``timestep`` is one for all, or one a sample. Raises ValueError
-    for an ε-prediction at ᾱ = 0, where x̂₀ is not defined, and for a scheduler that is not
-    supported.
-
-    >>> from diffusers import DDIMScheduler
-    >>> s = DDIMScheduler()
-    >>> x0, eps = torch.ones(1, 1), -torch.ones(1, 1)
-    >>> x_t = s.add_noise(x0, eps, torch.tensor([500]))
-    >>> bool(torch.allclose(pred_x0(s, eps, 500, x_t), x0, atol=1e-5))
-    True
-    """
-    if isinstance(timestep, torch.Tensor) and timestep.numel() > 1:
-        parts = [
-            pred_x0(scheduler, o[None], t, x[None])
-            for o, t, x in zip(model_output, timestep, x_t, strict=True)
-        ]
-        return torch.cat(parts)
-    step = step_index(scheduler, timestep) if step is None else step
-    return x0_at(scheduler, model_output, noise_level(scheduler, timestep, step), x_t, step)
-
-
-def x0_at(
-    scheduler: Any,
-    model_output: torch.Tensor,
-    level: NoiseLevel,
-    x_t: torch.Tensor,
-    step: int | None = None,
-) -> torch.Tensor:
-    """:func:`pred_x0` where the noise level is known: arithmetic only, no look-up, no
-    synchronisation.
-    """
-    scheduler, _ = in_charge(scheduler, step)
-    if x_t.dtype in (
-        torch.float16,
-        torch.bfloat16,
-    ):  # 1/√ᾱ is 14.6 at SDXL's first step: half precision is not enough
-        x_t, model_output = x_t.float(), model_output.float()
-    if model_output.shape[1:2] != x_t.shape[1:2] and model_output.shape[1] == 2 * x_t.shape[1]:
-        model_output = model_output.chunk(2, dim=1)[0]  # the other half is a learned variance
-    a, b = scales(scheduler, level)
-    match prediction(scheduler):
-        case "sample":
-            return model_output
-        case "flow_prediction":
-            return x_t - b * model_output
-        case "edm":
-            return scheduler.precondition_outputs(x_t, model_output, level.sigma)
-        case "v_prediction":
-            signal, noise = level.alpha_bar**0.5, (1 - level.alpha_bar) ** 0.5
-            return (signal / (a * a + b * b) ** 0.5) * x_t - noise * model_output
-        case _:
-            if a == 0:
-                raise ValueError(
-                    f"x̂₀ is not defined for an ε-prediction at ᾱ = 0 (timestep {level.timestep:g}): "
-                    "a schedule of zero terminal SNR needs a v- or sample prediction"
-                )
-            return (x_t - b * model_output) / a
-
-
-def eps_from_x0(
-    scheduler: Any, x0: torch.Tensor, timestep: Any, x_t: torch.Tensor, step: int | None = None
-) -> torch.Tensor:
-    """ε = (x_t − a·x₀)/b, the noise that makes ``x_t`` of ``x0``. Raises ValueError where b = 0: no
-    noise.
-    """
-    a, b = _scales_at(scheduler, timestep, step)
-    if b == 0:
-        raise ValueError(f"there is no noise at timestep {float(timestep):g}: ε is not defined")
-    return (x_t - a * x0) / b
-
-
-def to_vp(scheduler: Any, x: torch.Tensor, timestep: Any, step: int | None = None) -> torch.Tensor:
-    """Latents of the scheduler's own space, scaled to √ᾱ·x₀ + √(1−ᾱ)·ε at the same noise level."""
-    a, b = _scales_at(scheduler, timestep, step)
-    return x / (a * a + b * b) ** 0.5
-
-
-def from_vp(
-    scheduler: Any, x: torch.Tensor, timestep: Any, step: int | None = None
-) -> torch.Tensor:
-    """Latents √ᾱ·x₀ + √(1−ᾱ)·ε, scaled to the scheduler's own space: the inverse of
-    :func:`to_vp`.
-    """
-    a, b = _scales_at(scheduler, timestep, step)
-    return x * (a * a + b * b) ** 0.5
-
-
-def _scales_at(scheduler: Any, timestep: Any, step: int | None) -> tuple[float, float]:
-    step = step_index(scheduler, timestep) if step is None else step
-    inner, _ = in_charge(scheduler, step)
-    return scales(inner, noise_level(scheduler, timestep, step))
-
-
 def _level_at(scheduler: Any, step: int | None, timestep: float) -> NoiseLevel:
     name = kind(scheduler)
     if name in ANGLE:
@@ -283,6 +171,7 @@ def _level_at(scheduler: Any, step: int | None, timestep: float) -> NoiseLevel:
         return NoiseLevel(timestep, ratio(alpha_bar), alpha_bar)
     sigma = _sigma_of_step(scheduler, name, step)
     if space(scheduler) == "flow":
+        sigma = 1 - sigma if inverted(scheduler) else sigma
         sigma = sigma / (1 - sigma) if sigma < 1 else float("inf")
     return NoiseLevel(timestep, sigma, 1 / (1 + sigma * sigma))
 
@@ -323,6 +212,7 @@ def _trained_alpha_bar(scheduler: Any, timestep: float) -> float:
     table = getattr(scheduler, "alphas_cumprod", None)
     if table is None:  # a flow: the timestep is its σ, times the number of training steps
         sigma = timestep / scheduler.config.num_train_timesteps
+        sigma = 1 - sigma if inverted(scheduler) else sigma
         return (1 - sigma) ** 2 / ((1 - sigma) ** 2 + sigma**2)
     if not 0 <= timestep <= len(table) - 1:
         raise ValueError(

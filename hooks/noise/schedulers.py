@@ -79,6 +79,14 @@ def prediction(scheduler: Any) -> str:
     return found
 
 
+def inverted(scheduler: Any) -> bool:
+    """Whether a flow scheduler counts its σ from 0 at noise to 1 at the picture, and steps along
+    the velocity towards the picture.
+    """
+    scheduler, _ = in_charge(scheduler, None)
+    return kind(scheduler) in FLOW and bool(getattr(scheduler.config, "invert_sigmas", False))
+
+
 def kind(scheduler: Any) -> str:
     """Name of the diffusers class that ``scheduler`` is. Raises ValueError for one that is not
     supported.

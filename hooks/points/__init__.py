@@ -7,8 +7,10 @@ from __future__ import annotations
 from xhat.lazy import lazily
 
 _EXPORTS = {
-    "points": "xhat.hooks.points.names",
+    "points": "xhat.hooks.points.table",
     "Point": "xhat.hooks.points.names",
+    "PointTable": "xhat.hooks.points.table",
+    "denoisers_of": "xhat.hooks.points.names",
     "denoiser_of": "xhat.hooks.points.names",
     "named_points": "xhat.hooks.points.names",
     "parts_of": "xhat.hooks.points.names",

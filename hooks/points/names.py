@@ -7,18 +7,14 @@ arXiv 2210.10960)."""
 
 from __future__ import annotations
 
-import html
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from xhat.hooks.naming import nearest
-from xhat.hooks.protocols import Pipeline
 
 _WORDS = {
     "down_blocks": "down",
@@ -61,80 +57,11 @@ class Point:
     bytes: int | None = None
 
 
-class PointTable(Sequence[Point]):
-    """The points of a pipeline: a sequence of :class:`Point` that prints as a table."""
-
-    def __init__(self, points: Iterable[Point], title: str = "") -> None:
-        self._points = tuple(points)
-        self.title = title
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, str):
-            return find(self._points, index)[0]
-        return self._points[index]
-
-    def __len__(self) -> int:
-        return len(self._points)
-
-    def __iter__(self) -> Iterator[Point]:
-        return iter(self._points)
-
-    def rows(self) -> list[tuple[str, ...]]:
-        return [
-            (p.alias, p.path, p.kind, shape_text(p.shape), bytes_text(p.bytes))
-            for p in self._points
-        ]
-
-    def __repr__(self) -> str:
-        head = ("alias", "path", "module", "shape of a sample", "bytes a step")
-        rows = [head, *self.rows()]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join([self.title, *lines] if self.title else lines)
-
-    def _repr_html_(self) -> str:
-        head = "".join(
-            f"<th>{name}</th>" for name in ("alias", "path", "module", "shape", "bytes a step")
-        )
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.rows()
-        )
-        caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def points(pipe: Pipeline, **call_kwargs: Any) -> PointTable:
-    """The hook points of a pipeline's denoiser: alias, module path, class, shape of one sample,
-    bytes a step.
-
-    Shapes are those of a call with ``call_kwargs`` (height, width, …) over the checkpoint's own
-    defaults; the call is rehearsed on tensors without data, so that nothing is computed but the
-    prompt. Raises ValueError for an object that is no such pipeline."""
-    from xhat.hooks.model import with_defaults
-    from xhat.hooks.points.rehearsal import rehearse
-
-    denoiser = denoiser_of(pipe)
-    found = named_points(denoiser)
-    shapes = rehearse(pipe, found, **with_defaults(pipe, call_kwargs)).outputs
-    order = {path: i for i, path in enumerate(shapes)}
-    ran = sorted(found, key=lambda p: order.get(p.path, len(order)))
-    table = [_with_shape(p, *shapes[p.path]) if p.path in shapes else p for p in ran]
-    return PointTable(table, title=f"{type(denoiser).__name__} of {type(pipe).__name__}")
-
-
-def _with_shape(point: Point, shape: Sequence[int], dtype: torch.dtype) -> Point:
-    return replace(point, shape=tuple(shape[1:]), bytes=math.prod(shape[1:]) * dtype.itemsize)
-
-
 def denoiser_of(pipe: Any) -> nn.Module:
     """``pipe.unet`` or ``pipe.transformer``. Raises ValueError where there is neither, or no
     scheduler.
     """
-    for name in ("unet", "transformer"):
+    for name in ("unet", "transformer", "transformer_2"):
         module = getattr(pipe, name, None)
         if isinstance(module, nn.Module):
             if not hasattr(getattr(pipe, "scheduler", None), "step"):
@@ -149,10 +76,23 @@ def denoiser_of(pipe: Any) -> nn.Module:
     )
 
 
-def parts_of(denoiser: nn.Module) -> tuple[nn.Module, ...]:
-    """The networks of a denoiser: itself, or each of ``xhat_parts`` where it routes between
-    several.
+def denoisers_of(pipe: Any) -> tuple[nn.Module, ...]:
+    """All modules that a pipeline denoises with: that of :func:`denoiser_of`, and a second one that
+    takes turns with it (Wan 2.2). Raises ValueError as that does.
     """
+    listed = (denoiser_of(pipe), getattr(pipe, "transformer_2", None))
+    return tuple({id(m): m for m in listed if isinstance(m, nn.Module)}.values())
+
+
+Denoisers = nn.Module | tuple[nn.Module, ...]
+
+
+def parts_of(denoiser: Denoisers) -> tuple[nn.Module, ...]:
+    """The networks of a denoiser, or of several: itself, or each of ``xhat_parts`` where it routes
+    between several.
+    """
+    if isinstance(denoiser, tuple):
+        return tuple({id(m): m for each in denoiser for m in parts_of(each)}.values())
     parts = getattr(denoiser, "xhat_parts", None)
     if not parts:
         return (denoiser,)
@@ -160,7 +100,7 @@ def parts_of(denoiser: nn.Module) -> tuple[nn.Module, ...]:
     return tuple({id(m): m for m in members}.values())
 
 
-def named_points(denoiser: nn.Module) -> tuple[Point, ...]:
+def named_points(denoiser: Denoisers) -> tuple[Point, ...]:
     """Every module that has an alias, in the order of the model; of several parts, each name
     once.
     """
@@ -246,7 +186,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
         raise ValueError(f"{pattern!r} is no pattern: {error}") from error
 
 
-def modules_at(denoiser: nn.Module, path: str) -> list[nn.Module]:
+def modules_at(denoiser: Denoisers, path: str) -> list[nn.Module]:
     """The module at ``path`` in each part of the denoiser that has it."""
     found = []
     for part in parts_of(denoiser):
@@ -255,22 +195,3 @@ def modules_at(denoiser: nn.Module, path: str) -> list[nn.Module]:
         except AttributeError:
             continue
     return found
-
-
-def shape_text(shape: Sequence[int] | None) -> str:
-    return "?" if shape is None else " × ".join(str(n) for n in shape)
-
-
-def bytes_text(count: float | None) -> str:
-    """Bytes in the unit that suits them.
-
-    >>> bytes_text(1536), bytes_text(None)
-    ('1.5 KiB', '?')
-    """
-    if count is None:
-        return "?"
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.3g} {unit}"
-        count /= 1024
-    return f"{count:.3g} TiB"

@@ -141,7 +141,8 @@ def parse(text: str | Reduction) -> Reduction:
         return _MAKE[name](*args, **kwargs)
     except (SyntaxError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{text!r} is no reduction: expected mean, pool(n), project(dim, seed=0), full or gram(of), "
+            f"{text!r} is no reduction: expected mean, pool(n), project(dim, seed=0), full or "
+            "gram(of), "
             "each with dtype=float16 or float32 if wanted"
         ) from error
 

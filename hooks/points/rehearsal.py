@@ -21,9 +21,10 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._pytree import tree_leaves, tree_map
 
-from xhat.hooks.points.names import Point, denoiser_of, modules_at, parts_of
+from xhat.hooks.points.names import Point, denoisers_of, modules_at, parts_of
+from xhat.hooks.points.readings import pick_output
 from xhat.hooks.points.select import Selection
-from xhat.hooks.points.taps import listening, pick_output, quiet
+from xhat.hooks.points.taps import hooked, listening, quiet
 
 Shape = tuple[tuple[int, ...], torch.dtype]
 
@@ -74,27 +75,21 @@ def rehearse(pipe: Any, points: Sequence[Point], **call_kwargs: Any) -> Rehearsa
     """Run ``pipe(**call_kwargs)`` on one prompt without data, and note what happened at
     ``points``.
     """
-    denoiser = denoiser_of(pipe)
+    denoisers = denoisers_of(pipe)
     seen = Rehearsal()
-    handles = [
-        module.register_forward_hook(_note(seen, point.path))
-        for point in points
-        for module in modules_at(denoiser, point.path)
-    ]
-    own = {
+    arguments = {"prompt": "a", "output_type": "latent"} | {
         k: v for k, v in call_kwargs.items() if not k.startswith("callback")
-    }  # these are for the run itself
-    arguments = {"prompt": "a", "output_type": "latent"} | own
+    }  # callbacks are for the run itself
     arguments["generator"] = torch.Generator().manual_seed(0)
-    try:
-        with torch.no_grad(), quiet(pipe), _state_kept(pipe.scheduler), ExitStack() as stack:
-            for network in parts_of(denoiser):
-                stack.enter_context(_without_data(network, seen))
-            with listening(pipe.scheduler, "step", seen):
-                pipe(**arguments)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), quiet(pipe), _state_restored(pipe.scheduler), ExitStack() as stack:
+        for point in points:
+            for module in modules_at(denoisers, point.path):
+                note = _note(seen, point.path)
+                stack.enter_context(hooked(module, module.register_forward_hook, note))
+        for network in parts_of(denoisers):
+            stack.enter_context(_without_data(network, seen))
+        stack.enter_context(listening(pipe.scheduler, "step", seen))
+        pipe(**arguments)
     return seen
 
 
@@ -109,7 +104,7 @@ def _note(seen: Rehearsal, path: str) -> Any:
 
 
 @contextmanager
-def _state_kept(scheduler: Any) -> Iterator[None]:
+def _state_restored(scheduler: Any) -> Iterator[None]:
     before = dict(vars(scheduler))
     try:
         yield
@@ -122,7 +117,7 @@ def _state_kept(scheduler: Any) -> Iterator[None]:
 def _without_data(network: nn.Module, seen: Rehearsal) -> Iterator[None]:
     """The network runs on fake tensors and answers zeros of the right shape: once for each shape of
     its input, and from memory after that."""
-    forward, own = network.forward, "forward" in vars(network)
+    forward, on_instance = network.forward, "forward" in vars(network)
     known: dict[Any, tuple[Any, Counter[str]]] = {}
 
     def fake(*args: Any, **kwargs: Any) -> Any:
@@ -138,7 +133,7 @@ def _without_data(network: nn.Module, seen: Rehearsal) -> Iterator[None]:
     try:
         yield
     finally:
-        if own:
+        if on_instance:
             network.forward = forward  # type: ignore[method-assign]
         else:
             del network.forward

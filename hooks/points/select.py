@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from xhat.hooks.points.names import Point, find, modules_at, named_points, parts_of
+from xhat.hooks.points.compiled import refuse_compiled
+from xhat.hooks.points.names import Denoisers, Point, find, modules_at, named_points, parts_of
 from xhat.hooks.points.reductions import Reduction, mean, parse
 
 READINGS = ("output", "input", "delta", "probs")
@@ -31,7 +32,7 @@ class Selection:
         )
 
 
-def select(denoiser: nn.Module, hooks: Mapping[str, Any] | Iterable[str]) -> tuple[Selection, ...]:
+def select(denoiser: Denoisers, hooks: Mapping[str, Any] | Iterable[str]) -> tuple[Selection, ...]:
     """What ``hooks`` asks for: {name or glob, with ``@input``, ``@delta`` or ``@probs`` for other
     readings: reduction}.
 
@@ -43,26 +44,31 @@ def select(denoiser: nn.Module, hooks: Mapping[str, Any] | Iterable[str]) -> tup
     )
     if not wanted:
         return ()
-    _refuse_compiled((denoiser, *parts_of(denoiser)))
+    networks = denoiser if isinstance(denoiser, tuple) else (denoiser,)
+    for network in (*networks, *parts_of(denoiser)):
+        refuse_compiled(network)
     candidates = all_points(denoiser)
-    chosen: dict[tuple[str, str], Selection] = {}
+    selected: dict[tuple[str, str], Selection] = {}
     for key in sorted(wanted, key=lambda k: any(c in k for c in "*?[")):
         pattern, reading = split_reading(key)
         matches = find(candidates, pattern)
         if reading == "probs":
             matches = _attending(denoiser, matches, key)
         for point in matches:
-            chosen.setdefault((point.path, reading), Selection(point, reading, parse(wanted[key])))
-    _refuse_compiled(m for s in chosen.values() for m in modules_at(denoiser, s.point.path))
+            selected.setdefault(
+                (point.path, reading), Selection(point, reading, parse(wanted[key]))
+            )
+    for selection in selected.values():
+        _refuse_compiled_at(denoiser, selection.point.path)
     order = {p.path: i for i, p in enumerate(candidates)}
-    return tuple(sorted(chosen.values(), key=lambda s: (order[s.point.path], s.reading)))
+    return tuple(sorted(selected.values(), key=lambda s: (order[s.point.path], s.reading)))
 
 
 def _listed(hooks: Iterable[str]) -> list[str]:
     return [hooks] if isinstance(hooks, str) else list(hooks)
 
 
-def all_points(denoiser: nn.Module) -> tuple[Point, ...]:
+def all_points(denoiser: Denoisers) -> tuple[Point, ...]:
     """Points with an alias, and every other module under its path."""
     named = named_points(denoiser)
     known = {p.path for p in named}
@@ -85,7 +91,7 @@ def split_reading(key: str) -> tuple[str, str]:
     return pattern, reading
 
 
-def _attending(denoiser: nn.Module, matches: list[Point], key: str) -> list[Point]:
+def _attending(denoiser: Denoisers, matches: list[Point], key: str) -> list[Point]:
     attending = [
         p for p in matches if all(hasattr(m, "to_q") for m in modules_at(denoiser, p.path))
     ]
@@ -96,13 +102,10 @@ def _attending(denoiser: nn.Module, matches: list[Point], key: str) -> list[Poin
     return attending
 
 
-def _refuse_compiled(modules: Iterable[nn.Module]) -> None:
-    """Raises ValueError for a module under torch.compile, whose hooks may be skipped without a
-    word.
-    """
-    for module in modules:
-        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
-            raise ValueError(
-                f"{type(module).__name__} is compiled, and torch.compile may skip hooks in silence. Trace the pipeline "
-                "before it is compiled, or without hooks for x̂₀ alone"
-            )
+def _refuse_compiled_at(denoiser: Denoisers, path: str) -> None:
+    for part in parts_of(denoiser):
+        try:
+            part.get_submodule(path)
+        except AttributeError:  # another part has it
+            continue
+        refuse_compiled(part, path)

@@ -5,7 +5,7 @@ step of the scheduler. What the step gave is then not what becomes of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,15 +16,15 @@ LEFT_OUT = "left out: the pipeline changed the latents after the last step of it
 
 
 class Decoded:
-    """Hears what a VAE decodes."""
+    """Hears what a VAE decodes; ``keep`` takes it."""
 
-    def __init__(self, record: Any) -> None:
-        self.record = record
+    def __init__(self, keep: Callable[[torch.Tensor], None]) -> None:
+        self.keep = keep
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         value = args[0] if args else next(iter(kwargs.values()), None)
         if isinstance(value, torch.Tensor):
-            self.record().decoded.append(value.detach())
+            self.keep(value.detach())
 
     def after(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         pass

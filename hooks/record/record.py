@@ -7,7 +7,7 @@ to a timestep overwrite nothing."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -74,9 +74,9 @@ class Record:
         default_factory=dict
     )  # (step, …) of the first firings, by selection
     random: bool = False  # whether any step drew noise
-    cond_first: bool = (
-        False  # whether the conditional half of a batch comes first, as in few pipelines
-    )
+    # names of the branches that are stacked in one batch, by their number
+    stacked: Mapping[int, tuple[str, ...] | None] = field(default_factory=dict)
+    latent_dims: tuple[str, ...] | None = None  # where they are not LATENT_DIMS
     lost: bool = False  # whether some noise could not be told
     decoded: list[torch.Tensor] = field(default_factory=list)  # what the VAE was given after it
     changed: bool = False  # whether the pipeline changed latents between two steps
@@ -118,7 +118,7 @@ class Record:
         )
         found = {name: self._stacked(name) for name in names}
         if self.final is not None:
-            found["final"] = Array(("sample", *LATENT_DIMS[self.final.ndim]), as_numpy(self.final))
+            found["final"] = Array(("sample", *self._dims(self.final)), as_numpy(self.final))
         return found
 
     def _stacked(self, name: str) -> Array:
@@ -127,7 +127,12 @@ class Record:
         data = np.stack(
             [as_numpy(torch.zeros_like(like) if t is None else t) for t in tensors], axis=1
         )
-        return Array(("sample", "step", *LATENT_DIMS[like.ndim]), data)
+        return Array(("sample", "step", *self._dims(like)), data)
+
+    def _dims(self, latents: torch.Tensor) -> tuple[str, ...]:
+        if self.latent_dims is not None and len(self.latent_dims) == latents.ndim - 1:
+            return self.latent_dims
+        return LATENT_DIMS[latents.ndim]
 
     def readings(self, selections: Sequence[Selection]) -> dict[str, Reading]:
         """The denoiser's side: what each selection gave, under its name; nothing for one that never
@@ -139,7 +144,7 @@ class Record:
             if any(fired):
                 shelf = self.shelves.get(i)
                 try:
-                    reading = _assemble(selection, fired, shelf, self.rows, self.cond_first)
+                    reading = _assemble(selection, fired, shelf, self.rows, self.stacked)
                 except Unreadable as error:
                     warnings.warn(f"{error}. It is left out; the rest is kept", stacklevel=3)
                     continue
@@ -159,20 +164,31 @@ def _assemble(
     fired: list[list[Firing]],
     shelf: torch.Tensor | None,
     rows: int,
-    cond_first: bool,
+    stacked: Mapping[int, tuple[str, ...] | None],
 ) -> Reading:
-    branches = _branches(selection.name, fired, rows, cond_first)
+    branches = _branches(selection.name, fired, rows, stacked)
     sample = next(f for f in fired if f)[0].value
     shape = (len(fired), len(branches), rows, *sample.shape[1:])
     if shelf is not None and _filled(shelf, fired) and len(sample) == len(branches) * rows:
         data, absent = as_numpy(shelf).reshape(shape), np.zeros(shape[:2], bool)
     else:
         data, absent = _put_together(fired, branches, shape)
+        _warn_absent(selection.name, absent)
     data = np.moveaxis(data, 2, 0)  # a view: nothing is copied until it is written
     dims = ("sample", "step", "branch", *reading_dims(selection, sample.ndim))
     if branches == ("cond",):
         return Reading(Array((*dims[:2], *dims[3:]), data[:, :, 0]), (), absent[:, 0])
     return Reading(Array(dims, data), branches, absent)
+
+
+def _warn_absent(name: str, absent: np.ndarray) -> None:
+    steps = np.flatnonzero(absent.all(1)).tolist()
+    if steps:
+        warnings.warn(
+            f"{name!r} did not run at steps {steps}: its values there are NaN. A part of the "
+            "denoiser that takes turns with another is not evaluated at every step",
+            stacklevel=5,
+        )
 
 
 def _filled(shelf: torch.Tensor, fired: list[list[Firing]]) -> bool:
@@ -218,7 +234,12 @@ def _count(firings: list[Firing], rows: int) -> int:
     return sum(len(f.value) for f in firings) // rows
 
 
-def _branches(name: str, fired: list[list[Firing]], rows: int, cond_first: bool) -> tuple[str, ...]:
+def _branches(
+    name: str,
+    fired: list[list[Firing]],
+    rows: int,
+    stacked: Mapping[int, tuple[str, ...] | None],
+) -> tuple[str, ...]:
     """Labels of the branch axis: diffusers stacks both, most often the unconditional first, or
     calls once for each by name."""
     widest = max(fired, key=lambda f: _count(f, rows))
@@ -239,9 +260,8 @@ def _branches(name: str, fired: list[list[Firing]], rows: int, cond_first: bool)
         return ("cond",)
     if len(widest) == count and len(set(labels)) == count and None not in labels:
         return tuple(str(x) for x in labels)
-    if count == 2 and len(widest) == 1:
-        return ("cond", "uncond") if cond_first else ("uncond", "cond")
-    return tuple(f"call{i}" for i in range(count))
+    names = stacked.get(count) if len(widest) == 1 else None
+    return names or tuple(f"call{i}" for i in range(count))
 
 
 def numpy_dtype(tensor: torch.Tensor) -> np.dtype:

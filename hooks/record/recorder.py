@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable, Mapping
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import nn
 
+from xhat.hooks.families import branch_names, family_of, refuse_mean_velocity
 from xhat.hooks.noise import draws
 from xhat.hooks.noise import levels as noise
-from xhat.hooks.points.names import denoiser_of, modules_at
+from xhat.hooks.noise.x0 import without_variance, x0_at, x0_of_tokens
+from xhat.hooks.points.attention import Sink
+from xhat.hooks.points.names import denoisers_of, modules_at
+from xhat.hooks.points.readings import attached
 from xhat.hooks.points.select import Selection, select
-from xhat.hooks.points.taps import attach, listening
+from xhat.hooks.points.taps import Listener, Weakly, clean_copies, listening, listening_to_scheduler
 from xhat.hooks.record.final import Decoded
 from xhat.hooks.record.record import Firing, Record, Step
-
-_COND_FIRST = {"ZImageTransformer2DModel"}  # whose pipeline stacks (conditional, unconditional)
 
 
 class Recorder:
     """Within its block, every call of the pipeline is recorded; ``take`` gives the records so far.
 
-    Names are resolved on entry, so that adapters loaded before are seen. Raises ValueError for a
-    scheduler whose noise levels are not known, a name that matches nothing, and hooks on a compiled
-    denoiser."""
+    Names are resolved on entry, so that adapters loaded before are seen. A recorder that is dropped
+    inside its block takes its taps with it. Raises ValueError for a scheduler whose noise levels
+    are not known, a name that matches nothing, hooks on what is compiled, and for two threads that
+    call the pipeline at once."""
 
     def __init__(
         self,
@@ -37,41 +43,56 @@ class Recorder:
         self.pipe, self.hooks, self.size = pipe, hooks, size
         self.selections: tuple[Selection, ...] = ()
         self._records: list[Record] = []
-        self._stack = ExitStack()
+        self.scheduler_copies = 0
+        self._close: Any = lambda: None
+        self._mixed = False
         self._fresh()
 
     def __enter__(self) -> Recorder:
-        denoiser, scheduler = denoiser_of(self.pipe), self.pipe.scheduler
-        noise.kind(scheduler)
-        noise.prediction(scheduler)
-        self.selections = select(denoiser, self.hooks)
+        self._denoisers = denoisers_of(self.pipe)
+        noise.kind(self.pipe.scheduler)
+        noise.prediction(self.pipe.scheduler)
+        for denoiser in self._denoisers:
+            refuse_mean_velocity(denoiser)
+        self.selections = select(self._denoisers, self.hooks)
+        me = weakref.ref(self)  # what is put on the pipeline does not keep the recorder alive
         with ExitStack() as stack:
-            for i, selection in enumerate(self.selections):
-                for module in modules_at(denoiser, selection.point.path):
-                    self._listen_at(stack, module, i, selection)
-            stack.enter_context(listening(scheduler, "set_timesteps", _Starts(self)))
-            stack.enter_context(listening(scheduler, "step", self))
+            for i, s in enumerate(self.selections):
+                for module in modules_at(self._denoisers, s.point.path):
+                    stack.enter_context(attached(module, s.reading, s.reduction, _sink(me, i)))
+            listeners: dict[str, Listener] = {"set_timesteps": _Starts(me), "step": Weakly(self)}
+            stack.enter_context(listening_to_scheduler(self.pipe, listeners))
+            stack.enter_context(clean_copies(self.pipe.scheduler, _count(me)))
             if hasattr(getattr(self.pipe, "vae", None), "decode"):
-                decoded = Decoded(lambda: self._record)
-                stack.enter_context(listening(self.pipe.vae, "decode", decoded))
-            if hasattr(denoiser, "cache_context"):
-                stack.enter_context(listening(denoiser, "cache_context", _Branches(self)))
-            self._stack = stack.pop_all()
+                stack.enter_context(listening(self.pipe.vae, "decode", Decoded(_decoded(me))))
+            for denoiser in self._denoisers:
+                if hasattr(denoiser, "cache_context"):
+                    stack.enter_context(listening(denoiser, "cache_context", _Branches(me)))
+            self._close = weakref.finalize(self, stack.pop_all().close)
+            self._close.atexit = False
         return self
 
-    def _listen_at(self, stack: ExitStack, module: nn.Module, i: int, s: Selection) -> None:
-        for handle in attach(module, s.reading, s.reduction, lambda value: self._fire(i, value)):
-            stack.callback(handle.remove)
-
     def __exit__(self, *exception: Any) -> None:
-        self._stack.close()
+        self._close()
         self._end()
 
     def take(self) -> list[Record]:
         """The calls recorded since the last ``take``, the one now under way included."""
+        if self._mixed:
+            raise ValueError(_TWO_THREADS)
         self._end()
         records, self._records = self._records, []
         return records
+
+    def silence(self) -> str:
+        """Why there is no record, in words."""
+        text = f"{type(self.pipe).__name__} made no step of its scheduler inside the block"
+        if self.scheduler_copies:
+            text += (
+                f"; it copied its scheduler {self.scheduler_copies} times, and the steps of a copy "
+                "are not heard"
+            )
+        return text
 
     def _fresh(self) -> None:
         self._record = Record()
@@ -122,16 +143,23 @@ class Recorder:
         scheduler = self.pipe.scheduler
         if not self._record.steps:
             self._begin(scheduler, timestep)
+        elif self._thread != threading.get_ident():
+            self._mixed = True
+            raise ValueError(_TWO_THREADS)
         self._step = None if self._levels is None else self._first + len(self._record.steps)
         if self._levels is not None and self._step is not None and self._step < len(self._levels):
             level = self._levels[self._step]
         else:
             level = noise.noise_level(scheduler, timestep)
-        x0 = noise.x0_at(scheduler, output, level, x_t, self._step)
-        kept = (self._copies(unpacked(self.pipe, x, self.size)) for x in (x_t, output, x0))
+        of_tokens = kwargs.get("per_token_timesteps")
+        if of_tokens is None:
+            x0 = x0_at(scheduler, output, level, x_t, self._step)
+        else:
+            x0 = x0_of_tokens(scheduler, output, of_tokens, x_t)
+        tensors = (self._copies(unpacked(self.pipe, x, self.size)) for x in (x_t, output, x0))
         space = noise.space(noise.in_charge(scheduler, self._step)[0])
         self._record.steps.append(
-            Step(level, space, self._segment(scheduler), self._pending, *kept)
+            Step(level, space, self._segment(scheduler), self._pending, *tensors)
         )
         self._pending, self._branch = {}, None
         self._generators = draws.generators_of(kwargs.get("generator"), x_t.device)
@@ -156,7 +184,15 @@ class Recorder:
             self._record.steps[-1].noise = self._copies(unpacked(self.pipe, drawn, self.size))
 
     def _begin(self, scheduler: Any, timestep: Any) -> None:
-        self._record.cond_first = type(denoiser_of(self.pipe)).__name__ in _COND_FIRST
+        self._thread = threading.get_ident()
+        if self.selections and denoisers_of(self.pipe) != self._denoisers:
+            warnings.warn(
+                f"{type(self.pipe).__name__} was given another denoiser inside the block, whose "
+                "readings are not heard. Open a new block after the exchange",
+                stacklevel=4,
+            )
+        self._record.stacked = {n: branch_names(self.pipe, n) for n in range(1, 5)}
+        self._record.latent_dims = family_of(self.pipe).latent_dims
         first = noise.step_index(scheduler, timestep)
         self._levels = None if first is None else noise.noise_levels(scheduler)
         self._first = first or 0
@@ -170,14 +206,50 @@ class Recorder:
         )
 
 
+_TWO_THREADS = (
+    "two threads call one pipeline at once: their steps cannot be told apart, and the scheduler's "
+    "own state is shared between them. Give each thread a pipeline of its own"
+)
+Me = weakref.ref[Recorder]
+
+
+def _sink(recorder: Me, i: int) -> Sink:
+    def sink(value: torch.Tensor) -> None:
+        me = recorder()
+        if me is not None:
+            me._fire(i, value)
+
+    return sink
+
+
+def _decoded(recorder: Me) -> Sink:
+    def keep(value: torch.Tensor) -> None:
+        me = recorder()
+        if me is not None:
+            me._record.decoded.append(value)
+
+    return keep
+
+
+def _count(recorder: Me) -> Callable[[dict[str, Any]], None]:
+    def count(state: dict[str, Any]) -> None:
+        me = recorder()
+        if me is not None:
+            me.scheduler_copies += 1
+
+    return count
+
+
 class _Starts:
     """A new schedule is the beginning of a new call."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Me) -> None:
         self.recorder = recorder
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.recorder._end()
+        recorder = self.recorder()
+        if recorder is not None:
+            recorder._end()
 
     def after(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         pass
@@ -188,11 +260,13 @@ class _Branches:
     ``cache_context("cond")``.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Me) -> None:
         self.recorder = recorder
 
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.recorder._branch = args[0] if args else kwargs.get("name")
+        recorder = self.recorder()
+        if recorder is not None:
+            recorder._branch = args[0] if args else kwargs.get("name")
 
     def after(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         pass
@@ -240,18 +314,21 @@ def unpacked(pipe: Any, x: torch.Tensor, size: tuple[int, int] | None) -> torch.
     ``size`` is that of the picture in pixels; without it, a square one is meant where the number of
     patches allows."""
     unpack = getattr(pipe, "_unpack_latents", None)
-    if x.ndim != 3 or unpack is None:
+    if x.ndim != 3 or unpack is None or not hasattr(pipe, "vae_scale_factor"):
+        return x
+    if "height" not in inspect.signature(unpack).parameters or _of_videos(unpack):
         return x
     if size is None:
         side = math.isqrt(x.shape[1])
         if side * side != x.shape[1]:
             return x
         size = (2 * side * pipe.vae_scale_factor,) * 2
-    try:
-        x = unpack(x, *size, pipe.vae_scale_factor)
-    except TypeError:  # video pipelines ask for frames too
-        return x
+    x = unpack(x, *size, pipe.vae_scale_factor)
     return x.squeeze(2) if x.ndim == 5 and x.shape[2] == 1 else x
+
+
+def _of_videos(unpack: Callable[..., torch.Tensor]) -> bool:
+    return any("frame" in name for name in inspect.signature(unpack).parameters)
 
 
 def _arguments(
@@ -259,4 +336,5 @@ def _arguments(
 ) -> tuple[torch.Tensor, Any, torch.Tensor]:
     """(model_output, timestep, sample) of a call of ``scheduler.step``."""
     named = dict(zip(("model_output", "timestep", "sample"), args, strict=False)) | kwargs
-    return named["model_output"], named["timestep"], named["sample"]
+    output, timestep, x_t = (named[k] for k in ("model_output", "timestep", "sample"))
+    return without_variance(output, x_t), timestep, x_t

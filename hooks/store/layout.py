@@ -16,7 +16,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
-from xhat.hooks.points.names import bytes_text
+from xhat.hooks.points.table import bytes_text
 from xhat.hooks.store.checksums import TILES
 from xhat.hooks.store.locks import is_remote
 from xhat.hooks.store.schema import SAMPLES, Schema, Variable

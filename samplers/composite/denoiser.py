@@ -13,7 +13,8 @@ from diffusers.configuration_utils import FrozenDict
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import nn
 
-from xhat.hooks.noise.levels import NoiseLevel, prediction, space, x0_at
+from xhat.hooks.noise.levels import NoiseLevel, prediction, space
+from xhat.hooks.noise.x0 import x0_at
 from xhat.hooks.record.rows import joined, take
 from xhat.samplers.composite.facade import Facade
 from xhat.samplers.composite.handover import unit
@@ -199,8 +200,8 @@ class CompositeDenoiser(Facade):
             listed or len(x) % 2 or not torch.equal(x[: self.rows], x[self.rows :])
         ):
             raise ValueError(
-                "a plan makes guidance where a pipeline gives its denoiser both branches "
-                "stacked in one batch, and "
+                "a plan makes guidance where a pipeline gives its denoiser both branches stacked "
+                "in one batch, and "
                 "this one does not: give every segment guidance_scale 1"
             )
 

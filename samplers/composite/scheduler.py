@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
-from xhat.hooks.noise.levels import eps_from_x0, x0_at
+from xhat.hooks.noise.x0 import eps_from_x0, x0_at
 from xhat.samplers.composite.handover import CLEAN, carry, output_of_x0, place, unit
 from xhat.samplers.composite.run import Entry, Run, lay_out, shared_noise
 from xhat.samplers.composite.tap import Tap
@@ -195,8 +195,8 @@ def stand_in(run: Run, x0: torch.Tensor, how: str | None) -> torch.Tensor:
     for members in run.groups:
         if len(members) < 2:
             raise ValueError(
-                f"x0={how!r} needs two or more samples of each prompt in a batch, and one "
-                "prompt has one"
+                f"x0={how!r} needs two or more samples of each prompt in a batch, and one prompt "
+                "has one"
             )
         rows = x0[members]
         other[members] = rows.mean(0, keepdim=True) if how == "mean" else rows.roll(1, 0)

@@ -21,7 +21,7 @@ _EXPORTS = {
     "open_trace": "xhat.hooks.store.reading",
     "defaults": "xhat.hooks.model",
     "set_defaults": "xhat.hooks.model",
-    "points": "xhat.hooks.points.names",
+    "points": "xhat.hooks.points.table",
     "mean": "xhat.hooks.points.reductions",
     "pool": "xhat.hooks.points.reductions",
     "project": "xhat.hooks.points.reductions",

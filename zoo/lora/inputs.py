@@ -19,7 +19,8 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from xhat.hooks.model import with_defaults
-from xhat.hooks.noise.levels import NoiseLevel, noise_level, scales, space, x0_at
+from xhat.hooks.noise.levels import NoiseLevel, noise_level, scales, space
+from xhat.hooks.noise.x0 import x0_at
 from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.hooks.points.taps import listening, quiet
 from xhat.hooks.record.rows import take

@@ -14,7 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from xhat.hooks.points.names import points
+    from xhat.hooks.points.table import points
     from xhat.zoo.pairs import load_model
 
     print(points(load_model(args.model)))

@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from xhat.hooks.points.names import Point, PointTable
+from xhat.hooks.points.names import Point
+from xhat.hooks.points.table import PointTable
 from xhat.samplers.plans.plan import Plan, Segment
 from xhat.samplers.plans.policy import Option, Policy
 from xhat.zoo.pairs import Pair

@@ -11,7 +11,8 @@ import torch
 
 import xhat
 from xhat.hooks.edits.edit import ablate, add, from_trace, replace, scale
-from xhat.hooks.edits.patch import Patch, patched
+from xhat.hooks.edits.patch import Patch
+from xhat.hooks.edits.run import patched
 from xhat.hooks.points.names import denoiser_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xhat.hooks.noise import levels as noise
+from xhat.hooks import noise
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array:DeprecationWarning"

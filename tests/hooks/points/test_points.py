@@ -7,12 +7,12 @@ import copy
 import pytest
 import torch
 
-from xhat.hooks.points import names as P
-from xhat.hooks.points.names import alias_of, denoiser_of, find, named_points, points
+from xhat.hooks.points.names import Point, alias_of, denoiser_of, find, named_points
+from xhat.hooks.points.readings import pick_output
 from xhat.hooks.points.reductions import full, mean, project
 from xhat.hooks.points.rehearsal import rehearse
 from xhat.hooks.points.select import select, split_reading
-from xhat.hooks.points.taps import pick_output
+from xhat.hooks.points.table import PointTable, points
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_table_prints_and_is_indexed_by_alias(tiny):
 
 
 def test_html_escapes_what_it_shows():
-    table = P.PointTable([P.Point("<script>", "a&b", "M")], title="<b>")
+    table = PointTable([Point("<script>", "a&b", "M")], title="<b>")
     page = table._repr_html_()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page

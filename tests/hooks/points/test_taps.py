@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from xhat.hooks.edits.edit import scale
+from xhat.hooks.edits.patch import Patch
 from xhat.hooks.noise import levels as noise
 from xhat.hooks.points.names import denoiser_of
 from xhat.hooks.points.reductions import full, mean
@@ -619,6 +621,38 @@ def test_a_compiled_denoiser_is_refused_with_the_reason(tiny, how):
         ValueError, match="is compiled, and torch.compile may skip hooks in silence"
     ):
         Recorder(pipe, ["h"]).__enter__()
+
+
+INSIDE = "mid_block.attentions.0.transformer_blocks.0.attn1"
+
+
+@pytest.mark.parametrize("point", [INSIDE, f"{INSIDE}@probs", f"{INSIDE}.to_q", "mid.attn.**"])
+@pytest.mark.parametrize("where", ["blocks", "block"])
+def test_what_lies_in_a_compiled_block_is_refused(tiny, where, point):
+    """For readings and for edits: a compiled block does not call the modules inside it."""
+    pipe = tiny.sd()
+    if where == "blocks":
+        pipe.unet._repeated_blocks = ["BasicTransformerBlock"]
+        pipe.unet.compile_repeated_blocks(backend="eager")
+    else:
+        pipe.unet.mid_block = torch.compile(pipe.unet.mid_block, backend="eager")
+        point = point.replace("mid_block", "mid_block._orig_mod").replace("mid.attn", "mid_block")
+    with pytest.raises(ValueError, match="is compiled"):
+        Recorder(pipe, [point]).__enter__()
+    if "probs" not in point:
+        with pytest.raises(ValueError, match="is compiled"):
+            Patch(pipe, [scale(point, 2.0)]).__enter__()
+
+
+@pytest.mark.slow
+def test_what_lies_around_a_compiled_block_is_read(tiny):
+    pipe = tiny.sd()
+    pipe.unet._repeated_blocks = ["BasicTransformerBlock"]
+    pipe.unet.compile_repeated_blocks(backend="eager")
+    _, readings = recorded(pipe, tiny, hooks={"mid.attn.0": "full"}, steps=1)
+    _, plain = recorded(tiny.sd(), tiny, hooks={"mid.attn.0": "full"}, steps=1)
+    name = "mid.attn.0"
+    assert np.allclose(readings[name].array.data, plain[name].array.data, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import torch
 
 import xhat
 from xhat.hooks.model import model_of
-from xhat.hooks.noise.levels import noise_level, noise_levels, x0_at
+from xhat.hooks.noise.levels import noise_level, noise_levels
+from xhat.hooks.noise.x0 import x0_at
 from xhat.samplers.plans.plan import Plan, Segment
 
 PROMPTS = ["a planet", "a red robot"]

@@ -11,7 +11,7 @@ from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.modeling_utils import ModelMixin
 
 import xhat
-from xhat.hooks.noise import levels as noise
+from xhat.hooks import noise
 from xhat.zoo.lora import slider
 from xhat.zoo.lora.inputs import condition, network_of, pred_x0, predict, states
 from xhat.zoo.lora.loading import load_slider, remove, scales_of, set_scales, sliding

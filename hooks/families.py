@@ -1,0 +1,172 @@
+"""What is particular to a family of pipelines: one entry each, looked up by class.
+
+Everything here is a fact about diffusers' own classes that cannot be read off a pipeline while it
+runs. A pipeline without an entry is taken to be like most: latents (channel, y, x), guidance
+stacked as (unconditional, conditional), the image first among what a block gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of pipelines.
+
+    Parameters
+    ----------
+    name
+        What the family is called in messages.
+    classes
+        Names of its pipelines and networks; subclasses belong to it too.
+    latent_dims
+        Dimensions of the latents that its scheduler steps, the sample left out, where they are not
+        those that their number suggests.
+    cond_first
+        Whether guidance is stacked as (conditional, unconditional).
+    even_sigmas
+        Whether its pipeline gives the scheduler σ = 1, …, 1/n.
+    single
+        Whether these σ are made in single precision.
+    backward_time
+        Whether its network counts time from noise to picture.
+    conditions
+        Names of the network's arguments that hold the prompt.
+    image_last
+        Names of the blocks that give (prompt stream, image stream), in that order.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    latent_dims: tuple[str, ...] | None = None
+    cond_first: bool = False
+    even_sigmas: bool = False
+    single: bool = False
+    backward_time: bool = False
+    conditions: tuple[str, ...] = ("encoder_hidden_states", "pooled_projections", "text_embeds")
+    image_last: tuple[str, ...] = ()
+
+
+FRAMES_FIRST = ("frame", "channel", "y", "x")
+CHANNEL_LAST = ("frame", "y", "x", "channel")
+
+
+def _flux_like(name: str) -> tuple[str, ...]:
+    return (f"{name}TransformerBlock", f"{name}SingleTransformerBlock")
+
+
+OTHERS = Family("others", ())
+FAMILIES = (
+    Family("SD3", ("StableDiffusion3Pipeline",), image_last=("JointTransformerBlock",)),
+    Family("AuraFlow", ("AuraFlowPipeline",), image_last=("AuraFlowJointTransformerBlock",)),
+    Family("Chroma", ("ChromaPipeline",), even_sigmas=True, image_last=("ChromaTransformerBlock",)),
+    Family("FLUX", ("FluxPipeline",), even_sigmas=True, image_last=_flux_like("Flux")),
+    Family("FLUX.2", ("Flux2Pipeline",), image_last=_flux_like("Flux2")),
+    Family("FLUX.3", ("Flux3Pipeline",), image_last=("Flux3SingleTransformerBlock",)),
+    Family(
+        "Bria",
+        ("BriaPipeline", "BriaFiboPipeline"),
+        image_last=(*_flux_like("Bria"), "BriaFiboTransformerBlock"),
+    ),
+    Family("LongCat-Image", ("LongCatImagePipeline",), image_last=_flux_like("LongCatImage")),
+    Family(
+        "Ovis-Image", ("OvisImagePipeline",), even_sigmas=True, image_last=_flux_like("OvisImage")
+    ),
+    Family(
+        "Qwen-Image",
+        ("QwenImagePipeline",),
+        even_sigmas=True,
+        image_last=("QwenImageTransformerBlock",),
+    ),
+    Family("Krea 2", ("Krea2Pipeline",), even_sigmas=True),
+    Family(
+        "Lumina 2",
+        ("Lumina2Pipeline", "Lumina2Transformer2DModel"),
+        even_sigmas=True,
+        backward_time=True,
+    ),
+    Family(
+        "Z-Image",
+        ("ZImagePipeline", "ZImageTransformer2DModel"),
+        cond_first=True,
+        even_sigmas=True,
+        single=True,
+        backward_time=True,
+        conditions=("cap_feats",),
+    ),
+    Family(
+        "CogVideoX",
+        ("CogVideoXTransformer3DModel", "ConsisIDTransformer3DModel"),
+        latent_dims=FRAMES_FIRST,
+    ),
+    Family(
+        "Stable Video Diffusion",
+        ("StableVideoDiffusionPipeline", "UNetSpatioTemporalConditionModel"),
+        latent_dims=FRAMES_FIRST,
+    ),
+    Family(
+        "Kandinsky 5 and 6",
+        ("Kandinsky5Transformer3DModel", "Kandinsky6Transformer3DModel"),
+        latent_dims=CHANNEL_LAST,
+    ),
+)
+IMAGE_LAST = frozenset(block for family in FAMILIES for block in family.image_last)
+_BY_CLASS = {name: family for family in FAMILIES for name in family.classes}
+
+
+def family_of(thing: Any) -> Family:
+    """The family of a pipeline or of a network, by the name of its class or of a parent of it.
+
+    >>> from diffusers import ZImagePipeline
+    >>> family_of(ZImagePipeline.__new__(ZImagePipeline)).cond_first
+    True
+    """
+    candidates = [thing, getattr(thing, "transformer", None), getattr(thing, "unet", None)]
+    for candidate in candidates[: 1 if isinstance(thing, nn.Module) else None]:
+        for parent in type(candidate).__mro__:
+            if parent.__name__ in _BY_CLASS:
+                return _BY_CLASS[parent.__name__]
+    return OTHERS
+
+
+def branch_names(pipe: Any, count: int) -> tuple[str, ...] | None:
+    """Names of ``count`` branches that a pipeline stacks in one batch; None for a number of them
+    that nothing is known of.
+
+    Perturbed-attention guidance (Ahn et al. 2024, arXiv 2403.17377) stacks the perturbed branch
+    last.
+    """
+    if count == 1:
+        return ("cond",)
+    if getattr(pipe, "do_perturbed_attention_guidance", False):
+        return {2: ("cond", "perturbed"), 3: ("uncond", "cond", "perturbed")}.get(count)
+    if count == 2:
+        return ("cond", "uncond") if family_of(pipe).cond_first else ("uncond", "cond")
+    return None
+
+
+def branch_count(pipe: Any) -> int | None:
+    """How many branches a pipeline runs for each sample, None where it does not say."""
+    guided = getattr(pipe, "do_classifier_free_guidance", None)
+    if guided is None:
+        return None
+    perturbed = getattr(pipe, "do_perturbed_attention_guidance", False)
+    return 1 + bool(guided) + bool(perturbed)
+
+
+def refuse_mean_velocity(denoiser: nn.Module) -> None:
+    """Raises ValueError for a network that predicts a mean velocity or a flow map.
+
+    x_r = x_t − (t − r)·u(x_t, t, r) leads to the next noise level r; from it there is no x̂₀ until
+    r = 0 (Geng et al. 2025, arXiv 2505.13447)."""
+    config = getattr(denoiser, "config", {})
+    flags = [name for name in ("use_meanflow", "flow_map") if dict(config).get(name)]
+    kind = type(denoiser).__name__
+    if flags or kind.startswith("AnyFlow"):
+        raise ValueError(
+            f"{kind}{f' with {flags[0]}=True' if flags else ''} predicts the mean velocity from "
+            "one noise level to the next, from which there is no x̂₀ on the way: it is not traced"
+        )
