@@ -185,6 +185,8 @@ def _prompts(prompts: str | Sequence[str]) -> list[str]:
     listed = [prompts] if isinstance(prompts, str) else list(prompts)
     if not listed or not all(isinstance(p, str) for p in listed):
         raise ValueError(f"prompts={_brief(prompts)}: expected a text, or a list of one or more")
+    if ended := [p for p in listed if p.endswith("\0")]:
+        raise ValueError(f"{ended[0]!r} ends in a NUL character, which coordinates do not keep")
     if repeated := [p for p, count in Counter(listed).items() if count > 1]:
         raise ValueError(
             f"prompts that repeat: {repeated[:3]}. Each is sampled under every seed once"

@@ -34,12 +34,6 @@ that lie in the folder itself, "", where these are not given a floor of their ow
 KNOWN_STAIRS = {}
 """Imports upward that are still there, and must go."""
 
-KNOWN_CYCLES = (
-    {"hooks.points.names", "hooks.points.rehearsal", "hooks.points.select"},
-    {"hooks.edits.patch", "hooks.edits.nnsight_engine"},
-)
-"""Files that import each other still, deferred imports counted, and must not."""
-
 
 def modules() -> dict[str, Path]:
     """Dotted name below xhat → file, of every folder of ours."""
@@ -122,10 +116,7 @@ def cycles() -> list[set[str]]:
 
 def test_no_files_import_each_other():
     there = cycles()
-    new = [cycle for cycle in there if not any(cycle <= known for known in KNOWN_CYCLES)]
-    assert not new, f"files that import each other: {[sorted(c) for c in new]}"
-    gone = [known for known in KNOWN_CYCLES if not any(cycle <= known for cycle in there)]
-    assert not gone, f"gone, so strike them from KNOWN_CYCLES: {[sorted(c) for c in gone]}"
+    assert not there, f"files that import each other: {[sorted(c) for c in there]}"
 
 
 def test_every_folder_is_linked_into_the_package():

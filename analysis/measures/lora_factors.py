@@ -63,8 +63,10 @@ def random_like(lora: Lora, seed: int) -> dict[str, Factors]:
 
     >>> lora = {"layer": Factors(torch.ones(6, 2), torch.ones(2, 4))}
     >>> other = random_like(lora, seed=0)["layer"]
-    >>> round(other.norm(), 6) == round(lora["layer"].norm(), 6), bool(torch.equal(other.up, lora["layer"].up))
-    (True, False)
+    >>> round(other.norm(), 6) == round(lora["layer"].norm(), 6)
+    True
+    >>> torch.equal(other.up, lora["layer"].up)
+    False
     """
     generator = torch.Generator().manual_seed(seed)
     made = {}
@@ -104,7 +106,8 @@ def shared_layers(a: Lora, b: Lora) -> list[str]:
         ours, theirs = ((f.up.shape[0], f.down.shape[1]) for f in (a[name], b[name]))
         if ours != theirs:
             raise ValueError(
-                f"{name} is {ours} in one LoRA and {theirs} in the other: they are for different models"
+                f"{name} is {ours} in one LoRA and {theirs} in the other: they are for different "
+                "models"
             )
     return names
 
@@ -122,7 +125,8 @@ def _of_adapter(denoiser: torch.nn.Module, adapter: str | None) -> dict[str, Fac
     names = sorted({name for m in layers.values() for name in m.lora_A})
     if not names:
         raise ValueError(
-            f"{type(denoiser).__name__} has no LoRA loaded: expected pipe.load_lora_weights(file) before"
+            f"{type(denoiser).__name__} has no LoRA loaded: expected pipe.load_lora_weights(file) "
+            "before"
         )
     if adapter is None and len(names) > 1 or adapter is not None and adapter not in names:
         raise ValueError(f"adapter={adapter!r}: expected one of the loaded {', '.join(names)}")

@@ -44,9 +44,11 @@ def check_paired(samples: Mapping[str, xr.Dataset]) -> str:
         alike = compared(first["x_T"].values, arm["x_T"].values)
         if alike is None:
             raise ValueError(
-                f"{name!r} does not start from the noise that {reference!r} starts from, sample by sample: their "
+                f"{name!r} does not start from the noise that {reference!r} starts from, sample "
+                "by sample: their "
                 f"difference would be that of seeds too. Latents are {first['x_T'].shape[2:]} and "
-                f"{arm['x_T'].shape[2:]}; arms must share their latents' shape and draw x_T from the generator first"
+                f"{arm['x_T'].shape[2:]}; arms must share their latents' shape and draw x_T from "
+                "the generator first"
             )
         found = alike if found == BITS else found
     return found

@@ -63,7 +63,9 @@ def _with_network(pipe: Any, slot: str, network: nn.Module, encoders: bool) -> A
 
 def _refuse(*args: Any, **kwargs: Any) -> None:
     raise ValueError(
-        "a hybrid is several networks and is not saved as one folder: save the pipelines it was made of, each with its "
-        "own save_pretrained, and the plan as JSON (pipe.scheduler.plan.to_json(), or policy.save(path)); "
+        "a hybrid is several networks and is not saved as one folder: save the pipelines it was "
+        "made of, each with its "
+        "own save_pretrained, and the plan as JSON (pipe.scheduler.plan.to_json(), or "
+        "policy.save(path)); "
         "xhat.hybrid(base, student, plan=xhat.Plan.from_json(text)) puts them together again"
     )

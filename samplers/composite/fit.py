@@ -40,7 +40,8 @@ def slot_of(pipe: Any) -> str:
         ):
             return name
     raise ValueError(
-        f"expected a diffusers pipeline with a unet or a transformer, and a scheduler; got {type(pipe).__name__}"
+        "expected a diffusers pipeline with a unet or a transformer, and a scheduler; got "
+        f"{type(pipe).__name__}"
     )
 
 
@@ -62,7 +63,8 @@ def check_fit(pipes: Mapping[str, Any]) -> None:
         other = [slot for slot in _ENCODERS if _other_weights(first, pipes[name], slot)]
         if other:
             warnings.warn(
-                f"{', '.join(other)} of {name!r} is not that of {names[0]!r}: {name!r} is given the prompt embeddings "
+                f"{', '.join(other)} of {name!r} is not that of {names[0]!r}: {name!r} is given "
+                "the prompt embeddings "
                 f"of {names[0]!r}, with which it was perhaps not trained",
                 stacklevel=3,
             )
@@ -123,7 +125,8 @@ def check_same_shape(base: nn.Module, student: nn.Module) -> None:
         differing = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
         one = differing[0]
         raise ValueError(
-            f"base and student are not one architecture: {len(differing)} parameters differ in name or shape, for "
+            f"base and student are not one architecture: {len(differing)} parameters differ in "
+            "name or shape, for "
             f"example {one}: {ours.get(one)}, {theirs.get(one)}"
         )
 

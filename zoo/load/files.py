@@ -75,7 +75,8 @@ def _header(path: Path) -> dict[str, Any]:
     expected = 8 + length + max(ends, default=0)
     if size != expected:
         raise ValueError(
-            f"{path} is not whole: {size:,} bytes, where its header says {expected:,}. Get the file again"
+            f"{path} is not whole: {size:,} bytes, where its header says {expected:,}. Get the "
+            "file again"
         )
     return header
 
@@ -99,7 +100,8 @@ def _pickled(path: Path) -> dict[str, torch.Tensor]:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f" ({named.group(1)})" if named else ""
         raise ValueError(
-            f"{path} is a pickle that holds more than tensors{what}: reading it could run code, so it was not read. "
+            f"{path} is a pickle that holds more than tensors{what}: reading it could run code, "
+            "so it was not read. "
             "Use the checkpoint's safetensors file, or convert it where you trust it"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:

@@ -20,7 +20,7 @@ from xhat.analysis import diversity_by_noise, similarity_map
 
 ROOT = Path(__file__).parents[3]
 ARGUMENTS = [
-    "demo/dmd",
+    "demo/turbo",
     "--prompts",
     "a planet",
     "a critter",

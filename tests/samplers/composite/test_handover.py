@@ -14,16 +14,14 @@ import torch
 
 from xhat.hooks.noise.levels import (
     NoiseLevel,
-    eps_from_x0,
     kind,
     noise_level,
     noise_levels,
-    pred_x0,
     prediction,
     scales,
     space,
-    x0_at,
 )
+from xhat.hooks.noise.x0 import eps_from_x0, pred_x0, x0_at
 from xhat.samplers.composite.handover import (
     carry,
     check_divisible,
