@@ -224,3 +224,13 @@ def test_a_hybrid_is_traced_like_any_pipeline(tiny, name):
     np.testing.assert_allclose(
         traced["sigma"].values, [entry.level.sigma for entry in entries], rtol=1e-6
     )
+
+
+def test_a_hybrid_is_identified_as_its_base_is(tiny, tmp_path):
+    """What made its samples can be told from another of its kind: so a store of it can resume."""
+    from xhat.hooks.describe import describe
+
+    base, student = tiny.sd(), tiny.sd(seed=1)
+    pipe = xhat.hybrid(base, student, base_steps=1, student_num_inference_steps=4)
+    assert "unidentified" not in describe(base)
+    assert "unidentified" not in describe(pipe)
