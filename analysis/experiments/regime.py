@@ -38,8 +38,9 @@ from xhat.analysis.stats import Interval
 from xhat.analysis.table import Column, Table
 from xhat.analysis.verdicts import margin_of, verdict
 from xhat.hooks.describe import checksum, describe
-from xhat.probes.features import FeatureSpace, feature_space
+from xhat.probes.features import FeatureSpace
 from xhat.samplers.composite.pipeline import hybrid
+from xhat.zoo.family.attributes import OPEN_PROMPTS
 
 SDXL_TIMESTEPS = (999, 749, 499, 249)
 """Of DMD2, Lightning and Turbo on SDXL: the grid whose hand-over is moved."""
@@ -56,8 +57,9 @@ class Regime(Setting):
         show in its own latents what SDXL's grid shows in latents of these sides.
     """
 
+    prompts: Sequence[str] = OPEN_PROMPTS[:12]
+    seeds: Sequence[int] = range(16)
     sides: Sequence[int] = (16, 32, 48, 64, 96)
-    space: str = "judge"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,7 +84,7 @@ def measure_regime(config: Regime, *, cache: Path | None = None) -> Result:
     pair = config.models()
     side = pair.base.unet.config.sample_size
     grids = [matched_timesteps(SDXL_TIMESTEPS, s, side) for s in config.sides]
-    space = feature_space(config.space, pair.base)
+    space = config.features(pair)
     base, hybrids = _with_the_base(pair, grids, config, space, cache)
     columns: dict[str, list[Interval]] = {
         n: [] for n in ("left_x_T", "left_later", "lost", "given_back")
@@ -97,7 +99,7 @@ def measure_regime(config: Regime, *, cache: Path | None = None) -> Result:
         columns["given_back"].append(crossed_mean(mixed - student))
         margin = margin_of(base - student)
         verdicts.append((verdict(student - base, margin), verdict(mixed - student, margin)))
-    data = _dataset(columns, grids, side, config)
+    data = _dataset(columns, grids, side, config, space.name)
     return Result(
         "regime",
         {"regime": data},
@@ -176,6 +178,7 @@ def _dataset(
     grids: Sequence[tuple[int, ...]],
     side: int,
     config: Regime,
+    space: str,
 ) -> xr.Dataset:
     arrays = {
         name: xr.concat([i.array() for i in intervals], "grid", combine_attrs="override")
@@ -191,7 +194,7 @@ def _dataset(
         published_source=("published", [grid.source for grid in PUBLISHED_GRIDS]),
     )
     return data.assign_attrs(
-        latent_side=side, prompts=len(config.prompts), seeds=len(config.seeds), space=config.space
+        latent_side=side, prompts=len(config.prompts), seeds=len(config.seeds), space=space
     )
 
 
@@ -214,9 +217,7 @@ def _table(data: xr.Dataset) -> Table:
         f"Vendi q = 2 without the bias of few seeds, {size}, 95 % for new prompts and seeds. Left: "
         "share of Vendi − 1 when one source of noise varies alone. The hybrid is the default one.",
     )
-    return Table(
-        columns, rows, caption="One student on grids of several hand-overs", notes=notes
-    )
+    return Table(columns, rows, caption="One student on grids of several hand-overs", notes=notes)
 
 
 def _sentences(data: xr.Dataset, verdicts: Sequence[tuple[Any, Any]]) -> list[str]:
@@ -224,7 +225,8 @@ def _sentences(data: xr.Dataset, verdicts: Sequence[tuple[Any, Any]]) -> list[st
     lines = []
     for i in (int(data["handover"].argmax()), int(data["handover"].argmin())):
         at, (lost, back) = data.isel(grid=i), verdicts[i]
-        grid = f"On {at['timesteps'].item()} (log-SNR {at['handover'].item():+.1f} at the hand-over)"
+        level = at["handover"].item()
+        grid = f"On {at['timesteps'].item()} (log-SNR {level:+.1f} at the hand-over)"
         lines.append(f"{grid}: {lost.sentence('the student', 'the base', 'Vendi (q = 2)')}")
         lines.append(f"{grid}: {back.sentence('the hybrid', 'the student', 'Vendi (q = 2)')}")
     crossing = crossing_of(data)

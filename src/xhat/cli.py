@@ -46,6 +46,7 @@ COMMANDS = (
     "points",
     "trace",
     "probe",
+    "regime",
     "swaps",
     "patch",
     "readout",
