@@ -10,7 +10,7 @@ _EXPORTS = {
     "load_data": "xhat.figures.kit.data",
     "save_data": "xhat.figures.kit.data",
     "write_report": "xhat.figures.report.page",
-    "x0_player": "xhat.figures.report.player",
+    "seed_wall": "xhat.figures.report.wall",
 }
 
 __all__ = list(_EXPORTS)

@@ -83,6 +83,7 @@ def test_a_bare_unet_with_its_base(probed):
     assert {p.stem for p in (out / "data").iterdir()} == {
         "samples",
         "filmstrip",
+        "wall",
         "diversity",
         "commitment",
         "measured",

@@ -28,12 +28,14 @@ from xhat.analysis.traces.commitment import commitment
 from xhat.analysis.traces.curves import join_curves
 from xhat.analysis.traces.diversity import diversity_by_noise
 from xhat.analysis.traces.frames import final_pictures, frames_of
+from xhat.analysis.traces.wall import wall_of
 from xhat.hooks.trace import trace
 from xhat.samplers.composite.pipeline import hybrid
 from xhat.samplers.plans.defaults import default_steps
 from xhat.samplers.rivals.registry import rival
 
-SHOWN_PROMPTS, SHOWN_SEEDS, PLAYED_PROMPTS, PLAYED_SEEDS = 2, 8, 3, 2
+SHOWN_PROMPTS, SHOWN_SEEDS, WALL_PROMPTS = 2, 8, 3
+WALL = ("base", "student", "hybrid", "control", "control_hybrid")
 CONTRASTS = (
     ("hybrid", "student"),
     ("student", "base"),
@@ -82,7 +84,7 @@ def demo(config: Demo, *, traces: Path) -> Result:
     Result
         ``data``: ``measured`` (arm, prompt), with ``evaluations`` and ``seconds`` of a picture
         (arm); curves over the noise level, ``diversity`` and ``commitment``; pictures,
-        ``samples`` and ``filmstrip``; ``schematic``, the steps of the plans.
+        ``samples``, ``filmstrip`` and ``wall``; ``schematic``, the steps of the plans.
     """
     pair = config.models()
     control = control_of(pair, config.control)
@@ -171,10 +173,16 @@ def figure_data(pair: Any, traced: dict[str, xr.DataTree], space: Any) -> dict[s
     few = np.unique(np.linspace(0, len(prompts) - 1, SHOWN_PROMPTS).astype(int))
     return {
         "samples": final_pictures(traced, [str(p) for p in prompts[few]], SHOWN_SEEDS),
-        "filmstrip": frames_of(traced, pair.base.vae, prompts=PLAYED_PROMPTS, seeds=PLAYED_SEEDS),
+        "filmstrip": frames_of(traced, pair.base.vae, prompts=1, seeds=1),
         "diversity": _with_finding(join_curves(curves), of_diversity),
         "commitment": _with_finding(join_curves(committed), of_commitment),
         "schematic": pair_steps(pair),
+        "wall": wall_of(
+            {name: traced[name] for name in WALL if name in traced},
+            pair.base.vae,
+            features=space.features,
+            prompts=WALL_PROMPTS,
+        ),
     }
 
 

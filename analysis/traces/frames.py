@@ -37,24 +37,38 @@ def frames_of(
     ValueError
         For traces without ``pred_x0``, and of other prompts or seeds.
     """
-    parts: list[xr.Dataset] = []
+    x0 = matching_x0(traces, prompts, seeds)
+    return xr.concat([_frames(name, array, vae) for name, array in x0.items()], "frame")
+
+
+def matching_x0(
+    traces: Mapping[str, xr.DataTree], prompts: int, seeds: int
+) -> dict[str, xr.DataArray]:
+    """``pred_x0`` (step, prompt, seed, …) of the first prompts and seeds of every trace.
+
+    Raises
+    ------
+    ValueError
+        For no traces, for traces without ``pred_x0``, and of other prompts or seeds.
+    """
+    if not traces:
+        raise ValueError("no traces to compare: expected {name: trace}")
+    few: dict[str, xr.DataArray] = {}
     for name, tree in traces.items():
         if "pred_x0" not in tree:
             raise ValueError(
                 f"the trace of {name!r} has no variable 'pred_x0': it has "
                 f"{sorted(map(str, tree.data_vars))}"
             )
-        few = tree.to_dataset()["pred_x0"].isel(prompt=slice(prompts), seed=slice(seeds))
-        x0 = few.transpose("step", "prompt", "seed", ...)
-        if parts and any(
-            not np.array_equal(x0[dim].values, parts[0][dim].values) for dim in ("prompt", "seed")
-        ):
+        array = tree.to_dataset()["pred_x0"].isel(prompt=slice(prompts), seed=slice(seeds))
+        few[name] = array.transpose("step", "prompt", "seed", ...)
+        first = next(iter(few.values()))
+        if not all(np.array_equal(array[d].values, first[d].values) for d in ("prompt", "seed")):
             raise ValueError(
-                f"a player compares the same prompts and seeds, and the trace of {name!r} holds "
+                f"a wall compares the same prompts and seeds, and the trace of {name!r} holds "
                 "others"
             )
-        parts.append(_frames(name, x0, vae))
-    return xr.concat(parts, "frame")
+    return few
 
 
 def _frames(name: str, x0: xr.DataArray, vae: Any) -> xr.Dataset:

@@ -47,6 +47,10 @@ COLOURS = {
     "untrained": "#999999",
     "x_t": "#666666",
     "policy": "#000000",
+    "hybrid_one": "#8CC63F",
+    "control": "#AA4499",
+    "control_hybrid": "#332288",
+    "late": "#AA4499",  # students that commit late
 }
 OTHER = "#777777"
 """The colour of whatever has none of its own; several are told apart by marker and label."""
@@ -82,6 +86,10 @@ MARKERS = {
     "skip": "<",
     "fresh": ">",
     "real": "*",
+    "hybrid_one": "d",
+    "control": "p",
+    "control_hybrid": "h",
+    "late": "p",
 }
 
 RC: dict[Any, Any] = {
@@ -115,12 +123,17 @@ def colour(model: str) -> str:
 
 
 def label(model: str) -> str:
-    """A model's name as it is printed; others lose their underscores.
+    """A model's name as matplotlib prints it (:func:`model_name`, made :func:`plain`)."""
+    return plain(model_name(model))
 
-    >>> label("dmd"), label("hybrid_guided")
+
+def model_name(model: str) -> str:
+    """A model's name in words; names that are not known lose their underscores.
+
+    >>> model_name("dmd"), model_name("hybrid_guided")
     ('DMD', 'hybrid guided')
     """
-    return plain(LABELS.get(model, model.replace("_", " ")))
+    return LABELS.get(model, model.replace("_", " "))
 
 
 def plain(text: object) -> str:

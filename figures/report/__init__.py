@@ -1,4 +1,4 @@
-"""Reports, tables and the x̂₀ player: self-contained pages of a run."""
+"""Reports, tables and the seed wall: self-contained pages of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from xhat.lazy import lazily
 
 _EXPORTS = {
     "write_report": "xhat.figures.report.page",
-    "x0_player": "xhat.figures.report.player",
+    "seed_wall": "xhat.figures.report.wall",
 }
 
 __all__ = list(_EXPORTS)

@@ -1,5 +1,5 @@
 """The report of a run: one HTML file that needs nothing else, with what was found, the figures and
-an x̂₀ player.
+the seed wall.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from markupsafe import Markup
 
 from xhat.analysis.experiments.collapse import collapse_table, sentences
 from xhat.analysis.result import RESULTS, Result
 from xhat.figures.kit.data import SHIPPED, load_data
 from xhat.figures.kit.registry import draw, figures
 from xhat.figures.kit.style import RC, label
-from xhat.figures.report import player
+from xhat.figures.report.render import render
+from xhat.figures.report.wall import wall
 
 TITLE = "Diversity from noise to picture"
 FIRST = ("samples", "diversity", "commitment", "filmstrip", "schematic")
@@ -55,13 +57,13 @@ def write_report(run: Path | None = None, out: Path | None = None) -> Path:
     ]
     measured = load_data("measured", run) if (data / "measured.nc").exists() else None
     result = Result.load(run) if run is not None and (run / RESULTS).exists() else None
-    frames = load_data("filmstrip", run) if "filmstrip" in there else None
-    page = _render(
+    page = render(
+        "report.html.j2",
         title=TITLE,
         setting=setting(measured) if measured is not None else "",
         findings=_findings(result, measured),
-        table=_table(result, measured),
-        player=player.player(frames).html if frames is not None else "",
+        table=Markup(_table(result, measured)),
+        wall=wall(load_data("wall", run)).html if (data / "wall.nc").exists() else "",
         figures=[_shown(there[name], run) for name in order],
     )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -116,15 +118,3 @@ def _png(figure: Any) -> str:
     with mpl.rc_context(RC):
         figure.savefig(buffer, format="png")
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _render(**fields: Any) -> str:
-    from jinja2 import Environment, PackageLoader, select_autoescape
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("xhat.figures.report"), autoescape=select_autoescape(["html", "j2"])
-    )
-    for name in ("player", "table"):  # made by writers of their own, which escape
-        fields[name] = Markup(fields[name])
-    return environment.get_template("report.html.j2").render(**fields)

@@ -10,15 +10,19 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from markupsafe import Markup
 
 from xhat.analysis.experiments.collapse import collapse_table
 from xhat.analysis.experiments.collapse_text import committed_share
 from xhat.analysis.experiments.probe import ProbeResult
 from xhat.analysis.traces.curves import join_curves
+from xhat.analysis.traces.frames import frames_of
+from xhat.analysis.traces.wall import wall_of
 from xhat.figures.kit.data import load_data, save_data
 from xhat.figures.kit.registry import figures, redraw
 from xhat.figures.report.page import FIRST
-from xhat.figures.report.player import frames_of, player
+from xhat.figures.report.render import render
+from xhat.figures.report.wall import wall
 from xhat.probes.features import decode
 
 SHOWN_PROMPTS, SHOWN_SEEDS = 2, 8
@@ -43,7 +47,8 @@ def write_probe_report(result: ProbeResult, vae: Any, out: Path, name: str) -> P
         for n in order
         if n != "filmstrip" or result.verdict.show
     ]
-    page = _page(
+    page = render(
+        "probe.html.j2",
         title=f"Probe of {name}",
         verdict=result.verdict,
         lines=result.lines,
@@ -51,8 +56,8 @@ def write_probe_report(result: ProbeResult, vae: Any, out: Path, name: str) -> P
         run=result.estimate.text(),
         prompts=result.estimate.prompts,
         figures=shown,
-        table="" if result.measured is None else collapse_table(result.measured).to_html(),
-        player=player(load_data("filmstrip", out)).html if result.verdict.show else "",
+        table=Markup("" if result.measured is None else collapse_table(result.measured).to_html()),
+        wall=wall(load_data("wall", out)).html if result.verdict.show else "",
     )
     path = out / "report.html"
     path.write_text(page, encoding="utf-8")
@@ -63,7 +68,8 @@ def _save(result: ProbeResult, vae: Any, out: Path) -> None:
     save_data(_samples(result.samples, vae), out, "samples")
     if not result.verdict.show:
         return
-    save_data(frames_of(result.traces, vae, prompts=SHOWN_PROMPTS, seeds=2), out, "filmstrip")
+    save_data(frames_of(result.traces, vae, prompts=1, seeds=1), out, "filmstrip")
+    save_data(wall_of(result.traces, vae, prompts=1, seeds=SHOWN_SEEDS), out, "wall")
     save_data(join_curves(result.diversity), out, "diversity")
     save_data(
         join_curves({name: committed_share(c) for name, c in result.commitment.items()}),
@@ -96,15 +102,3 @@ def _samples(finals: dict[str, xr.DataArray], vae: Any) -> xr.Dataset:
 
 def _base64(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
-
-
-def _page(**fields: Any) -> str:
-    from jinja2 import Environment, PackageLoader, select_autoescape
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("xhat.figures.report"), autoescape=select_autoescape(["html", "j2"])
-    )
-    for name in ("player", "table"):  # made by writers of their own, which escape
-        fields[name] = Markup(fields[name])
-    return environment.get_template("probe.html.j2").render(**fields)

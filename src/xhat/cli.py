@@ -16,6 +16,7 @@ models` lists them), a diffusers folder, or a hub name."""
 
 EXAMPLES = """examples:
   xhat demo                   trace the embedded pair, print the table, write the report
+  xhat explore runs/demo      every seed of every model at one noise level, in a page
   xhat figures --list         what can be redrawn without a model; `xhat report` to read it
   xhat probe demo/dmd --base demo/base --out runs/probe
                               does a checkpoint collapse, and which plan samples it best
@@ -38,6 +39,7 @@ EXAMPLES = """examples:
 # in the order of the help; each is a file in commands/
 COMMANDS = (
     "demo",
+    "explore",
     "figures",
     "report",
     "similarity",

@@ -46,6 +46,35 @@ def frames():
 
 
 @pytest.fixture(scope="session")
+def wall_frames():
+    """A wall whose seeds have a colour each, brighter at every step."""
+    from xhat.analysis.traces.wall import encoded
+
+    rng = np.random.default_rng(3)
+    seeds, prompts, most = 6, 2, max(map(len, LEVELS.values()))
+    hues = rng.integers(80, 256, (seeds, 3))
+    sheets = []
+    for levels in LEVELS.values():
+        fade = np.linspace(0.2, 1, len(levels))[:, None, None]
+        colours = np.round(hues * fade).astype("uint8")  # (step, seed, rgb)
+        sheets.append([colours.repeat(8, 0).repeat(8, 1)] * prompts)
+    sigma, vendi = np.full((3, most), np.nan), np.full((3, prompts, most), np.nan)
+    place = np.full((3, prompts, most, seeds, 2), np.nan, "float32")
+    for i, levels in enumerate(LEVELS.values()):
+        n = len(levels)
+        sigma[i, :n], vendi[i, :, :n] = levels, np.linspace(1.2, 2 - i / 3, n)
+        place[i, :, :n] = rng.normal(size=(prompts, n, seeds, 2))
+    variables = {
+        "sheet": (("model", "prompt", "byte"), encoded(sheets)),
+        "sigma": (("model", "step"), sigma),
+        "vendi_q2": (("model", "prompt", "step"), vendi),
+        "place": (("model", "prompt", "step", "seed", "axis"), place),
+    }
+    coords = {"model": list(LEVELS), "prompt": [PROMPT, "a critter"], "seed": [0, 1, 2, 5, 7, 9]}
+    return xr.Dataset(variables, coords)
+
+
+@pytest.fixture(scope="session")
 def measured():
     rng = np.random.default_rng(1)
     level = {"base": 2.0, "base_few": 1.9, "student": 1.5, "hybrid": 1.8}
@@ -85,7 +114,7 @@ def schematic():
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory, frames, measured, similarity, schematic):
+def run(tmp_path_factory, frames, wall_frames, measured, similarity, schematic):
     """A run's folder with data of all figures of this kind, whose first prompt is hostile."""
     folder = tmp_path_factory.mktemp("run")
     pictures = np.zeros((3, 2, 4, 8, 8, 3), dtype="uint8")
@@ -94,6 +123,7 @@ def run(tmp_path_factory, frames, measured, similarity, schematic):
     every = {
         "samples": xr.Dataset({"images": (dims, pictures)}, coords),
         "filmstrip": frames,
+        "wall": wall_frames,
         "diversity": join_curves(
             {n: curve(s, ("vendi_q2", "attribute_entropy")) for n, s in LEVELS.items()}
         ),
