@@ -98,7 +98,7 @@
     level.setAttribute("aria-valuetext", now.textContent);
     for (const model of data.models) {
       const step = stepAt(model, sigma), vendi = model.vendi[state.prompt][step];
-      const count = vendi === null ? "" : ` · ${vendi.toFixed(2)} different pictures`;
+      const count = vendi === null ? "" : ` · Vendi ${vendi.toFixed(2)}`;
       model.text.textContent = ` ${said(model, step, sigma)}${count}`;
       model.cells.style.setProperty("--y", place(step, model.sigma.length));
       [...model.cells.children].forEach((cell, i) => cell.classList.toggle("chosen", i === state.seed));
