@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xhat.analysis.intervals import check_bounded
-from xhat.figures.kit.style import label, new_figure, plain
+from xhat.figures.kit.style import label, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,8 +21,18 @@ CAPTION = (
     "student on the same input, over controls of the base, by layer and noise level; beside it "
     "the nulls: a random LoRA to itself (what shared weights alone give) and unlike pairs (other "
     "controls and random LoRAs). A dot marks a mean cosine above that of every random LoRA to "
-    "itself. Grey: no control reaches that layer."
+    "itself. Grey: no control reaches that layer. A map that is the same all over is given as one "
+    "number instead."
 )
+NEEDS = {
+    "cosine": ("model", "control", "point", "step", "bound"),
+    "other": ("model", "control", "point", "step"),
+    "random": ("model", "control", "point", "step"),
+    "same_random": ("model", "point", "step", "bound"),
+    "sigma": ("model", "step"),
+}
+FLAT = 12
+"""Degrees: a panel whose angles, the outer tenths aside, are within so many is one number."""
 PANELS = {
     "cosine": "the same control",
     "same_random": "the same random LoRA",
@@ -37,28 +47,52 @@ def draw(data: xr.Dataset) -> Figure:
     check_bounded(data, "cosine", "same_random")
     students = [str(m) for m in data["model"].values]
     points = [str(p) for p in data["point"].values]
+    maps = {student: _maps(data.sel(model=student)) for student in students}
+    flat = _flat(maps)
+    panels = {name: text for name, text in PANELS.items() if name not in flat}
     upright = len(students) > 2
-    shape = (len(PANELS), len(students)) if upright else (len(students), len(PANELS))
+    shape = (len(panels), len(students)) if upright else (len(students), len(panels))
     figure = new_figure("text", (0.105 * len(points) + 0.2) * shape[0] + 0.75)
     axes = figure.subplots(*shape, squeeze=False, sharey=True)
     image: Any = None
     for row, student in zip(axes.T if upright else axes, students, strict=True):
         one = data.sel(model=student)
-        for axis, values in zip(row, _maps(one).values(), strict=True):
-            image = _heat(axis, values)
+        for axis, name in zip(row, panels, strict=True):
+            image = _heat(axis, maps[student][name])
             axis.set(
                 xticks=range(data.sizes["step"]),
                 xticklabels=[f"{s:.2g}" for s in one["sigma"].values],
             )
         _dots(row[0], one)
-    names = [f"base and {label(s)}" for s in students], list(PANELS.values())
+    names = [f"base and {label(s)}" for s in students], list(panels.values())
     _labels(axes, points, *(names if upright else names[::-1]))
     bar = figure.colorbar(
         image, ax=axes, shrink=min(1.0, 0.6 + 0.4 / shape[0]), aspect=30, pad=0.02
     )
     bar.set_ticks(range(0, 91, 15))
     bar.set_label("angle between changes (degrees)")
+    if flat:
+        numbers = "; ".join(
+            f"{PANELS[name]}: {angle:.0f}° throughout" for name, angle in flat.items()
+        )
+        figure.suptitle(numbers, fontsize=8)
     return figure
+
+
+def _flat(maps: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
+    """Panels beside the first that are the same all over, with their median angle."""
+    found = {}
+    for name in list(PANELS)[1:]:
+        angles = np.concatenate([_angle(of[name]).ravel() for of in maps.values()])
+        low, middle, high = np.nanpercentile(angles, (10, 50, 90))
+        if high - low < FLAT:
+            found[name] = float(middle)
+    return found
+
+
+def _angle(values: np.ndarray) -> np.ndarray:
+    """Degrees of cosines: small differences between cosines near 1 show."""
+    return np.degrees(np.arccos(np.clip(values, -1, 1)))
 
 
 def _labels(axes: Any, points: list[str], above: list[str], beside: list[str]) -> None:
@@ -67,7 +101,7 @@ def _labels(axes: Any, points: list[str], above: list[str], beside: list[str]) -
     for axis, name in zip(axes[:, 0], beside, strict=True):
         axis.set(
             yticks=range(len(points)),
-            yticklabels=["x̂₀" if p == "x0" else plain(p) for p in points],
+            yticklabels=["x̂₀" if p == "x0" else str(p) for p in points],
             ylabel=name,
         )
         axis.tick_params(axis="y", labelsize=6)
@@ -101,11 +135,8 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 def _heat(axis: Any, values: np.ndarray) -> Any:
     axis.set_facecolor("0.85")
-    angle = np.degrees(
-        np.arccos(np.clip(values, -1, 1))
-    )  # small differences between cosines near 1 show
     image = axis.imshow(
-        angle, vmin=0, vmax=90, cmap="YlGnBu_r", aspect="auto", interpolation="nearest"
+        _angle(values), vmin=0, vmax=90, cmap="YlGnBu_r", aspect="auto", interpolation="nearest"
     )
     axis.tick_params(length=0)
     for spine in axis.spines.values():

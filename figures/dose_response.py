@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xhat.analysis.intervals import BOUNDS, check_bounded
-from xhat.figures.kit.style import colour, label, marker, new_figure, plain, width
+from xhat.figures.kit.style import colour, label, marker, new_figure, width
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,6 +19,7 @@ CAPTION = (
     "the others, on the same prompts and seeds; 95 % paired bootstrap over prompts and seeds. A "
     "cross marks a scale that saturates the pictures."
 )
+NEEDS = {"effect": ("control", "model", "scale", "bound"), "saturated": ("scale",)}
 
 
 def draw(data: xr.Dataset) -> Figure:
@@ -30,12 +31,12 @@ def draw(data: xr.Dataset) -> Figure:
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure = new_figure("text" if columns > 2 else "column", 0.35 + 1.35 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axis, name in zip(axes.flat, names, strict=False):
         _panel(axis, data.sel(control=name))
         origin = str(data["trained_on"].sel(control=name).values)
         axis.set_title(
-            plain(name) if origin in str(name) else f"{plain(name)} ({label(origin)})",
+            str(name) if origin in str(name) else f"{str(name)} ({label(origin)})",
             pad=3,
             fontsize=7,
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xhat.analysis.intervals import BOUNDS, check_bounded
-from xhat.figures.kit.style import colour, label, marker, new_figure, noise_axis
+from xhat.figures.kit.style import colour, label, marker, new_figure, noise_axis, plain_log
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,6 +41,8 @@ def draw(data: xr.Dataset) -> Figure:
         for axis in (top, bottom):
             noise_axis(axis)
         top.set_xlabel("")
+    for axis, names in zip(axes[:, 0], (("base", "student", "random"), ("absolute",)), strict=True):
+        plain_log(axis.yaxis, np.concatenate([data[name].values.ravel() for name in names]))
     axes[0, 0].set_ylabel("share of variance")
     axes[1, 0].set_ylabel("variance,\nstudent / base")
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -43,9 +43,7 @@ def draw(data: xr.Dataset) -> Figure:
         row[0].text(-0.12, 0.5, label(model), transform=row[0].transAxes, ha="right", va="center")
     for axis, sigma in zip(axes[0], columns, strict=True):
         axis.set_title(f"σ = {sigma:.2g}", fontsize=7, pad=2)
-    figure.suptitle(
-        f"“{data['prompt'].values[0]}”", fontsize=8, x=0.01, ha="left", parse_math=False
-    )
+    figure.suptitle(f"“{data['prompt'].values[0]}”", fontsize=8, x=0.01, ha="left")
     return figure
 
 

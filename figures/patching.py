@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.analysis.intervals import BOUNDS, check_bounded
+from xhat.analysis.intervals import BOUNDS
 from xhat.analysis.measures.registry import headlines, measure_label
+from xhat.figures.kit.forest import varying
 from xhat.figures.kit.style import colour, label, marker, new_figure
 
 if TYPE_CHECKING:
@@ -17,64 +18,60 @@ if TYPE_CHECKING:
 
 TITLE = "The base's activations of step one in the student, layer by layer"
 CAPTION = (
-    "At its first step the student is given one layer's output of the base, of the same sample "
-    "(filled) or averaged "
-    "over the seeds of its prompt (hollow). Lines and bands: the plain student and the hybrid. "
-    "Intervals are "
-    "bootstraps over prompts."
+    "At its first step the student is given one layer's output of the base: that of the same "
+    "sample (filled), or averaged over the seeds of its prompt (hollow). Each less the plain "
+    "student, on the same prompts and seeds, with its 95 % interval; the band is what the hybrid "
+    "gains. Measures that no patch changes are left out."
 )
+NEEDS = {
+    "vendi_q2_gain": ("variant", "layer", "bound"),
+    "vendi_q2_ref_gain": ("reference", "bound"),
+}
+VARIANTS = {
+    "own": ("base's activation", colour("base"), -0.14),
+    "mean": ("its mean over seeds", "white", 0.14),
+}
 
 
 def draw(data: xr.Dataset) -> Figure:
     """``data``: of :func:`xhat.analysis.experiments.patch.measure_patching`."""
-    panels = {name: measure_label(name) for name in headlines(data.data_vars)}
-    check_bounded(data, "vendi_q2")
-    figure = new_figure("text", 1.25 * len(panels) + 0.9)
-    axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
-    for axis, (name, text) in zip(axes, panels.items(), strict=True):
-        _references(axis, data, name)
+    names = varying(data, [f"{name}_gain" for name in headlines(data.data_vars)])
+    figure = new_figure("text", 1.3 * len(names) + 0.9)
+    axes = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
+    for axis, name in zip(axes, names, strict=True):
+        measure = name.removesuffix("_gain")
+        axis.axhline(0, color=colour("student"), lw=0.8, label="plain student", zorder=0)
+        _hybrid(axis, data, measure)
         _layers(axis, data, name)
-        axis.set_ylabel(text)
-    places = np.arange(data.sizes["layer"])
-    axes[-1].set_xticks(
-        places,
-        [str(v) for v in data["layer"].values],
-        rotation=60,
-        ha="right",
-        rotation_mode="anchor",
-    )
+        axis.set_ylabel(f"{measure_label(measure)},\nless the student's")
+    layers = [str(layer) for layer in data["layer"].values]
+    turned = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+    axes[-1].set_xticks(range(len(layers)), layers, **turned)
+    axes[-1].set_xlabel("layer, in the order of the way through the network")
     handles, texts = axes[0].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside upper center", ncols=len(handles))
     return figure
 
 
-def _references(axis: Axes, data: xr.Dataset, name: str) -> None:
-    for reference in data["reference"].values:
-        own = data.sel(reference=reference)
-        mean, low, high = (float(own[f"{name}_ref"].sel(bound=part)) for part in BOUNDS)
-        axis.axhline(mean, color=colour(str(reference)), lw=1.2, label=label(str(reference)))
-        axis.axhspan(low, high, color=colour(str(reference)), alpha=0.12, lw=0)
+def _hybrid(axis: Axes, data: xr.Dataset, measure: str) -> None:
+    gain = data[f"{measure}_ref_gain"].sel(reference="hybrid")
+    mean, low, high = (float(gain.sel(bound=part)) for part in BOUNDS)
+    axis.axhspan(low, high, color=colour("hybrid"), alpha=0.12, lw=0)
+    axis.axhline(mean, color=colour("hybrid"), lw=1.2, label=label("hybrid"), zorder=0)
 
 
 def _layers(axis: Axes, data: xr.Dataset, name: str) -> None:
     places = np.arange(data.sizes["layer"])
-    shown = {
-        "own": ("base's activation", "base", -0.12),
-        "mean": ("its mean over seeds", "white", 0.12),
-    }
-    for variant, (text, fill, shift) in shown.items():
-        own = data.sel(variant=variant)
-        mean, low, high = (own[name].sel(bound=part).values for part in BOUNDS)
-        error = np.stack([mean - low, high - mean]).clip(min=0)
-        face = colour(fill) if fill == "base" else fill
+    for variant, (text, fill, shift) in VARIANTS.items():
+        mean, low, high = (data[name].sel(variant=variant, bound=part).values for part in BOUNDS)
         axis.errorbar(
             places + shift,
             mean,
-            error,
+            np.stack([mean - low, high - mean]).clip(min=0),
             fmt=marker("base"),
             ms=3.5,
             lw=0.8,
             color=colour("base"),
-            markerfacecolor=face,
+            markerfacecolor=fill,
             label=text,
         )

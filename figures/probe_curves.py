@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xhat.analysis.intervals import BOUNDS, check_bounded
-from xhat.figures.kit.style import colour, label, marker, new_figure, noise_axis, plain
+from xhat.figures.kit.style import colour, label, marker, new_figure, noise_axis
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,7 +51,7 @@ def draw(data: xr.Dataset) -> Figure:
         for model in data["model"].values:
             _curves(axis, data.sel(attribute=name, model=model), str(model))
         axis.axhline(float(data["chance"].sel(attribute=name).max()), color="0.6", lw=0.6)
-        axis.set_title(plain(name))
+        axis.set_title(str(name))
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
     noise_axis(axes[0, 0])
@@ -81,7 +81,7 @@ def _legend(figure: Figure, data: xr.Dataset) -> None:
         Line2D([], [], color=colour(m), marker=marker(m), ms=3, lw=2, label=label(m))
         for m in models
     ]
-    kinds = [("-", plain(f"layer {layer}")), ("--", "x̂₀"), (":", "x_t")] + [("-.", "untrained")] * (
+    kinds = [("-", str(f"layer {layer}")), ("--", "x̂₀"), (":", "x_t")] + [("-.", "untrained")] * (
         "untrained" in data
     )
     handles += [Line2D([], [], color="0.3", ls=style, lw=1, label=text) for style, text in kinds]

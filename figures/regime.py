@@ -22,7 +22,7 @@ CAPTION = (
     "its base, and what the base's first step gives back. Bands: 95 % for new prompts and seeds. "
     "Top: where published students hand over, seen at the size of these latents."
 )
-SHARES = {"left_x_T": ("$x_T$ alone", "base"), "left_later": ("later noise alone", "student")}
+SHARES = {"left_x_T": ("x_T alone", "base"), "left_later": ("later noise alone", "student")}
 CHANGES = {"lost": ("student − base", "student"), "given_back": ("hybrid − student", "hybrid")}
 
 

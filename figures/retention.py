@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xhat.analysis.intervals import BOUNDS, check_bounded
-from xhat.figures.kit.style import OTHER, colour, label, marker, new_figure, plain
+from xhat.figures.kit.style import OTHER, colour, label, marker, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,7 +46,7 @@ def draw(data: xr.Dataset) -> Figure:
 
 def _ours(axis: Any, data: xr.Dataset) -> None:
     models = [str(m) for m in data["model"].values]
-    names = [plain(c) for c in data["control"].values]
+    names = [str(c) for c in data["control"].values]
     offsets = np.linspace(-0.28, 0.28, len(models)) if len(models) > 1 else np.zeros(1)
     for model, offset in zip(models, offsets, strict=True):
         row = data.sel(model=model)
@@ -70,7 +70,7 @@ def _ours(axis: Any, data: xr.Dataset) -> None:
 
 
 def _published(axis: Any, data: xr.Dataset) -> None:
-    students = [plain(s) for s in data["published_student"].values]
+    students = [str(s) for s in data["published_student"].values]
     y = np.arange(len(students))
     each = data["published_each"].transpose("published_student", "published_control").values
     spread = np.linspace(-0.18, 0.18, each.shape[1])

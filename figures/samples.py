@@ -38,5 +38,5 @@ def draw(data: xr.Dataset) -> Figure:
             axis.set(xticks=[], yticks=[])
             axis.set_ylabel(label(model), rotation=0, ha="right", va="center")
             axis.spines[:].set_visible(False)
-        axes[0].set_title(f"“{prompt}”", loc="left", parse_math=False)
+        axes[0].set_title(f"“{prompt}”", loc="left")
     return figure

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.analysis.intervals import BOUNDS, check_bounded
-from xhat.figures.kit.style import colour, label, marker, new_figure, plain
+from xhat.analysis.intervals import BOUND, BOUNDS
+from xhat.figures.kit.style import colour, label, marker, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,27 +23,39 @@ CAPTION = (
     "base's own weights at as few steps, an untrained network, and the base under other seeds. "
     "The last layer, x_t, is the network's input."
 )
+NEEDS = {"cka": ("level", "layer")}
 BASELINES = ("base_few", "untrained")
 ALPHA = 0.05
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """``similarity_map`` of :func:`~xhat.analysis.experiments.similarity.measure_similarity`."""
-    check_bounded(data, "cka")
+    """``cka`` (network, level, layer), as in the ``similarity_map`` of
+    :func:`~xhat.analysis.experiments.similarity.measure_similarity`.
+
+    ``network`` may be missing, where there is one alone, and ``bound``, ``p_map`` and
+    ``seed_to_seed`` too: what is not there is not drawn.
+    """
+    if "network" not in data["cka"].dims:
+        data = data.expand_dims(network=[str(data.attrs.get("network", "student"))])
     students = [name for name in data["network"].values.tolist() if name not in BASELINES]
     levels = data["level"].values
+    low = float(np.floor(10 * _cells(data.sel(network=students)).min()) / 10)
     figure = new_figure("text", 4.6)
     maps, profiles = figure.subfigures(2, 1, height_ratios=(1.15, 1), squeeze=False)[:, 0]
     axes = maps.subplots(1, len(students), squeeze=False, sharey=True)[0]
     for axis, student in zip(axes, students, strict=True):
-        image = _map(axis, data.sel(network=student), label(student))
+        image = _map(axis, data.sel(network=student), label(student), low)
     axes[0].set_yticks(
-        range(data.sizes["layer"]), [plain(n) for n in data["layer"].values], fontsize=6
+        range(data.sizes["layer"]), [str(n) for n in data["layer"].values], fontsize=6
     )
     maps.colorbar(image, ax=axes, label="CKA with the base", pad=0.01, aspect=14)
     shown = profiles.subplots(1, len(levels), squeeze=False, sharey=True)[0]
     for axis, level in zip(shown, levels, strict=True):
-        _profile(axis, data.sel(level=level), [*students, *BASELINES])
+        _profile(
+            axis,
+            data.sel(level=level),
+            [*students, *(n for n in BASELINES if n in data["network"].values)],
+        )
         axis.set_title(f"σ = {level:.2g}")
     shown[0].set_ylabel("CKA with the base")
     handles, labels = shown[0].get_legend_handles_labels()
@@ -51,11 +63,18 @@ def draw(data: xr.Dataset) -> Figure:
     return figure
 
 
-def _map(axis: Axes, data: xr.Dataset, title: str) -> Any:
-    cells = data["cka"].sel(bound="estimate").transpose("layer", "level").values
-    image = axis.imshow(np.clip(cells, 0, 1), vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    rows, columns = np.nonzero(data["p_map"].transpose("layer", "level").values > ALPHA)
-    axis.scatter(columns, rows, s=5, color="white", edgecolors="black", linewidths=0.4)
+def _cells(data: xr.Dataset) -> xr.DataArray:
+    """CKA without its bounds."""
+    return data["cka"].sel(bound="estimate") if BOUND in data["cka"].dims else data["cka"]
+
+
+def _map(axis: Axes, data: xr.Dataset, title: str, low: float) -> Any:
+    """On the scale of all maps, from the tenth below their least to 1."""
+    cells = _cells(data).transpose("layer", "level").values
+    image = axis.imshow(cells, vmin=min(low, 0.9), vmax=1, cmap="viridis", aspect="auto")
+    if "p_map" in data:
+        rows, columns = np.nonzero(data["p_map"].transpose("layer", "level").values > ALPHA)
+        axis.scatter(columns, rows, s=5, color="white", edgecolors="black", linewidths=0.4)
     axis.set_title(title)
     axis.set_xticks(range(data.sizes["level"]), [f"{s:.2g}" for s in data["level"].values])
     axis.set_xlabel("noise level σ")
@@ -64,17 +83,19 @@ def _map(axis: Axes, data: xr.Dataset, title: str) -> Any:
 
 
 def _profile(axis: Axes, data: xr.Dataset, networks: list[str]) -> None:
-    names = [plain(n) for n in data["layer"].values]
+    names = [str(n) for n in data["layer"].values]
     depth = np.arange(len(names))
     for name in networks:
         one = data.sel(network=name)
         text = label(name)
-        cka, low, high = (one["cka"].sel(bound=b) for b in BOUNDS)
-        axis.plot(depth, cka, marker=marker(name), ms=2.2, lw=1, color=colour(name), label=text)
-        axis.fill_between(depth, low, high, color=colour(name), alpha=0.15, lw=0)
+        shade, cka = colour(name), _cells(one)
+        axis.plot(depth, cka, marker=marker(name), ms=2.2, lw=1, color=shade, label=text)
+        if BOUND in one["cka"].dims:
+            low, high = (one["cka"].sel(bound=b) for b in BOUNDS[1:])
+            axis.fill_between(depth, low, high, color=shade, alpha=0.15, lw=0)
     if "seed_to_seed" in data:
         axis.plot(
             depth, data["seed_to_seed"], ls=":", lw=1, color="#333333", label="base, other seeds"
         )
-    axis.set_xticks(depth, names, rotation=90, fontsize=5.5)
+    axis.set_xticks(depth, names, rotation=90, fontsize=6)
     axis.set_ylim(-0.1, 1.05)

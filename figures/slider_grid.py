@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.figures.kit.style import label, new_figure, plain, width
+from xhat.figures.kit.style import label, new_figure, width
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -42,8 +42,7 @@ def draw(data: xr.Dataset) -> Figure:
             row[0].set_ylabel(label(str(model)), rotation=0, ha="right", va="center")
     note = "; orange frame: saturated" if np.any(data["saturated"].values) else ""
     figure.suptitle(
-        f"slider “{plain(data.attrs['slider'])}” on “{plain(data.attrs['prompt'])}”, "
-        f"by scale{note}",
+        f"slider “{str(data.attrs['slider'])}” on “{str(data.attrs['prompt'])}”, by scale{note}",
         fontsize=8,
         x=0.01,
         ha="left",

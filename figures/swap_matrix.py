@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.analysis.intervals import check_bounded
 from xhat.analysis.measures.registry import headlines, measure_label
-from xhat.figures.kit.forest import forest
+from xhat.figures.kit.forest import forest, varying
 from xhat.figures.kit.style import colour, label, new_figure
 
 if TYPE_CHECKING:
@@ -18,13 +17,21 @@ if TYPE_CHECKING:
 
 TITLE = "Swap matrix"
 CAPTION = (
-    "Left: who makes each step of the student's schedule, noise falling from left to right; f: "
-    "the base, followed by "
-    "fresh noise as the student's steps are; g: the base under guidance. Right: mean over prompts "
-    "with its interval, "
-    "the same seeds in every row; lines mark the student alone and the base at the student's steps."
+    "Left: who makes each step of the student's schedule, noise falling from left to right. Right: "
+    "each row less the student alone, on the same prompts and seeds, with its 95 % interval: clear "
+    "of the line, a difference is shown. Dotted: the base at every step."
 )
+NEEDS = {"kind": ("arm",), "vendi_q2_less_student": ("arm", "bound")}
+LETTERS = {"s": "student", "b": "base", "f": "base, then fresh noise", "B": "base, guided"}
+SHOWN = {"s": "s", "b": "b", "f": "f", "B": "g"}
 GUIDED = "#003D66"  # the base's colour, darker
+WORDS = {
+    "leading": "base first",
+    "trailing": "base last",
+    "single": "base once",
+    "all but one": "student once",
+    "all": "base alone",
+}
 KINDS = ("none", "leading", "trailing", "single", "all but one", "all")
 
 
@@ -32,13 +39,13 @@ def draw(data: xr.Dataset) -> Figure:
     """``data``: :func:`xhat.analysis.experiments.swaps.swap_matrix`; ``attrs["student"]`` names the
     student.
     """
-    check_bounded(data, "vendi_q2")
     rank = [KINDS.index(kind) for kind in data["kind"].values]
     letters = ["sbfB".index((set(p) - {"s"} or {"s"}).pop()) for p in data["arm"].values.tolist()]
     data = data.isel(arm=np.lexsort((letters, rank)))
-    panels = {name: measure_label(name) for name in headlines(data.data_vars)}
+    shown = varying(data, [f"{name}_less_student" for name in headlines(data.data_vars)])
+    panels = {name: measure_label(name.removesuffix("_less_student")) for name in shown}
     rows = data.sizes["arm"]
-    figure = new_figure("text", 0.165 * rows + 0.75)
+    figure = new_figure("text", 0.165 * rows + 1.05)
     axes = figure.subplots(
         1, 1 + len(panels), sharey=True, width_ratios=[1.1, *[1.3] * len(panels)]
     )
@@ -48,17 +55,26 @@ def draw(data: xr.Dataset) -> Figure:
     shades = [_shade(pattern, student) for pattern in data["arm"].values.tolist()]
     for axis, (name, text) in zip(axes[1:], panels.items(), strict=True):
         forest(axis, data, name, place, shades)
-        for pattern in ("s", "b"):
-            alone = data.isel(arm=[set(p) == {pattern} for p in data["arm"].values.tolist()])
-            axis.axvline(
-                float(alone[name].sel(bound="estimate")[0]),
-                color=_shade(pattern, student),
-                lw=0.8,
-                ls=":",
-                zorder=0,
-            )
+        axis.axvline(0, color=colour(student), lw=0.8, zorder=0)
+        alone = data[name].isel(arm=[set(p) == {"b"} for p in data["arm"].values.tolist()])
+        axis.axvline(float(alone.sel(bound="estimate")[0]), color=colour("base"), lw=0.8, ls=":")
         axis.set_xlabel(text)
+    axes[1].set_title(f"less {label(student)} alone", loc="left")
+    _key(figure, data, student)
     return figure
+
+
+def _key(figure: Figure, data: xr.Dataset, student: str) -> None:
+    """What the letters and colours of the squares are."""
+    from matplotlib.patches import Patch
+
+    there = set("".join(data["arm"].values.tolist()))
+    handles = [
+        Patch(color=_shade(letter, student), label=f"{SHOWN[letter]}: {text}")
+        for letter, text in LETTERS.items()
+        if letter in there
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=4)
 
 
 def _cells(axis: Axes, data: xr.Dataset) -> None:
@@ -73,10 +89,8 @@ def _cells(axis: Axes, data: xr.Dataset) -> None:
         for step, letter in enumerate(pattern):
             shade = _shade(letter, student)
             axis.add_patch(Rectangle((step + 0.04, y - 0.45), 0.92, 0.9, color=shade, lw=0))
-            shown = {"s": "s", "b": "b", "f": "f", "B": "g"}[letter]
-            axis.text(
-                step + 0.5, y, shown, color="white", ha="center", va="center_baseline", fontsize=7
-            )
+            at = {"ha": "center", "va": "center_baseline", "fontsize": 7}
+            axis.text(step + 0.5, y, SHOWN[letter], color="white", **at)
         if row == 0 or kinds[row - 1] != kind:
             axis.text(-0.25, y, _named(kind, student), ha="right", va="center", fontsize=7)
     axis.set(xlim=(0, steps), ylim=(len(patterns) + 0.5 * len(KINDS) - 0.5, -0.8), yticks=[])
@@ -88,8 +102,8 @@ def _cells(axis: Axes, data: xr.Dataset) -> None:
 
 
 def _named(kind: str, student: str) -> str:
-    """Which steps the base makes."""
-    return {"none": label(student), "all": "all by the base"}.get(kind, kind)
+    """Which steps the base makes, in words."""
+    return label(student) if kind == "none" else WORDS[kind]
 
 
 def _shade(pattern: str, student: str) -> str:
@@ -97,5 +111,5 @@ def _shade(pattern: str, student: str) -> str:
     return (
         colour(student)
         if not letters
-        else {"b": colour("base"), "f": colour("base_few"), "B": "#003D66"}[letters.pop()]
+        else {"b": colour("base"), "f": colour("base_few"), "B": GUIDED}[letters.pop()]
     )

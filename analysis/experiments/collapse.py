@@ -25,7 +25,7 @@ from xhat.analysis.sampling.cache import Cache
 from xhat.analysis.sampling.plan_steps import pair_steps
 from xhat.analysis.table import Table
 from xhat.analysis.traces.commitment import commitment
-from xhat.analysis.traces.curves import join_curves
+from xhat.analysis.traces.curves import join_curves, less_reference
 from xhat.analysis.traces.diversity import diversity_by_noise
 from xhat.analysis.traces.frames import final_pictures, frames_of
 from xhat.analysis.traces.wall import wall_of
@@ -168,13 +168,16 @@ def figure_data(pair: Any, traced: dict[str, xr.DataTree], space: Any) -> dict[s
         )
         for name, tree in traced.items()
     }
+    paired = {name: less_reference(curve, curves["base"]) for name, curve in curves.items()}
     committed = {name: committed_share(commitment(tree)) for name, tree in traced.items()}
     prompts = next(iter(traced.values())).to_dataset()["prompt"].values
     few = np.unique(np.linspace(0, len(prompts) - 1, SHOWN_PROMPTS).astype(int))
     return {
         "samples": final_pictures(traced, [str(p) for p in prompts[few]], SHOWN_SEEDS),
         "filmstrip": frames_of(traced, pair.base.vae, prompts=1, seeds=1),
-        "diversity": _with_finding(join_curves(curves), of_diversity),
+        "diversity": _with_finding(join_curves(paired), of_diversity).assign_attrs(
+            reference="base"
+        ),
         "commitment": _with_finding(join_curves(committed), of_commitment),
         "schematic": pair_steps(pair),
         "wall": wall_of(

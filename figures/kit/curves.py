@@ -21,7 +21,7 @@ def draw_curves(data: xr.Dataset, variables: Mapping[str, str]) -> Figure:
 
     ``variables``: name → axis label, one panel each.
 
-    The noise level falls from left to right, as sampling runs; a band is the interval.
+    The noise level falls from left to right, as sampling runs; a bar is the interval.
     """
     figure = new_figure("column" if len(variables) == 1 else "text", 2.4)
     axes = figure.subplots(1, len(variables), squeeze=False)[0]
@@ -32,14 +32,18 @@ def draw_curves(data: xr.Dataset, variables: Mapping[str, str]) -> Figure:
     return figure
 
 
-def draw_panel(axis: Axes, data: xr.Dataset, name: str, text: str) -> None:
-    """One variable of ``data`` on one axis, a curve a model."""
+def draw_panel(axis: Axes, data: xr.Dataset, name: str, text: str, *, bars: bool = True) -> None:
+    """One variable of ``data`` on one axis, a curve a model; ``bars`` stand side by side."""
     check_bounded(data, f"{name}_mean")
-    for model in dict.fromkeys(data["model"].values.tolist()):
+    models = list(dict.fromkeys(data["model"].values.tolist()))
+    for i, model in enumerate(models):
         curve = data.isel(point=np.flatnonzero(data["model"].values == model))
         shade, name_of, shape = colour(model), label(model), marker(model)
         mean, low, high = (curve[f"{name}_mean"].sel(bound=part) for part in BOUNDS)
         axis.plot(curve["sigma"], mean, ms=3, lw=1.2, color=shade, label=name_of, marker=shape)
-        axis.fill_between(curve["sigma"], low, high, color=shade, alpha=0.18, lw=0)
+        if not bars:
+            continue
+        beside = curve["sigma"] * (1 + 0.025 * (i - (len(models) - 1) / 2))
+        axis.vlines(beside, low, high, color=shade, lw=0.7, alpha=0.7)
     axis.set_ylabel(text)
     noise_axis(axis)

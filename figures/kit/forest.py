@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+def varying(data: xr.Dataset, names: Sequence[str]) -> list[str]:
+    """Those of the intervals ``names`` that are not one and the same value throughout: a panel of
+    the others would invent an axis around a constant.
+    """
+    check_bounded(data, *names)
+    return [n for n in names if float(data[n].max() - data[n].min()) > 1e-9]
+
+
 def forest(
     axis: Axes, data: xr.Dataset, name: str, place: np.ndarray, shades: Sequence[str]
 ) -> None:

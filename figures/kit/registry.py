@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from xhat.figures.kit.data import SHIPPED, load_data
-from xhat.figures.kit.style import save, venue
+from xhat.figures.kit.style import RC, save, venue
 from xhat.hooks.naming import nearest
 
 if TYPE_CHECKING:
@@ -52,16 +52,37 @@ def draw(
     family).
 
     ``at``: a venue, whose widths are used. matplotlib's settings are left as they were. Raises
-    ValueError for an unknown figure or venue, and where there is no data."""
+    ValueError for an unknown figure or venue, where there is no data, and for data without what
+    the figure needs, which is named."""
     import matplotlib as mpl
 
     _check([name])
     data = load_data(name, run) if data is None else data
-    with mpl.rc_context(), venue(at) if at else nullcontext():
-        figure = import_module(f"xhat.figures.{name}").draw(data)
+    module = import_module(f"xhat.figures.{name}")
+    check_needs(name, data, getattr(module, "NEEDS", {}))
+    with mpl.rc_context(RC), venue(at) if at else nullcontext():
+        figure = module.draw(data)
         for _ in range(LAYOUTS):
             figure.draw_without_rendering()
     return figure
+
+
+def check_needs(name: str, data: xr.Dataset, needs: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse data that lack what a figure's ``NEEDS`` name: variables or coordinates, with their
+    dimensions, which may come in any order and beside others.
+    """
+    if not isinstance(data, xr.Dataset):
+        raise ValueError(f"the figure {name!r} is drawn from an xarray.Dataset, got {type(data)}")
+    wrong = [
+        n for n, dims in needs.items() if n not in data.variables or set(dims) - set(data[n].dims)
+    ]
+    if wrong:
+        wanted = ", ".join(f"{n} ({', '.join(dims)})" for n, dims in needs.items())
+        there = ", ".join(f"{n} ({', '.join(map(str, v.dims))})" for n, v in data.variables.items())
+        raise ValueError(
+            f"the figure {name!r} needs {wanted}; of these {', '.join(wrong)} is not in the data, "
+            f"which have {there or 'nothing'}"
+        )
 
 
 def redraw(

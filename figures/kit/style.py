@@ -107,7 +107,9 @@ RC: dict[Any, Any] = {
     "legend.frameon": False,
     "pdf.fonttype": 42,
     "savefig.dpi": 200,
+    "text.parse_math": False,  # names from outside are printed letter by letter, dollars too
 }
+"""In force while a figure is drawn (:func:`xhat.figures.kit.registry.draw`), and no longer."""
 
 _venue: ContextVar[dict[str, float] | None] = ContextVar("venue", default=None)
 
@@ -123,28 +125,12 @@ def colour(model: str) -> str:
 
 
 def label(model: str) -> str:
-    """A model's name as matplotlib prints it (:func:`model_name`, made :func:`plain`)."""
-    return plain(model_name(model))
-
-
-def model_name(model: str) -> str:
     """A model's name in words; names that are not known lose their underscores.
 
-    >>> model_name("dmd"), model_name("hybrid_guided")
+    >>> label("dmd"), label("hybrid_guided")
     ('DMD', 'hybrid guided')
     """
     return LABELS.get(model, model.replace("_", " "))
-
-
-def plain(text: object) -> str:
-    """A text from outside (a prompt, a layer, an arm) as matplotlib prints it letter by letter.
-
-    Between two dollar signs it would read mathematics, and refuse what it cannot.
-
-    >>> plain("5$ or 6$")
-    '5\\\\$ or 6\\\\$'
-    """
-    return str(text).replace("$", r"\$")
 
 
 def marker(model: str) -> str:
@@ -182,10 +168,8 @@ def new_figure(of_width: str, height: float) -> Figure:
     """An empty figure, not tied to any window: ``of_width`` "column" or "text", ``height`` in
     inches.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    mpl.rcParams.update(RC)
     _tell_notebooks(Figure)
     return Figure(figsize=(width(of_width), height), layout="constrained")
 
@@ -217,6 +201,22 @@ def noise_axis(axis: Axes) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
     if not axis.xaxis_inverted():
         axis.invert_xaxis()
+
+
+def plain_log(axis: Any, values: Any) -> None:
+    """A logarithmic axis (``axes.xaxis`` or ``.yaxis``) with plain numbers around ``values``: 1, 2
+    and 5 of each decade.
+    """
+    import numpy as np
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    seen = np.asarray(values, dtype=float)
+    seen = seen[np.isfinite(seen) & (seen > 0)]
+    decades = range(int(np.floor(np.log10(seen.min()))) - 1, int(np.ceil(np.log10(seen.max()))) + 1)
+    steps = (1, 2, 5) if len(decades) < 5 else (1,)
+    axis.set_major_locator(FixedLocator([m * 10.0**d for d in decades for m in steps]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

@@ -16,7 +16,7 @@ import xarray as xr
 from xhat.analysis.files import write_text
 from xhat.analysis.traces.wall import sheet_bytes, wall_of
 from xhat.figures.kit.data import load_data
-from xhat.figures.kit.style import colour, model_name
+from xhat.figures.kit.style import colour, label
 from xhat.figures.report.render import render
 
 TITLE = "Seeds, from noise to picture"
@@ -134,7 +134,7 @@ def _model(one: xr.Dataset, low: np.ndarray, scale: np.ndarray) -> dict[str, Any
     vendi = some["vendi_q2"].values
     return {
         "key": name,
-        "name": model_name(name),
+        "name": label(name),
         "colour": colour(name),
         "sigma": [float(f"{s:.4g}") for s in some["sigma"].values],
         "vendi": [[round(v, 3) if np.isfinite(v) else None for v in row] for row in vendi.tolist()],

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib.colors import to_rgb
 
 from xhat.figures.filmstrip import chosen_levels
@@ -26,9 +27,59 @@ def test_curves_have_an_interval_each_and_noise_falls(run, name):
         assert axis.get_xscale() == "log"
         assert axis.get_ylabel()
         for line, model in zip(axis.lines, ("base", "student", "hybrid"), strict=True):
-            np.testing.assert_array_equal(
-                line.get_xdata(), data["sigma"].values[data["model"].values == model]
-            )
+            levels = data["sigma"].values[data["model"].values == model]
+            shown = levels if name == "diversity" else levels[:-1]  # the last is 1 by definition
+            np.testing.assert_array_equal(line.get_xdata(), shown)
+
+
+def test_differences_stand_below_the_curves_and_leave_the_reference_out(run):
+    data = load_data("diversity", run)
+    less = data["vendi_q2_mean"] - 1
+    data = data.assign(vendi_q2_less_mean=less, attribute_entropy_less_mean=less)
+    axes = draw("diversity", data.assign_attrs(reference="base")).axes
+    assert len(axes) == 4
+    assert colours(axes[2].lines[1:]) == [to_rgb(style.COLOURS[m]) for m in ("student", "hybrid")]
+    assert not axes[0].collections
+    assert len(axes[2].collections) == 2
+
+
+def test_a_plain_map_of_similarity_is_drawn():
+    cka = np.linspace(0.62, 0.98, 6).reshape(3, 2)
+    data = xr.Dataset(
+        {"cka": (("layer", "level"), cka)}, {"layer": ["in", "h", "out"], "level": [14.0, 1.0]}
+    )
+    figure = draw("similarity_map", data)
+    image = figure.axes[0].images[0]
+    np.testing.assert_allclose(image.get_array(), cka)
+    assert image.get_clim() == pytest.approx((0.6, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("similarity_map", r"needs cka \(level, layer\); of these cka is not in the data"),
+        ("pareto", r"have vendi \(arm\)"),
+        ("dose_response", "of these effect, saturated"),
+    ],
+)
+def test_data_that_lack_something_are_told_what(name, says):
+    with pytest.raises(ValueError, match=says):
+        draw(name, xr.Dataset({"vendi": ("arm", [1.0])}))
+
+
+HOSTILE = r"$\frac{1$ & 5$ or 6$"
+
+
+def test_names_are_printed_letter_by_letter(run, similarity):
+    data = similarity.assign_coords(layer=[HOSTILE, *similarity["layer"].values[1:]])
+    figure = draw("similarity_map", data)
+    assert figure.axes[0].get_yticklabels()[0].get_text() == HOSTILE
+    samples = load_data("samples", run)
+    draw("samples", samples.assign_coords(prompt=[HOSTILE, "a critter"]))
+    diversity = load_data("diversity", run)
+    named = np.where(diversity["model"].values == "base", HOSTILE, diversity["model"].values)
+    figure = draw("diversity", diversity.assign_coords(model=("point", named)))
+    assert figure.legends[0].get_texts()[0].get_text() == HOSTILE
 
 
 def test_samples_have_a_row_a_model_in_each_block(run):

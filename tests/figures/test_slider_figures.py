@@ -122,13 +122,13 @@ def test_retention_stands_beside_the_published_one(retained):
 def test_the_map_has_a_row_a_student_and_marks_what_is_above_its_null(aligned):
     figure = alignment_map.draw(aligned)
     images = [a.images[0].get_array() for a in figure.axes if a.images]
-    assert len(images) == 6
+    assert len(images) == 2  # of the nulls each is the same all over: a number
     expected = np.degrees(
         np.arccos([0.5, (0.95 + 0.95) / 2])
     )  # of the base's controls, the student's own left out
     np.testing.assert_allclose(images[0][2], expected)
     assert np.ma.getmaskarray(images[0])[0].all() or np.isnan(np.asarray(images[0])[0]).all()
-    np.testing.assert_allclose(images[2][1:], 90)
+    assert "unlike pairs: 90° throughout" in figure.get_suptitle()
     dots = [line.get_xydata().tolist() for line in figure.axes[0].lines]
     assert dots == [[[1.0, 2.0]]]
 
@@ -145,7 +145,6 @@ def test_many_students_stand_side_by_side(aligned):
         "base and Turbo",
         "base and paired",
     ]
-    np.testing.assert_allclose(shown[8].images[0].get_array()[1:], 90)  # unlike pairs of the first
 
 
 def test_energy_draws_every_control_of_the_base_and_falls_with_the_noise(used):

@@ -73,9 +73,9 @@ def test_rows_of_all_panels_are_of_one_arm(measured):
     assert len(points) == len(patterns)
     for (x, y), bar in zip(points, bars, strict=True):
         row = table.sel(arm="".join(at[round(float(y), 3)]))
-        assert x == pytest.approx(float(row["vendi_q2"].sel(bound="estimate")))
+        assert x == pytest.approx(float(row["vendi_q2_less_student"].sel(bound="estimate")))
         assert bar[:, 0].tolist() == pytest.approx(
-            row["vendi_q2"].sel(bound=["low", "high"]).values.tolist()
+            row["vendi_q2_less_student"].sel(bound=["low", "high"]).values.tolist()
         )
 
 

@@ -168,3 +168,24 @@ def test_paired_difference_refuses_what_is_no_pair(trace):
             paired_difference(a, other)
     with pytest.raises(ValueError, match="prompt dimension"):
         paired_difference(a.mean("prompt"), a)
+
+
+def test_differences_at_equal_noise_are_paired_and_read_between_steps():
+    """Of a reference that is straight in log σ, one that is 0.5 above it is so at every level."""
+    from xhat.analysis.traces.curves import less_reference
+
+    rng = np.random.default_rng(0)
+    each = rng.normal(size=(3, 4, 1))  # what prompts and seeds add falls out of the pairs
+
+    def curve(sigma, shift):
+        values = each + shift - np.log(sigma)
+        arrays = {
+            "vendi_q2": (("prompt", "step"), values.mean(1)),
+            "vendi_q2_by_seed": (("prompt", "seed", "step"), values),
+        }
+        return xr.Dataset(arrays, {"sigma": ("step", np.array(sigma))})
+
+    reference = curve([16.0, 4.0, 1.0, 0.25], 0.0)
+    found = less_reference(curve([16.0, 2.0, 0.7], 0.5), reference)["vendi_q2_less_mean"]
+    np.testing.assert_allclose(found, 0.5)
+    np.testing.assert_allclose(less_reference(reference, reference)["vendi_q2_less_mean"], 0)
