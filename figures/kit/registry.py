@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from xhat.figures.kit.data import SHIPPED, load_data
-from xhat.figures.kit.style import RC, save, venue
+from xhat.figures.kit.style import DARK, RC, save, venue
 from xhat.hooks.naming import nearest
 
 if TYPE_CHECKING:
@@ -46,21 +46,26 @@ def figures(run: Path | None = None) -> list[Entry]:
 
 
 def draw(
-    name: str, data: xr.Dataset | None = None, *, run: Path | None = None, at: str | None = None
+    name: str,
+    data: xr.Dataset | None = None,
+    *,
+    run: Path | None = None,
+    at: str | None = None,
+    dark: bool = False,
 ) -> Figure:
     """The figure ``name`` from ``data``, or from the data of ``run`` (default: of the embedded
     family).
 
-    ``at``: a venue, whose widths are used. matplotlib's settings are left as they were. Raises
-    ValueError for an unknown figure or venue, where there is no data, and for data without what
-    the figure needs, which is named."""
+    ``at``: a venue, whose widths are used. ``dark``: for a dark page. matplotlib's
+    settings are left as they were. Raises ValueError for an unknown figure or venue, where there is
+    no data, and for data without what the figure needs, which is named."""
     import matplotlib as mpl
 
     _check([name])
     data = load_data(name, run) if data is None else data
     module = import_module(f"xhat.figures.{name}")
     check_needs(name, data, getattr(module, "NEEDS", {}))
-    with mpl.rc_context(RC), venue(at) if at else nullcontext():
+    with mpl.rc_context(RC | (DARK if dark else {})), venue(at) if at else nullcontext():
         figure = module.draw(data)
         for _ in range(LAYOUTS):
             figure.draw_without_rendering()

@@ -111,6 +111,18 @@ RC: dict[Any, Any] = {
 }
 """In force while a figure is drawn (:func:`xhat.figures.kit.registry.draw`), and no longer."""
 
+_DARK, _LIGHT = "#16181c", "#e6e6e6"
+DARK: dict[Any, Any] = {
+    "figure.facecolor": _DARK,
+    "axes.facecolor": _DARK,
+    "axes.edgecolor": _LIGHT,
+    "axes.labelcolor": _LIGHT,
+    "text.color": _LIGHT,
+    "xtick.color": _LIGHT,
+    "ytick.color": _LIGHT,
+}
+"""Beside :data:`RC`, on a dark page."""
+
 _venue: ContextVar[dict[str, float] | None] = ContextVar("venue", default=None)
 
 

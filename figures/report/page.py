@@ -1,5 +1,5 @@
-"""The report of a run: one HTML file that needs nothing else, with what was found, the figures and
-the seed wall.
+"""The report of a run: one HTML file that needs nothing else. The finding in a sentence and a
+picture, how sure it is, where it happens, what to do.
 """
 
 from __future__ import annotations
@@ -11,34 +11,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
 from xhat.analysis.experiments.collapse import collapse_table, sentences
+from xhat.analysis.intervals import format_number
 from xhat.analysis.result import RESULTS, Result
+from xhat.analysis.sampling.arms import paired_values
+from xhat.analysis.verdicts import verdict
 from xhat.figures.kit.data import SHIPPED, load_data
-from xhat.figures.kit.registry import draw, figures
+from xhat.figures.kit.registry import Entry, draw, figures
 from xhat.figures.kit.style import RC, label
 from xhat.figures.report.render import render
 from xhat.figures.report.wall import wall
 
-TITLE = "Diversity from noise to picture"
-FIRST = ("samples", "diversity", "commitment", "filmstrip", "schematic")
+TITLE = "Where diversity is lost between noise and picture"
+LEAD = ("samples",)
+WHERE = ("diversity", "commitment", "regime", "swap_matrix", "patching", "similarity_map")
+DO = ("schematic", "pareto")
+FIRST = (*LEAD, *WHERE, *DO)
 """The figures that come first, in this order."""
+PICTURES = ("samples", "filmstrip", "slider_grid")
+"""Figures that show pictures: drawn twice for dark pages, where others are inverted."""
 PIXELS = 115
 """CSS pixels of an inch of a figure: the text width of a venue fills the page."""
+LINKS = 6
+ADVICE = {
+    "yes": "Let the base begin: the hybrid gives diversity back.",
+    "opposite": "Keep the student: the hybrid has less diversity here.",
+    "equivalent": "Keep the student: the hybrid changes nothing worth having here.",
+    "undecided": "Measure more before choosing: hybrid and student are not told apart here.",
+}
+"""By the verdict on the hybrid less the student."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure of the report; ``width`` in CSS pixels."""
+    """A figure of the report: WebP in base64, ``width`` in CSS pixels, ``dark`` for dark pages
+    where it shows pictures; ``levels`` of noise at which the wall can be seen.
+    """
 
     name: str
     title: str
     caption: str
     finding: str
-    png: str
+    image: str
+    dark: str
     width: int
+    levels: Sequence[float]
 
 
 def write_report(run: Path | None = None, out: Path | None = None) -> Path:
@@ -52,23 +73,36 @@ def write_report(run: Path | None = None, out: Path | None = None) -> Path:
     if not there:
         raise ValueError(f"no figure data in {data}: `xhat demo` writes some")
     out = out or (Path("report.html") if run is None else run / "report.html")
-    order = [name for name in FIRST if name in there] + [
-        name for name in there if name not in FIRST
-    ]
     measured = load_data("measured", run) if (data / "measured.nc").exists() else None
     result = Result.load(run) if run is not None and (run / RESULTS).exists() else None
+    findings = list(_findings(result, measured))
     page = render(
         "report.html.j2",
         title=TITLE,
+        headline=findings[0] if findings else "",
         setting=setting(measured) if measured is not None else "",
-        findings=_findings(result, measured),
+        findings=findings[1:],
         table=Markup(_table(result, measured)),
-        wall=wall(load_data("wall", run)).html if (data / "wall.nc").exists() else "",
-        figures=[_shown(there[name], run) for name in order],
+        advice=advice(measured) if measured is not None else "",
+        **sections(there, run),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
     return out
+
+
+def sections(there: dict[str, Entry], run: Path | None) -> dict[str, Any]:
+    """The wall and the figures by section: ``lead``, ``where``, ``do``, ``more``."""
+    data = SHIPPED if run is None else run / "data"
+    has_wall = (data / "wall.nc").exists()
+    left = [name for name in there if not (has_wall and name == "filmstrip")]  # the wall shows it
+    named = {"lead": LEAD, "where": WHERE, "do": DO}
+    parts = {part: [n for n in names if n in left] for part, names in named.items()}
+    parts["more"] = [name for name in left if name not in FIRST]
+    shown = {
+        part: [show(there[name], run, has_wall) for name in names] for part, names in parts.items()
+    }
+    return {"wall": wall(load_data("wall", run)).html if has_wall else "", **shown}
 
 
 def setting(measured: xr.Dataset) -> str:
@@ -81,6 +115,22 @@ def setting(measured: xr.Dataset) -> str:
         "seeds, from the same noise. Diversity is measured across the seeds of a prompt and "
         "averaged over prompts. The "
         f"prompts: {', '.join(f'“{p}”' for p in measured['prompt'].values)}."
+    )
+
+
+def advice(measured: xr.Dataset) -> str:
+    """Whether to let the base begin, by the verdict on the hybrid, and what that costs; nothing
+    where base, student and hybrid were not all measured.
+    """
+    names = ("hybrid", "student", "base")
+    if not set(names) <= set(measured["arm"].values.tolist()) or "evaluations" not in measured:
+        return ""
+    says = ADVICE[verdict(paired_values(measured, "hybrid", "student", "vendi_q2")).kind]
+    costs = (format_number(float(measured["evaluations"].sel(arm=n)), decimals=0) for n in names)
+    hybrid, student, base = costs
+    return (
+        f"{says} The hybrid spends {hybrid} evaluations of a network on a picture, the student "
+        f"{student} and the base {base}."
     )
 
 
@@ -97,24 +147,37 @@ def _table(result: Result | None, measured: xr.Dataset | None) -> str:
     return "" if measured is None else collapse_table(measured).to_html()
 
 
-def _shown(entry: Any, run: Path | None) -> Shown:
+def show(entry: Entry, run: Path | None, linked: bool = False) -> Shown:
+    """A figure as the page holds it; ``linked``: with the noise levels of its data."""
     data = load_data(entry.name, run)
-    finding = str(data.attrs.get("finding", ""))
-    figure = draw(entry.name, data)
+    figure, pictures = draw(entry.name, data), entry.name in PICTURES
+    dark = _webp(draw(entry.name, data, dark=True), pictures) if pictures else ""
     return Shown(
         entry.name,
         entry.title,
         entry.caption,
-        finding,
-        _png(figure),
+        str(data.attrs.get("finding", "")),
+        _webp(figure, pictures),
+        dark,
         round(PIXELS * figure.get_figwidth()),
+        _levels(data) if linked else (),
     )
 
 
-def _png(figure: Any) -> str:
+def _levels(data: xr.Dataset) -> list[float]:
+    """Some noise levels of a figure's data, falling: those that most of its models share."""
+    if "sigma" not in data.variables:
+        return []
+    values, counts = np.unique(np.round(data["sigma"].values.ravel(), 3), return_counts=True)
+    shared = np.sort(values[np.argsort(-counts, kind="stable")[:LINKS]])[::-1]
+    return [float(f"{sigma:.2g}") for sigma in shared]
+
+
+def _webp(figure: Any, pictures: bool) -> str:
     import matplotlib as mpl
 
     buffer = io.BytesIO()
+    how = {"quality": 88} if pictures else {"lossless": True}
     with mpl.rc_context(RC):
-        figure.savefig(buffer, format="png")
+        figure.savefig(buffer, format="webp", pil_kwargs=how)
     return base64.b64encode(buffer.getvalue()).decode()

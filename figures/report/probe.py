@@ -4,7 +4,6 @@ figures.
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,10 @@ from xhat.analysis.experiments.probe import ProbeResult
 from xhat.analysis.traces.curves import join_curves
 from xhat.analysis.traces.frames import frames_of
 from xhat.analysis.traces.wall import wall_of
-from xhat.figures.kit.data import load_data, save_data
+from xhat.figures.kit.data import save_data
 from xhat.figures.kit.registry import figures, redraw
-from xhat.figures.report.page import FIRST
+from xhat.figures.report.page import sections
 from xhat.figures.report.render import render
-from xhat.figures.report.wall import wall
 from xhat.probes.features import decode
 
 SHOWN_PROMPTS, SHOWN_SEEDS = 2, 8
@@ -34,19 +32,10 @@ def write_probe_report(result: ProbeResult, vae: Any, out: Path, name: str) -> P
     """
     _save(result, vae, out)
     (out / "results.json").write_text(result.to_json(), encoding="utf-8")
-    there = {entry.name: entry for entry in figures(out) if entry.there}
-    drawn = redraw(run=out, out=out / "figures")
-    order = [n for n in FIRST if n in there] + [n for n in there if n not in FIRST]
-    shown = [
-        {
-            "name": n,
-            "title": there[n].title,
-            "caption": there[n].caption,
-            "png": _base64(drawn[n][1]),
-        }
-        for n in order
-        if n != "filmstrip" or result.verdict.show
-    ]
+    there = {e.name: e for e in figures(out) if e.there}
+    redraw(run=out, out=out / "figures")
+    if not result.verdict.show:
+        there.pop("filmstrip", None)
     page = render(
         "probe.html.j2",
         title=f"Probe of {name}",
@@ -55,9 +44,8 @@ def write_probe_report(result: ProbeResult, vae: Any, out: Path, name: str) -> P
         notes=result.notes,
         run=result.estimate.text(),
         prompts=result.estimate.prompts,
-        figures=shown,
         table=Markup("" if result.measured is None else collapse_table(result.measured).to_html()),
-        wall=wall(load_data("wall", out)).html if result.verdict.show else "",
+        **sections(there, out),
     )
     path = out / "report.html"
     path.write_text(page, encoding="utf-8")
@@ -98,7 +86,3 @@ def _samples(finals: dict[str, xr.DataArray], vae: Any) -> xr.Dataset:
     return xr.Dataset(
         {"images": (("model", "prompt", "seed", "y", "x", "rgb"), np.stack(pictures))}, coords
     )
-
-
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()

@@ -3,7 +3,7 @@
   const data = JSON.parse(root.querySelector(".data").textContent);
   const [prompt, level, now, rows, detail, curve, maps] =
     ["prompt", "level", "now", "rows", "detail", "curve", "maps"].map(name => root.querySelector("." + name));
-  const state = { prompt: 0, stop: 0, seed: null };
+  const state = { prompt: 0, stop: data.stops.length - 1, seed: null };  // what was drawn, first
   const log = sigma => Math.log(Math.max(sigma, 1e-3));
   const round = sigma => Number(sigma.toPrecision(2));
   const make = (tag, parent, name = "") => {

@@ -75,7 +75,7 @@ def test_report_is_one_file_that_needs_nothing(run):
     html = (out / "report.html").read_text()
     assert "http://" not in html
     assert "https://" not in html
-    assert 'src="data:image/png;base64,' in html
+    assert 'src="data:image/webp;base64,' in html
     for sentence in result.sentences:
         assert sentence in html.replace("&#39;", "'")
 

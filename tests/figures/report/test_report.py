@@ -3,12 +3,13 @@
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from xhat.analysis.result import Result
 from xhat.analysis.table import Table
 from xhat.figures.kit.data import load_data
-from xhat.figures.report.page import write_report
+from xhat.figures.report.page import advice, write_report
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_it_needs_nothing_beside_itself(report):
 def test_pictures_have_alternative_texts_and_tables_headers(report):
     found = Elements(report.read_text()).found
     images = [attrs for tag, attrs in found if tag == "img"]
-    assert len(images) == 6
+    assert len(images) == 5  # the wall shows what the filmstrip would
     assert all(len(attrs["alt"]) > 20 for attrs in images)
     assert {attrs.get("scope") for tag, attrs in found if tag == "th"} == {"col", "row"}
     assert ("html", {"lang": "en"}) in found
@@ -68,9 +69,9 @@ def test_the_page_opens_without_an_error_and_holds_the_wall(report, page):
     assert page.run("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert page.run("document.querySelectorAll('.xhat-wall .cell').length") == 18
     page.run("document.querySelector('.level').focus()")
-    code = {"key": "ArrowRight", "code": "ArrowRight", "windowsVirtualKeyCode": 39}
+    code = {"key": "ArrowLeft", "code": "ArrowLeft", "windowsVirtualKeyCode": 37}
     page.ask("Input.dispatchKeyEvent", type="keyDown", **code)
-    assert page.run("document.querySelector('.now').textContent") == "σ = 8"
+    assert page.run("document.querySelector('.now').textContent") == "σ = 0.7"
     assert page.problems == []
 
 
@@ -88,3 +89,44 @@ def test_dark_is_dark(report, page):
     light = [sum(int(n) for n in re.findall(r"\d+", colour)[:3]) for colour in (ink, paper)]
     assert light[0] > 500
     assert light[1] < 150
+
+
+@pytest.mark.parametrize(
+    ("shift", "says"),
+    [(0.3, "Let the base begin"), (-0.3, "Keep the student"), (0.0, "Measure more")],
+)
+def test_the_advice_is_that_of_the_verdict(measured, shift, says):
+    values = measured["vendi_q2"].values.copy()
+    values[3] = values[2] + shift + np.array([0.02, -0.02, 0.01, -0.01])
+    text = advice(measured.assign(vendi_q2=(("arm", "prompt"), values)))
+    assert text.startswith(says)
+    assert "spends 4 evaluations" in text
+
+
+def test_the_story_goes_from_the_finding_to_what_to_do(report):
+    text = report.read_text()
+    places = [text.index(f"<h2>{part}</h2>") for part in ("How sure", "Where it happens")]
+    places = [text.index('class="headline"'), text.index('id="samples"'), *places]
+    places += [text.index('id="wall-title"'), text.index("<h2>What to do</h2>")]
+    assert places == sorted(places)
+    for term in ("σ", "x̂₀", "Vendi", "Fidelity", "Evaluations", "student", "hybrid"):
+        assert text.count(f"<dfn>{term}</dfn>") == 1
+
+
+def test_a_level_in_the_text_moves_the_wall(report, page):
+    page.open(report)
+    page.run("document.querySelector('figcaption a[href=\"#wall&sigma=4\"]').click()")
+    page.run("new Promise(r => setTimeout(r, 50))")
+    assert page.run("document.querySelector('.now').textContent") == "σ = 4"
+    assert page.problems == []
+
+
+def test_figures_are_dark_on_a_dark_page(report, page):
+    page.open(report, dark=True)
+    filters = page.run(
+        "[...document.querySelectorAll('.plate')].map(p => [p.currentSrc === p.src, "
+        "getComputedStyle(p).filter])"
+    )
+    assert filters[0] == [False, "none"]  # pictures are drawn anew, not inverted
+    assert all(same and "invert" in how for same, how in filters[1:])
+    page.open(report)
