@@ -84,7 +84,7 @@ def _panel(axis: Axes, data: xr.Dataset, name: str, measure: str, shown: list[in
     axis.plot(x[rest], y[rest], "o", ms=3, color=REST, mew=0, zorder=2)
     for i in shown:
         one, arm = data.isel(arm=i), str(data["arm"].values[i])
-        reach = {"yerr": _reach(one, measure)}
+        reach: dict[str, Any] = {"yerr": _reach(one, measure)}
         if name == "fidelity":
             reach["xerr"] = _reach(one, name)
         axis.errorbar(
@@ -132,6 +132,6 @@ def _legend(figure: Figure, data: xr.Dataset, shown: list[int]) -> None:
     handles = [Line2D([], [], label=texts[i], **_mark(str(arms[i]))) for i in shown]
     rest = data.sizes["arm"] - len(shown)
     if rest:
-        style = {"marker": "o", "ms": 3, "ls": "none", "color": REST}
+        style: dict[str, Any] = {"marker": "o", "ms": 3, "ls": "none", "color": REST}
         handles.append(Line2D([], [], label=f"{rest} other methods", **style))
     figure.legend(handles=handles, loc="outside upper center", ncols=4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def _cells(axis: Axes, data: xr.Dataset) -> None:
         for step, letter in enumerate(pattern):
             shade = _shade(letter, student)
             axis.add_patch(Rectangle((step + 0.04, y - 0.45), 0.92, 0.9, color=shade, lw=0))
-            at = {"ha": "center", "va": "center_baseline", "fontsize": 7}
+            at: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": 7}
             axis.text(step + 0.5, y, SHOWN[letter], color="white", **at)
         if row == 0 or kinds[row - 1] != kind:
             axis.text(-0.25, y, _named(kind, student), ha="right", va="center", fontsize=7)
