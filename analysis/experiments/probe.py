@@ -23,6 +23,7 @@ from xhat.analysis.sampling.probe_sliders import slider_transfer
 from xhat.analysis.sampling.structure import has_learned, structure
 from xhat.analysis.traces.commitment import commitment
 from xhat.analysis.traces.diversity import diversity_by_noise
+from xhat.analysis.traces.layers import NoSharedLevel, TooFewSamples
 from xhat.analysis.traces.similarity_map import similarity_map
 from xhat.hooks.describe import checksum, describe, jsonable
 from xhat.hooks.points.names import denoiser_of, named_points
@@ -295,7 +296,7 @@ def _similarity(traces: Mapping[str, Any]) -> tuple[xr.Dataset | None, list[str]
             found = similarity_map(
                 traces["base"], traces["student"], tolerance=tolerance, permutations=99
             )
-        except ValueError as error:
+        except (NoSharedLevel, TooFewSamples) as error:
             reason = str(error)
             continue
         said = "No noise level is shared: layers are compared at the nearest, within 30 %."

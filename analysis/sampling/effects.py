@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 
 from xhat.analysis.sampling.control import Control
+from xhat.analysis.traces.layers import NoSharedLevel
 from xhat.analysis.traces.readings import SAMPLE, X0
 from xhat.hooks.edits.edit import EQUAL, Source, replace
 from xhat.hooks.noise.levels import NoiseLevel
@@ -41,8 +42,8 @@ def free_runs(
 
     Variables (prompt, seed, step, …): ``x0`` (flattened x̂₀ after guidance), each point under its
     name (projected as ``project(256)``; the conditional branch), ``input`` (what the denoiser is
-    given); ``final`` latents (prompt, seed, …). ``sigmas=None``: all the steps. Raises ValueError
-    where the pipeline has no step at one of the levels."""
+    given); ``final`` latents (prompt, seed, …). ``sigmas=None``: all the steps. Raises
+    NoSharedLevel where the pipeline has no step at one of the levels."""
     parts = []
     for some in _chunks(
         prompts, max(1, 64 // len(seeds))
@@ -78,8 +79,8 @@ def effect(
     Variables (prompt, seed, step, …) as in :func:`free_runs`: reading with the control less reading
     without. ε̂ changes by −(a/b)·Δx̂₀ with x_t = a·x₀ + b·ε, so the two point the same way.
     ``states``: of :func:`free_runs`, of any model; the network runs without guidance. ``rest``:
-    :func:`responses` without the control, where it is known. Raises ValueError where the pipeline's
-    schedule does not meet the states' noise levels."""
+    :func:`responses` without the control, where it is known. Raises NoSharedLevel where the
+    pipeline's schedule does not meet the states' noise levels."""
     rest = responses(pipe, states, points=points, batch_size=batch_size) if rest is None else rest
     with control.on(pipe) as set_scale:
         set_scale(scale)
@@ -157,7 +158,7 @@ def _steps_at(
         near = int(np.abs(np.log(sigma / w)).argmin())
         if abs(sigma[near] - w) > EQUAL * w:
             have = ", ".join(f"{s:.3g}" for s in sigma)
-            raise ValueError(
+            raise NoSharedLevel(
                 f"{name} has no step at σ = {w:.4g}, but at {have}: models are compared at equal "
                 "noise levels; give the base a schedule that holds the student's"
             )

@@ -13,8 +13,10 @@ import numpy as np
 from xhat.analysis import stats
 from xhat.analysis.sampling.control import Control
 from xhat.analysis.sampling.effects import X0, effect, free_runs
+from xhat.analysis.traces.layers import NoSharedLevel
 from xhat.hooks.points.names import denoiser_of
 from xhat.probes.features import middle_point
+from xhat.zoo.lora.loading import UnusableLora
 
 
 def slider_transfer(
@@ -39,7 +41,7 @@ def slider_transfer(
             effect(pipe, control, states, points=points, batch_size=batch_size)[X0]
             for pipe in (base, student)
         ]
-    except ValueError as error:
+    except (NoSharedLevel, UnusableLora) as error:
         return {"file": str(path), "said": f"Slider {path.stem} was not tried: {error}"}
     ours, theirs = (
         m.transpose("prompt", "seed", "step", "latent").values.astype(np.float64) for m in moves

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from xhat.analysis.sampling.control import Score
+from xhat.probes.encoders import MissingWeights
 from xhat.zoo.family.attributes import ATTRIBUTES
 
 
@@ -61,7 +62,7 @@ def text_score(space: Any, text: str, source: str | None = None, less: str | Non
     of another text.
 
     ``space``: the feature space ``clip``. ``source``: folder or hub name of the weights, the
-    space's own if left out. Raises ValueError where the weights are not on this machine. Source:
+    space's own if left out. Raises MissingWeights where they are not on this machine. Source:
     Hessel et al. 2021, arXiv 2104.08718, with the factor 100 that arXiv 2503.10637 uses."""
     targets = clip_texts([text, *([less] if less else [])], source or str(space.attrs["encoder"]))
 
@@ -84,7 +85,7 @@ def clip_texts(texts: Sequence[str], source: str) -> np.ndarray:
         model = CLIPTextModelWithProjection.from_pretrained(source, local_files_only=True).eval()
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise MissingWeights(
             f"the CLIP score needs the weights and the tokenizer of {source}, which are neither a "
             "folder nor in the cache of the Hugging Face hub: get them with `hf download "
             f"{source}`"

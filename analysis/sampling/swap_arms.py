@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from xhat.analysis.sampling.final_latents import Arm
+from xhat.samplers.composite.fit import DifferentArchitecture
 from xhat.samplers.composite.pipeline import hybrid
 from xhat.samplers.plans.build import control_plans, swap_plan
 from xhat.samplers.plans.defaults import default_guidance, default_steps
@@ -140,9 +141,7 @@ def swap_arms(base: Any, student: Any, *, guided_scale: float | None = None) -> 
 def _dialled_or_none(base: Any, student: Any, plan: Plan) -> Any:
     try:
         return hybrid(base, student, plan=plan)
-    except ValueError:
-        if all(segment.strength == 1 for segment in plan.segments):
-            raise
+    except DifferentArchitecture:
         return None  # weights of different shapes have nothing between them
 
 

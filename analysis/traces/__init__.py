@@ -6,6 +6,8 @@ from xhat.lazy import lazily
 
 _EXPORTS = {
     "layers_of": "xhat.analysis.traces.layers",
+    "NoSharedLevel": "xhat.analysis.traces.layers",
+    "TooFewSamples": "xhat.analysis.traces.layers",
     "diversity_by_noise": "xhat.analysis.traces.diversity",
     "final_diversity": "xhat.analysis.traces.diversity",
     "final_labels": "xhat.analysis.traces.attribute_labels",

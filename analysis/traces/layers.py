@@ -24,6 +24,14 @@ Steps = list[
 ]  # [step][layer]; None where a layer does not tell samples apart, or was not read
 
 
+class NoSharedLevel(ValueError):
+    """Two models have no noise level in common at which they could be compared."""
+
+
+class TooFewSamples(ValueError):
+    """A measure needs more samples than there are."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """What a map needs of a measure.

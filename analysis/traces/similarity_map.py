@@ -12,7 +12,16 @@ from einops import rearrange
 
 from xhat.analysis import stats
 from xhat.analysis.intervals import BOUND, BOUNDS
-from xhat.analysis.traces.layers import X_T, Layers, Measure, Steps, layers_of, measure_of
+from xhat.analysis.traces.layers import (
+    X_T,
+    Layers,
+    Measure,
+    NoSharedLevel,
+    Steps,
+    TooFewSamples,
+    layers_of,
+    measure_of,
+)
 
 Pairs = list[tuple[int, int]]
 UNITS = ("prompt", "seed")
@@ -53,8 +62,8 @@ def similarity_map(
     place. A layer that is the same for every sample, or was not read at a step, is NaN there.
     Traces that kept Grams give the numbers of traces that kept activations.
 
-    Raises ValueError for other prompts or seeds, no equal noise level, no activations, and too few
-    samples."""
+    Raises ValueError for other prompts or seeds and no activations, as :class:`NoSharedLevel` where
+    no noise level is equal, as :class:`TooFewSamples` where too few are left."""
     if align not in ("sigma", None):
         raise ValueError(f"align must be 'sigma' or None, got {align!r}")
     if by not in (*UNITS, None):
@@ -140,7 +149,7 @@ def _pairs(a: np.ndarray, b: np.ndarray, tolerance: float | None) -> Pairs:
     near = [(i, int(j)) for i, j in enumerate(gap.argmin(1))]
     pairs = [(i, j) for i, j in near if gap[i, j] <= tolerance and gap[:, j].argmin() == i]
     if not pairs:
-        raise ValueError(
+        raise NoSharedLevel(
             f"no noise level is in both traces: sigma is {np.round(a, 3).tolist()} and "
             f"{np.round(b, 3).tolist()}. Trace one at a number of steps that visits the other's, "
             "widen tolerance, or compare all with align=None"
@@ -151,7 +160,7 @@ def _pairs(a: np.ndarray, b: np.ndarray, tolerance: float | None) -> Pairs:
 def _prepared(how: Measure, layers: Layers, index: np.ndarray) -> Steps:
     """Every representation of the samples ``index``, ready to compare."""
     if len(index) < how.least:
-        raise ValueError(
+        raise TooFewSamples(
             f"{len(index)} samples are left to compare, this measure needs {how.least}: trace more"
         )
     return [
@@ -194,7 +203,7 @@ def _resampled(
     """Interval and null of a map, by leaving out and by exchanging whole groups of samples."""
     names = np.unique(groups)
     if len(names) < 2:
-        raise ValueError(
+        raise TooFewSamples(
             f"by={unit!r} needs at least 2 {unit}s to resample, got 1: trace more, or pass by=None"
         )
     kept = [np.flatnonzero(groups != g) for g in names]

@@ -7,6 +7,7 @@ from xhat.lazy import lazily
 _EXPORTS = {
     "Store": "xhat.hooks.store.store",
     "DamagedTrace": "xhat.hooks.store.failures",
+    "StoreInUse": "xhat.hooks.store.locks",
     "open_trace": "xhat.hooks.store.reading",
     "write_tree": "xhat.hooks.store.whole",
     "Memory": "xhat.hooks.store.memory",

@@ -22,6 +22,10 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 SignOfLife = Callable[[], None]
 
 
+class StoreInUse(ValueError):
+    """Another run is writing into the store, or has taken it over."""
+
+
 def located(store: str | os.PathLike[str]) -> str:
     """A store's one name: the absolute path of its folder, links followed and ``~`` expanded; or
     its URL if that is not of this machine's files.
@@ -59,7 +63,7 @@ def file_system(store: str) -> tuple[Any, str]:
 @contextmanager
 def locked(store: str, rank: int = 0) -> Iterator[SignOfLife]:
     """Hold the lock of process number ``rank`` of a run into ``store``, a name that
-    :func:`located` gives. Raises ValueError where another run has it.
+    :func:`located` gives. Raises :class:`StoreInUse` where another run has it.
 
     On a local disk the operating system holds it and lets it go when the process ends, however it
     ends. On a remote store it is an object that says who was there last; it is taken over once it
@@ -73,13 +77,13 @@ def held(store: str, rank: int) -> bool:
     if is_remote(store):
         fs, path = _remote_lock(store, rank)
         return _fresh(fs, path)
-    path = lock_path(store, rank)
-    if not (path.exists() or _marker(path).exists()):
+    local = lock_path(store, rank)
+    if not (local.exists() or _marker(local).exists()):
         return False
     try:
         with _local(store, rank):
             return False
-    except ValueError:
+    except StoreInUse:
         return True
 
 
@@ -111,7 +115,7 @@ def _local(store: str, rank: int) -> Iterator[SignOfLife]:
             lock = filelock.SoftFileLock(_marker(path), timeout=0.0)
             lock.acquire()
     except filelock.Timeout:
-        raise ValueError(_refusal(store, _read(path))) from None
+        raise StoreInUse(_refusal(store, _read(path))) from None
     try:
         if not isinstance(lock, filelock.SoftFileLock):
             path.write_text(_who())
@@ -144,7 +148,7 @@ def _remote(store: str, rank: int) -> Iterator[SignOfLife]:
         fs.pipe_file(path, _who(token).encode(), mode="create")
     except FileExistsError:
         if _fresh(fs, path):
-            raise ValueError(_refusal(store, fs.cat_file(path).decode())) from None
+            raise StoreInUse(_refusal(store, fs.cat_file(path).decode())) from None
         fs.pipe_file(path, _who(token).encode())
 
     def is_ours() -> bool:
@@ -152,7 +156,7 @@ def _remote(store: str, rank: int) -> Iterator[SignOfLife]:
 
     def renew() -> None:
         if not is_ours():
-            raise ValueError(f"another run has taken over {store}: this one stops")
+            raise StoreInUse(f"another run has taken over {store}: this one stops")
         fs.pipe_file(path, _who(token).encode())
 
     renew()  # of two that took over an old one at once, the last has it

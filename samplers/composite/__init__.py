@@ -11,6 +11,7 @@ _EXPORTS = {
     "compose": "xhat.samplers.composite.pipeline",
     "CompositeDenoiser": "xhat.samplers.composite.denoiser",
     "CompositeScheduler": "xhat.samplers.composite.scheduler",
+    "DifferentArchitecture": "xhat.samplers.composite.fit",
     "Tap": "xhat.samplers.composite.tap",
     "LowRank": "xhat.samplers.composite.lowrank",
     "extract_lora": "xhat.samplers.composite.lowrank",

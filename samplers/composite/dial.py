@@ -18,8 +18,8 @@ def dialed(base: nn.Module, student: nn.Module, strength: float) -> nn.Module:
     itself at 1.
 
     Beyond 1 it goes on past the student. A student that is a switchable difference of the base, or
-    the base under adapters, is dialled without a copy of the weights. Raises ValueError for
-    networks that are not one architecture."""
+    the base under adapters, is dialled without a copy of the weights. Raises
+    :class:`~xhat.samplers.composite.fit.DifferentArchitecture` for others."""
     if strength == 1:
         return student
     if strength == 0:

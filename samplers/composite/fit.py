@@ -30,6 +30,10 @@ _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 _TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 
 
+class DifferentArchitecture(ValueError):
+    """Two networks whose parameters differ in name or shape: no weights lie between theirs."""
+
+
 def slot_of(pipe: Any) -> str:
     """``"unet"`` or ``"transformer"``: where the pipeline keeps its denoiser. Raises ValueError for
     anything else.
@@ -119,12 +123,14 @@ def _few(values: torch.Tensor) -> torch.Tensor:
 
 
 def check_same_shape(base: nn.Module, student: nn.Module) -> None:
-    """Raises ValueError unless both networks have the same parameters, in name and shape."""
+    """Raises :class:`DifferentArchitecture` unless both networks have the same parameters, in name
+    and shape.
+    """
     ours, theirs = ({n: tuple(p.shape) for n, p in m.named_parameters()} for m in (base, student))
     if ours != theirs:
         differing = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
         one = differing[0]
-        raise ValueError(
+        raise DifferentArchitecture(
             f"base and student are not one architecture: {len(differing)} parameters differ in "
             "name or shape, for "
             f"example {one}: {ours.get(one)}, {theirs.get(one)}"

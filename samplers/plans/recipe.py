@@ -11,7 +11,7 @@ from xhat.hooks.naming import suggestion
 from xhat.hooks.noise.levels import NoiseLevels, noise_levels
 from xhat.samplers.plans.defaults import default_guidance, schedule_of
 from xhat.samplers.plans.plan import NOISES, Plan, Segment
-from xhat.samplers.plans.schedule import scheduled
+from xhat.samplers.plans.schedule import NoSchedule, scheduled
 from xhat.samplers.plans.timing import timing_of
 
 BASE_EVALUATIONS = 5
@@ -212,7 +212,7 @@ def _nearest_schedule(base: Any, spacing: str | None, steps: int, sigma: float) 
             own = scheduled(
                 scheduler, Segment("base", 0, total, total, spacing=spacing), timing=timing
             )
-        except ValueError:  # LCM has no schedule of more steps than it was trained for
+        except NoSchedule:
             break
         above = _count_above(noise_levels(own), sigma)
         if above > steps:

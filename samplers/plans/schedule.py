@@ -24,17 +24,25 @@ _BY_HAND = {"DDIMScheduler", "DDIMParallelScheduler", "CogVideoXDDIMScheduler"}
 _ENDED = {"EulerDiscreteScheduler"}
 
 
+class NoSchedule(ValueError):
+    """A scheduler has no schedule of so many steps: LCM none of more than it was trained for."""
+
+
 def scheduled(
     scheduler: Any, segment: Segment, device: Any = None, timing: Timing | None = None
 ) -> Any:
     """A scheduler of its own for a segment: the same, with the segment's spacing, number of steps
     and grid set.
 
-    Raises ValueError for a spacing or a grid that the scheduler does not take."""
+    Raises ValueError for a spacing or a grid that the scheduler does not take, as
+    :class:`NoSchedule` where it has none of so many steps."""
     own, timing = _respaced(scheduler, segment), timing or Timing()
     steps = segment.num_inference_steps
     if not segment.grid:
-        own.set_timesteps(steps, device=device, **timing.settings(own, steps))
+        try:
+            own.set_timesteps(steps, device=device, **timing.settings(own, steps))
+        except ValueError as error:
+            raise NoSchedule(f"{type(own).__name__}, {steps} steps: {error}") from error
         return own
     _check_range(own, segment)
     if by_hand(own, segment):

@@ -6,6 +6,7 @@ from xhat.lazy import lazily
 
 _EXPORTS = {
     "load_slider": "xhat.zoo.lora.loading",
+    "UnusableLora": "xhat.zoo.lora.loading",
     "remove": "xhat.zoo.lora.loading",
     "scales_of": "xhat.zoo.lora.loading",
     "set_scales": "xhat.zoo.lora.loading",

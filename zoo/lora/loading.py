@@ -21,6 +21,10 @@ from xhat.zoo.lora.files import fitted, read_lora
 from xhat.zoo.lora.injection import fill, inject, lora_layers, names_in, take_out
 
 
+class UnusableLora(ValueError):
+    """A file that is no LoRA, or does not fit the network it is meant for."""
+
+
 def load_slider(pipe: Any, path: str | Path, name: str | None = None, *, scale: float = 0.0) -> str:
     """Load a slider or any other LoRA from a file into every network of a pipeline, and return its
     name there.
@@ -30,8 +34,8 @@ def load_slider(pipe: Any, path: str | Path, name: str | None = None, *, scale: 
     nothing changes until :func:`sliding` or :func:`set_scales` turns it. In a hybrid, networks that
     have the slider already keep it.
 
-    Raises ValueError for a file that is no LoRA or does not fit (:mod:`xhat.zoo.lora.files`), and
-    for a name in use."""
+    Raises :class:`UnusableLora` for a file that is no LoRA or does not fit
+    (:mod:`xhat.zoo.lora.files`), and ValueError for a name in use."""
     name = _name_from(Path(path)) if name is None else name
     parts = [part for part in _networks(pipe) if name not in names_in(part)]
     if not parts:
@@ -43,12 +47,15 @@ def load_slider(pipe: Any, path: str | Path, name: str | None = None, *, scale: 
         raise ValueError(
             f"{name!r} cannot name a LoRA: it means something to torch. Give another name"
         )
-    file = read_lora(path)
+    try:
+        file = read_lora(path)
+        every = [fitted(file, part) for part in parts]  # all checked before any is changed
+    except ValueError as error:
+        raise UnusableLora(str(error)) from error
     if file.text:
         warnings.warn(
             f"{path}: {file.text} keys adapt a text encoder and are left out", stacklevel=2
         )
-    every = [fitted(file, part) for part in parts]  # all checked before any is changed
     for part, layers in zip(parts, every, strict=True):
         inject(part, name, {layer: len(a) for layer, (a, _) in layers.items()})
         fill(part, name, layers)
