@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import operator
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +39,8 @@ from xhat.hooks.store.store import Store
 from xhat.hooks.store.tiles import Tile, Tiling, share
 from xhat.hooks.store.writer import Writer
 from xhat.hooks.tracer import Hooks, Tracer, attributes
+
+LOG = logging.getLogger(__name__)
 
 __all__ = ["Tracer", "trace"]
 
@@ -102,7 +104,7 @@ def trace(
                 f"{'; '.join(run.config['unidentified'])}. Give another store"
             )
         if progress and store is not None and sink.missing():
-            print(announcement(run, sink.tiling), file=sys.stderr)
+            LOG.info(announcement(run, sink.tiling))
         _fill(run, sink, progress)
         if run.rank == 0:
             _wait_for_others(sink, run.world)

@@ -5,6 +5,7 @@ it to be sampled?
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,8 @@ from xhat.samplers.composite.pipeline import hybrid
 from xhat.samplers.plans.build import skip_plan, swap_plan
 from xhat.samplers.plans.defaults import default_steps
 from xhat.zoo.family.attributes import OPEN_PROMPTS, parse
+
+LOG = logging.getLogger(__name__)
 
 PROMPTS = (
     "a sunset beach",
@@ -127,7 +130,7 @@ def probe(
         arms = {} if base is None else probe_arms(base, student)
     hooks = dict.fromkeys(read_points(denoiser_of(student)), "project(256)")
     estimate = _settled(models, arms, prompts, list(seeds), budget, hooks, out, batch_size)
-    print(estimate.text(), flush=True)
+    LOG.info(estimate.text())
     traces = {
         name: trace(
             pipe,

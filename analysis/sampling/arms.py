@@ -4,7 +4,7 @@ prompt.
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -25,6 +25,8 @@ from xhat.hooks.model import with_defaults
 from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.hooks.points.taps import quiet
 from xhat.probes.features import FeatureSpace
+
+LOG = logging.getLogger(__name__)
 
 __all__ = [
     "Arm",
@@ -199,7 +201,6 @@ def _announce(
         sum(missing.values()),
     )
     there = f" ({len(missing) * each - left} are there)" if left < len(missing) * each else ""
-    print(
-        f"{len(missing)} arms × {each} pictures: {left} to sample{there}, about {seconds:.0f} s",
-        file=sys.stderr,
+    LOG.info(
+        f"{len(missing)} arms × {each} pictures: {left} to sample{there}, about {seconds:.0f} s"
     )

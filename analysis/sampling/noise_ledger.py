@@ -71,7 +71,9 @@ def compared(a: np.ndarray, b: np.ndarray) -> str | None:
     return SCALE if np.abs(a - b).max() < 1e-5 else None
 
 
-def _lines(name: str, arm: xr.Dataset, numbers: dict[bytes, int]) -> list[tuple]:
+def _lines(
+    name: str, arm: xr.Dataset, numbers: dict[bytes, int]
+) -> list[tuple[str, int, str, float, float, int]]:
     drawn = arm["drawn"].transpose("step", "prompt", "seed").values
     lines = []
     for step, keys in enumerate(drawn):

@@ -12,8 +12,9 @@ import numpy as np
 
 from xhat.analysis import stats
 from xhat.analysis.sampling.control import Control
-from xhat.analysis.sampling.effects import X0, effect, free_runs
+from xhat.analysis.sampling.effects import effect, free_runs
 from xhat.analysis.traces.layers import NoSharedLevel
+from xhat.analysis.traces.readings import X0
 from xhat.hooks.points.names import denoiser_of
 from xhat.probes.features import middle_point
 from xhat.zoo.lora.loading import UnusableLora

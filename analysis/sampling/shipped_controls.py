@@ -4,8 +4,8 @@ it was made.
 
 from __future__ import annotations
 
+import logging
 import random
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from xhat.hooks.naming import nearest
 from xhat.zoo.family.attributes import KINDS, OPEN_PROMPTS, parse, sample_scene
 from xhat.zoo.lora.shipped import notes, shipped
 from xhat.zoo.lora.styles import style_pictures
+
+LOG = logging.getLogger(__name__)
 
 FORMS = ("{}", "{} on blue", "{} on red", "{} on green")
 """How a style is asked for: the prompt it was trained with, and three it was not."""
@@ -52,9 +54,8 @@ def family_controls(
         try:
             found.append(control_of(files[name], space, clip))
         except ImportError as error:
-            print(
-                f"{name} is left out: its style is rendered by the extra xhat[zoo] ({error})",
-                file=sys.stderr,
+            LOG.warning(
+                f"{name} is left out: its style is rendered by the extra xhat[zoo] ({error})"
             )
     return found
 

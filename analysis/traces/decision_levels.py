@@ -9,7 +9,7 @@ import xarray as xr
 
 from xhat.analysis.intervals import BOUND
 from xhat.analysis.traces.layers import X_T
-from xhat.analysis.traces.probe_curves import PRED_X0
+from xhat.analysis.traces.probe_task import PRED_X0
 
 
 def decision_levels(curves: Mapping[str, xr.Dataset], layer: str) -> xr.Dataset:

@@ -30,13 +30,13 @@ class Attention(TorchFunctionMode):
 
     def enter(self, module: nn.Module, args: Any) -> None:
         self.reduced, self.heads, self.entered = None, getattr(module, "heads", 1), True
-        self.__enter__()
+        self.__enter__()  # type: ignore[no-untyped-call]
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         if not self.entered:
             return
         self.entered = False
-        self.__exit__(None, None, None)
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         if output is None:  # the module raised
             return
         if self.reduced is None:

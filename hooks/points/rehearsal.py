@@ -129,12 +129,12 @@ def _without_data(network: nn.Module, seen: Rehearsal) -> Iterator[None]:
             seen.fired.update(known[key][1])
         return tree_map(_zeros, known[key][0])
 
-    network.forward = fake  # type: ignore[method-assign]
+    network.forward = fake
     try:
         yield
     finally:
         if on_instance:
-            network.forward = forward  # type: ignore[method-assign]
+            network.forward = forward
         else:
             del network.forward
 

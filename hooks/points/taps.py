@@ -55,14 +55,14 @@ def listening(owner: Any, method: str, listener: Listener) -> Iterator[None]:
     if not hasattr(wrapper, "xhat_listeners"):
         wrapper = _wrapper(owner, method)
         setattr(owner, method, wrapper)
-    listeners = wrapper.xhat_listeners  # type: ignore[union-attr]
+    listeners = wrapper.xhat_listeners
     listeners.append(listener)
     try:
         yield
     finally:
         listeners.remove(listener)
         if not listeners:
-            wrapper.xhat_restore()  # type: ignore[union-attr]
+            wrapper.xhat_restore()
 
 
 def _wrapper(owner: Any, method: str) -> Any:

@@ -43,12 +43,12 @@ def _remembering(encoder: nn.Module) -> Iterator[None]:
         known.move_to_end(key)
         return tree_map(_copy, known[key])
 
-    encoder.forward = remembered  # type: ignore[method-assign]
+    encoder.forward = remembered
     try:
         yield
     finally:
         if own:
-            encoder.forward = forward  # type: ignore[method-assign]
+            encoder.forward = forward
         else:
             del encoder.forward
 

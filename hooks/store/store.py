@@ -236,7 +236,7 @@ class Store:
             files.remove(self.path, self.files, self.files.made)
 
 
-def _chunk_key(array: zarr.Array, index: Index) -> str:
+def _chunk_key(array: zarr.Array[Any], index: Index) -> str:
     return array.metadata.encode_chunk_key((*index, *(0,) * (array.ndim - 2)))
 
 

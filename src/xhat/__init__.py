@@ -9,9 +9,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from xhat import messages
 from xhat.moved import install
 
 install()
+messages.to_stderr()
 
 __version__ = "0.1.0"
 

@@ -362,12 +362,12 @@ def test_halves_of_a_tile_follow_each_other():
 
 
 @pytest.mark.slow
-def test_the_announcement_is_near_the_truth(tiny, tmp_path, capsys):
+def test_the_announcement_is_near_the_truth(tiny, tmp_path, caplog):
     pipe = tiny.sd()
     found = trace(
         pipe, tiny, hooks={"h": "full", "in": "mean"}, store=tmp_path / "a.zarr", progress=True
     )
-    text = capsys.readouterr().err
+    text = caplog.text
     assert "tracing 2 prompts × 3 seeds × 3 steps, 2 readings: up to" in text
     size = (
         sum(a.nbytes for node in found.subtree for a in node.data_vars.values())

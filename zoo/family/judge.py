@@ -7,6 +7,7 @@ pictures stands in its model card."""
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,8 @@ from torch import nn
 
 from xhat.zoo.family.attributes import ATTRIBUTES, KINDS, Scene, parse
 from xhat.zoo.pairs import WEIGHTS
+
+LOG = logging.getLogger(__name__)
 
 HEADS: tuple[tuple[str, str, int], ...] = (
     ("", "kind", len(KINDS)),
@@ -183,7 +186,7 @@ def train_judge(runs: Path, steps: int = STEPS, seed: int = 0) -> None:
     )
     accuracy = measure_judge(judge.eval(), runs)
     (folder / "accuracy.json").write_text(json.dumps(accuracy, indent=2) + "\n")
-    print(json.dumps(accuracy, indent=2))
+    LOG.info(json.dumps(accuracy, indent=2))
 
 
 def _targets(scene: Scene) -> torch.Tensor:

@@ -106,7 +106,8 @@ def critic_loss(
     hinge = _mean([F.relu(1 - s) for s in scores]) + _mean(
         [F.relu(1 + s) for s in critic(made, cond)]
     )
-    return {"hinge": hinge, "r1": R1 * sum(g.square().sum() for g in gradients) / len(cond)}
+    penalty = torch.stack([g.square().sum() for g in gradients]).sum()
+    return {"hinge": hinge, "r1": R1 * penalty / len(cond)}
 
 
 def _mean(maps: list[torch.Tensor]) -> torch.Tensor:

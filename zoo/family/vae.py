@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from xhat.zoo.family.loop import set_rate, train_loop
 from xhat.zoo.family.networks import make_vae
 from xhat.zoo.family.render import SIZE
 from xhat.zoo.pairs import WEIGHTS
+
+LOG = logging.getLogger(__name__)
 
 STEPS, BATCH, CROP, RATE = 4500, 16, 32, 2e-3
 
@@ -65,7 +68,7 @@ def train_vae(runs: Path, steps: int = STEPS, seed: int = 0) -> Any:
             torch.cat([vae.decoder(p).clamp(-1, 1) for p in z.split(64)]).sub(test).square().mean()
         )
     vae.register_to_config(scaling_factor=float(1 / z.std()))
-    print(
+    LOG.info(
         f"held-out PSNR {10 * torch.log10(4 / error):.1f} dB, "
         f"scaling factor {vae.config.scaling_factor:.3f}"
     )

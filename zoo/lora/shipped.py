@@ -5,6 +5,7 @@ are.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from xhat.zoo.lora.slider import (
     train_slider,
 )
 from xhat.zoo.pairs import DEMO, WEIGHTS, load_model
+
+LOG = logging.getLogger(__name__)
 
 SHIPPED = WEIGHTS / "sliders"
 
@@ -178,13 +181,12 @@ def made(path: Path, written: dict[str, Any], make: Callable[[], dict[str, torch
     settings.
     """
     if path.exists() and notes(path) == written:
-        print(f"{path.stem}: there already")
+        LOG.info(f"{path.stem}: there already")
         return path
     started = time.perf_counter()
     save_lora(path, make(), written)
-    print(
-        f"{path.stem}: {time.perf_counter() - started:.0f} s, {path.stat().st_size / 1024:.0f} KiB",
-        flush=True,
+    LOG.info(
+        f"{path.stem}: {time.perf_counter() - started:.0f} s, {path.stat().st_size / 1024:.0f} KiB"
     )
     return path
 
