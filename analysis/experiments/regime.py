@@ -199,7 +199,7 @@ def _dataset(
 
 
 def _table(data: xr.Dataset) -> Table:
-    columns = [
+    columns: list[Column | str] = [
         "timesteps",
         Column("log-SNR at hand-over", decimals=1),
         "left: x_T alone",
@@ -223,7 +223,8 @@ def _table(data: xr.Dataset) -> Table:
 def _sentences(data: xr.Dataset, verdicts: Sequence[tuple[Any, Any]]) -> list[str]:
     """The two ends of the dose–response, then what it predicts."""
     lines = []
-    for i in (int(data["handover"].argmax()), int(data["handover"].argmin())):
+    levels = data["handover"].values
+    for i in (int(levels.argmax()), int(levels.argmin())):
         at, (lost, back) = data.isel(grid=i), verdicts[i]
         level = at["handover"].item()
         grid = f"On {at['timesteps'].item()} (log-SNR {level:+.1f} at the hand-over)"

@@ -47,10 +47,9 @@ def front_share(
     ``measured``: variables ``names`` (arm, prompt), with their values by seed where there are any,
     and ``cost`` (arm), of
     :func:`~xhat.analysis.sampling.arms.measure_arms`."""
-    rows, columns = (
-        stats.draws(measured.sizes[dim], resamples, seed + i) if dim in measured.sizes else None
-        for i, dim in enumerate(("prompt", "seed"))
-    )
+    rows = stats.draws(measured.sizes["prompt"], resamples, seed)
+    seeds = measured.sizes.get("seed")
+    columns = None if seeds is None else stats.draws(seeds, resamples, seed + 1)
     means = [_drawn_means(measured, name, rows, columns) for name in names]
     price = -np.repeat(measured[cost].values[:, None], resamples, axis=1)
     stacked = np.stack([*means, price], -1)  # (arm, resample, …)
