@@ -59,7 +59,7 @@ class Regime(Setting):
 
     prompts: Sequence[str] = OPEN_PROMPTS[:12]
     seeds: Sequence[int] = range(16)
-    sides: Sequence[int] = (16, 32, 48, 64, 96)
+    sides: Sequence[int] = (8, 16, 32, 64, 96)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,7 +83,7 @@ def measure_regime(config: Regime, *, cache: Path | None = None) -> Result:
     """
     pair = config.models()
     side = pair.base.unet.config.sample_size
-    grids = [matched_timesteps(SDXL_TIMESTEPS, s, side) for s in config.sides]
+    grids = [_grid(s, side) for s in config.sides]
     space = config.features(pair)
     base, hybrids = _with_the_base(pair, grids, config, space, cache)
     columns: dict[str, list[Interval]] = {
@@ -107,6 +107,17 @@ def measure_regime(config: Regime, *, cache: Path | None = None) -> Result:
         _sentences(data, verdicts),
         config.settings(),
     )
+
+
+def _grid(side: int, reference_side: int) -> tuple[int, ...]:
+    """SDXL's timesteps as latents of ``side`` show them, on the schedule of smaller ones."""
+    grid = matched_timesteps(SDXL_TIMESTEPS, side, reference_side)
+    if len(set(grid)) < len(grid):
+        raise ValueError(
+            f"side {side} of sides: seen in latents of side {reference_side} its timesteps are "
+            f"{grid}, two of which are one. Give larger sides"
+        )
+    return grid
 
 
 def _with_the_base(

@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="+",
         metavar="N",
-        help="sides of latents whose hand-over is matched (default 16 32 48 64 96)",
+        help="sides of latents whose hand-over is matched (default 8 16 32 64 96)",
     )
     add_space(parser)
     add_batch_size(parser)

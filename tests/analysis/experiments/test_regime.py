@@ -44,6 +44,11 @@ def test_sides_are_two_or_more():
         Regime(sides=[16])
 
 
+def test_sides_whose_steps_coincide_are_refused_before_anything_is_sampled(small_pair):
+    with pytest.raises(ValueError, match="side 1 of sides: .* two of which are one"):
+        measure_regime(Regime(pair=small_pair, prompts=PROMPTS, seeds=range(2), sides=(1, 64)))
+
+
 @pytest.fixture(scope="module")
 def result(small_pair, tmp_path_factory):
     config = Regime(
