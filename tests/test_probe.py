@@ -18,7 +18,7 @@ from xhat.analysis.experiments.probe_verdict import recommended
 from xhat.analysis.measures.lora_factors import Factors, tensors_of
 from xhat.analysis.sampling import budget as budgets
 from xhat.analysis.sampling.budget import duration, fitted
-from xhat.analysis.sampling.pairing import compared, divisible
+from xhat.analysis.sampling.pairing import compare_models, divisible
 from xhat.analysis.sampling.probe_sliders import slider_transfer
 from xhat.analysis.sampling.structure import (
     denoising_gain,
@@ -254,14 +254,14 @@ def test_what_fits_is_said_line_by_line(tiny):
     )
     xhat.set_defaults(student, num_inference_steps=4, guidance_scale=1.0)
     xhat.set_defaults(base, num_inference_steps=20, guidance_scale=3.0)
-    lines = {line.what: line for line in compared(student, base)}
+    lines = {line.what: line for line in compare_models(student, base)}
     assert lines["latents"].verdict == "the same"
     assert lines["schedule"].verdict == "each runs its own"
     assert (
         "text_encoder" in lines["prompt encoders' weights"].verdict
     )  # random ones: not the same weights
     assert lines["noise levels"].verdict == "4 of the checkpoint's 4 are in the base's schedule"
-    assert all(line.base is None for line in compared(student))
+    assert all(line.base is None for line in compare_models(student))
 
 
 def test_a_scheduler_that_cannot_be_entered_is_replaced_and_said(tiny):

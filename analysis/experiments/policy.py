@@ -26,7 +26,7 @@ from xhat.analysis.experiments.setting import Setting
 from xhat.analysis.measures.registry import measure_label
 from xhat.analysis.result import Result
 from xhat.analysis.table import Table
-from xhat.analysis.traces.policy_traces import Seen, read_traces, settled, trace_alone
+from xhat.analysis.traces.policy_traces import Seen, read_traces, settled_share, trace_alone
 from xhat.samplers.plans.look import Look, spread
 from xhat.samplers.plans.plan import Plan
 from xhat.samplers.plans.policy import Option, Policy
@@ -210,7 +210,7 @@ def _hybrids(base: Seen, student: Seen) -> list[Draft]:
 
 
 def _hybrid(base: Seen, student: Seen, above: int, k: int, steps: int) -> Draft:
-    c = settled(base.trace, above - 1)
+    c = settled_share(base.trace, above - 1)
     own, late = base.plan.segments[0], student.plan.segments[0]
     plan = Plan([replace(own, start=0, stop=above), replace(late, start=k)])
     diversity = student.diversity + c * (base.diversity - student.diversity)

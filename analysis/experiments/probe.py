@@ -19,7 +19,7 @@ from xhat.analysis.sampling.arms import measure_finals
 from xhat.analysis.sampling.budget import Estimate, fitted, room_of, seconds_each
 from xhat.analysis.sampling.final_latents import Arm, sample_arms
 from xhat.analysis.sampling.noise_ledger import check_paired
-from xhat.analysis.sampling.pairing import Line, called_guidance, compared, divisible
+from xhat.analysis.sampling.pairing import Line, called_guidance, compare_models, divisible
 from xhat.analysis.sampling.probe_sliders import slider_transfer
 from xhat.analysis.sampling.structure import has_learned, structure
 from xhat.analysis.traces.commitment import commitment
@@ -120,7 +120,7 @@ def probe(
     and for values that are not finite, naming step and point."""
     models = {"student": student} | ({} if base is None else {"base": base})
     notes = [note for note in (divisible(pipe) for pipe in models.values()) if note]
-    lines = compared(student, base)
+    lines = compare_models(student, base)
     chosen = space_of(space, student, prompts)
     prompts = list(prompts or (OPEN_PROMPTS[:8] if chosen.name == "judge" else PROMPTS))
     with warnings.catch_warnings():
@@ -129,7 +129,7 @@ def probe(
         )  # encoders of other weights are in the lines above
         arms = {} if base is None else probe_arms(base, student)
     hooks = dict.fromkeys(read_points(denoiser_of(student)), "project(256)")
-    estimate = _settled(models, arms, prompts, list(seeds), budget, hooks, out, batch_size)
+    estimate = _fit_budget(models, arms, prompts, list(seeds), budget, hooks, out, batch_size)
     LOG.info(estimate.text())
     traces = {
         name: trace(
@@ -242,7 +242,7 @@ def read_points(denoiser: Any) -> list[str]:
     return blocks[:: max(step, 1)]
 
 
-def _settled(
+def _fit_budget(
     models: Mapping[str, Any],
     arms: Mapping[str, Arm],
     prompts: list[str],

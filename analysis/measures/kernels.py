@@ -24,13 +24,13 @@ class Kernel:
     """A measure as an inner product of unit vectors.
 
     ``matrix(x, name)``: (n, p) samples to the n × n matrix that is kept; ``from_gram(K)``: the same
-    from a Gram matrix, None where a Gram does not hold enough; ``compared(matrix)``: the n × n
+    from a Gram matrix, None where a Gram does not hold enough; ``entries(matrix)``: the n × n
     matrix whose entries are compared, made anew for every subset of samples; ``scale(vector)``:
     what is done to its entries."""
 
     matrix: Callable[..., np.ndarray]
     from_gram: Callable[[np.ndarray], np.ndarray] | None
-    compared: Callable[[np.ndarray], np.ndarray]
+    entries: Callable[[np.ndarray], np.ndarray]
     scale: Callable[[np.ndarray], np.ndarray] = lambda v: v
     diagonal: bool = False
     symmetric: bool = True
@@ -58,7 +58,7 @@ class Kernel:
         n = len(matrix)
         if n < self.least:
             raise ValueError(f"{name} has {n} samples, this measure needs at least {self.least}")
-        entries = self.compared(matrix)[self.pairs(n)]
+        entries = self.entries(matrix)[self.pairs(n)]
         largest = np.abs(entries).max()
         entries = self.scale(entries)
         norm = np.linalg.norm(entries)
@@ -78,7 +78,7 @@ def cka_kernel(kernel: str = "linear", debiased: bool = True, sigma: float | Non
             f"sigma is the width of the rbf kernel and positive: got sigma={sigma}, {kernel=}"
         )
 
-    def compared(gram: np.ndarray) -> np.ndarray:
+    def entries(gram: np.ndarray) -> np.ndarray:
         k = rbf(gram, sigma) if kernel == "rbf" else gram
         return u_centre(k) if debiased else recentre(k)
 
@@ -90,7 +90,7 @@ def cka_kernel(kernel: str = "linear", debiased: bool = True, sigma: float | Non
 
     scale = (lambda v: v) if debiased else halved
     return Kernel(
-        centred_gram, recentre, compared, scale, diagonal=not debiased, least=4 if debiased else 2
+        centred_gram, recentre, entries, scale, diagonal=not debiased, least=4 if debiased else 2
     )
 
 
@@ -123,7 +123,7 @@ def knn_kernel(k: int = 10, centre: bool = True) -> Kernel:
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
 
-    def compared(gram: np.ndarray) -> np.ndarray:
+    def entries(gram: np.ndarray) -> np.ndarray:
         n = len(gram)
         if k >= n:
             raise ValueError(f"k={k} neighbours need more than {k} samples, got {n}")
@@ -139,8 +139,8 @@ def knn_kernel(k: int = 10, centre: bool = True) -> Kernel:
         return adjacent
 
     if centre:
-        return Kernel(centred_gram, recentre, compared, symmetric=False)
-    return Kernel(raw_gram, lambda gram: gram, compared, symmetric=False)
+        return Kernel(centred_gram, recentre, entries, symmetric=False)
+    return Kernel(raw_gram, lambda gram: gram, entries, symmetric=False)
 
 
 def rbf(gram: np.ndarray, sigma: float | None = None) -> np.ndarray:

@@ -28,7 +28,7 @@ def noise_ledger(samples: Mapping[str, xr.Dataset]) -> xr.Dataset:
     found = {name: ("line", np.array(column)) for name, column in zip(names, columns, strict=True)}
     first = next(iter(samples.values()))
     x_T = [
-        compared(first["x_T"].values, arm["x_T"].values) or "other noise"
+        noise_relation(first["x_T"].values, arm["x_T"].values) or "other noise"
         for arm in samples.values()
     ]
     return xr.Dataset({**found, "x_T": ("arm", np.array(x_T))}, coords={"arm": list(samples)})
@@ -41,7 +41,7 @@ def check_paired(samples: Mapping[str, xr.Dataset]) -> str:
     (reference, first), *others = samples.items()
     found = BITS
     for name, arm in others:
-        alike = compared(first["x_T"].values, arm["x_T"].values)
+        alike = noise_relation(first["x_T"].values, arm["x_T"].values)
         if alike is None:
             raise ValueError(
                 f"{name!r} does not start from the noise that {reference!r} starts from, sample "
@@ -54,12 +54,12 @@ def check_paired(samples: Mapping[str, xr.Dataset]) -> str:
     return found
 
 
-def compared(a: np.ndarray, b: np.ndarray) -> str | None:
+def noise_relation(a: np.ndarray, b: np.ndarray) -> str | None:
     """Whether two arrays (prompt, seed, …) hold the same noise: to the bit, up to a factor for each
     sample, or not.
 
     >>> x = np.arange(1.0, 9.0, dtype=np.float32).reshape(1, 2, 4)
-    >>> compared(x, x.copy()), compared(x, 3 * x), compared(x, x[:, ::-1])
+    >>> noise_relation(x, x.copy()), noise_relation(x, 3 * x), noise_relation(x, x[:, ::-1])
     ('equal to the bit', "equal up to the scale of the scheduler's space", None)
     """
     if a.shape != b.shape:

@@ -31,7 +31,7 @@ class Line:
     verdict: str
 
 
-def compared(student: Any, base: Any = None) -> list[Line]:
+def compare_models(student: Any, base: Any = None) -> list[Line]:
     """Latents, VAE, prompt encoders, prediction and schedule of a checkpoint, beside those of its
     base.
 

@@ -145,7 +145,7 @@ def plan_of(traced: xr.Dataset, name: str) -> Plan:
     return plan
 
 
-def settled(traced: xr.Dataset, step: int) -> np.ndarray:
+def settled_share(traced: xr.Dataset, step: int) -> np.ndarray:
     """(prompt,) share of the final latents that x̂₀ of ``step`` settles: their squared correlation
     across seeds.
 

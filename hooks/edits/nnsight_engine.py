@@ -26,23 +26,23 @@ def run(pipe: Any, edits: tuple[Edit, ...], samples: int | None, call: dict[str,
     """
     denoiser = denoiser_of(pipe)
     _check_one_network(pipe)
-    chosen = places(denoiser, edits)
-    other = [s.name for _, s in chosen if s.reading != "output"]
+    placed = places(denoiser, edits)
+    other = [s.name for _, s in placed if s.reading != "output"]
     if other:
         raise ValueError(
             f"with nnsight outputs alone are edited, not {other[0]!r}: use backend='native'"
         )
-    seen = rehearse(pipe, [s.point for _, s in chosen], **call)
+    seen = rehearse(pipe, [s.point for _, s in placed], **call)
     order = {path: i for i, path in enumerate(seen.outputs)}
-    chosen.sort(key=lambda place: order.get(place[1].point.path, len(order)))
+    placed.sort(key=lambda place: order.get(place[1].point.path, len(order)))
     patch = Patch(pipe, edits, samples)
-    return _traced(pipe, denoiser, chosen, patch, seen.steps, call)
+    return _traced(pipe, denoiser, placed, patch, seen.steps, call)
 
 
 def _traced(
     pipe: Any,
     denoiser: nn.Module,
-    chosen: list[tuple[Edit, Selection]],
+    placed: list[tuple[Edit, Selection]],
     patch: Patch,
     steps: int,
     call: dict[str, Any],
@@ -50,7 +50,7 @@ def _traced(
     model = wrapped(pipe)  # anew each time: adapters loaded since would be missing
     envoys = [
         (envoy_at(model, pipe, s.point.path), denoiser.get_submodule(s.point.path), edit)
-        for edit, s in chosen
+        for edit, s in placed
     ]
 
     def edited(module: nn.Module, edit: Edit, output: Any, step: int) -> Any:

@@ -11,7 +11,7 @@ import xarray as xr
 import xhat
 from xhat.analysis.measures.by_seed import vendi_q2_by_seed
 from xhat.analysis.measures.diversity import similarities, vendi
-from xhat.analysis.traces.policy_traces import plan_of, settled, trace_alone
+from xhat.analysis.traces.policy_traces import plan_of, settled_share, trace_alone
 from xhat.samplers.plans.look import spread
 from xhat.samplers.plans.policy import Policy
 from xhat.samplers.rivals.registry import rival
@@ -57,12 +57,12 @@ def test_what_is_settled_is_the_squared_correlation():
     """Against a least-squares fit of the pooled, centred samples."""
     rng = np.random.default_rng(0)
     x0 = rng.normal(size=(2, 7, 4, 5)) + 3
-    found = settled(traced(x0), 1)
+    found = settled_share(traced(x0), 1)
     for p in range(2):
         a, b = ((v - v.mean(0)).ravel() for v in (x0[p, :, 1], x0[p, :, 3]))
         assert found[p] == pytest.approx(np.corrcoef(a, b)[0, 1] ** 2)
-    np.testing.assert_allclose(settled(traced(x0), 3), 1)
-    assert (settled(traced(np.ones((2, 7, 4, 5))), 1) == 0).all()
+    np.testing.assert_allclose(settled_share(traced(x0), 3), 1)
+    assert (settled_share(traced(np.ones((2, 7, 4, 5))), 1) == 0).all()
 
 
 def test_the_prediction_lies_where_it_says(traces):
