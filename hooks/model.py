@@ -116,6 +116,11 @@ def defaults(pipe: Pipeline) -> dict[str, Any]:
 
     ``pipe(prompt, **xhat.defaults(pipe))`` samples as :func:`xhat.trace` does.
 
+    Parameters
+    ----------
+    pipe
+        A diffusers pipeline.
+
     Returns
     -------
     dict
@@ -130,6 +135,13 @@ def set_defaults(pipe: Pipeline, **call: Any) -> Any:
 
     They hold for :func:`xhat.trace`, hybrids and all measurements; the pipeline's own call still
     takes what it is given. A copy has them, and a pipeline saved with ``save_pretrained`` too.
+
+    Parameters
+    ----------
+    pipe
+        A diffusers pipeline.
+    **call
+        Keywords of its call, such as ``num_inference_steps`` and ``guidance_scale``.
 
     Returns
     -------

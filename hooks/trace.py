@@ -64,25 +64,51 @@ def trace(
     """Sample every prompt under every seed and keep x̂₀ of every step, with the readings that
     ``hooks`` name.
 
-    Root variables ``pred_x0``, ``latents`` (x_t, in the scheduler's own space), ``model_output``
-    (after guidance) and ``noise`` (what a stochastic step added, where there is any), dims (prompt,
-    seed, step, channel, y, x); ``final`` latents; ``images``, uint8. ``/activations/<name>``:
-    variable ``value`` of each reading, with ``branch`` ("uncond", "cond") where guidance is on.
-    Coordinates along ``step``: timestep, sigma = √(1−ᾱ)/√ᾱ, alpha_bar, call (which evaluation at
-    that timestep), segment where several models share the run, space where latents change theirs on
-    the way (else it is an attribute).
+    Parameters
+    ----------
+    pipe
+        A diffusers pipeline, a hybrid included.
+    prompts
+        One prompt, or several.
+    seeds
+        Whole numbers. Seed s starts a generator of its own for each sample, the same for every
+        prompt.
+    hooks
+        {name, glob or path, with ``@input``, ``@delta`` or ``@probs`` for other readings: reduction
+        or its text}, or names alone for ``mean``.
+    store
+        Folder or URL of a Zarr store; a run that was stopped goes on there at the same call. None:
+        the trace is in memory.
+    batch_size
+        Samples in one call of the pipeline.
+    edits
+        Interventions (:mod:`xhat.hooks.edits.edit`); a value of another trace goes to the sample of
+        the same prompt and seed.
+    progress
+        Whether a bar is shown and, before it, what a store will take of disk and memory.
+    repair
+        Whether what is damaged of a finished store is made again.
+    **call_kwargs
+        Arguments of the pipeline's call. Number of steps and guidance left out are the checkpoint's
+        own (:func:`xhat.defaults`), else the pipeline's.
 
-    ``hooks``: {name, glob or path, with ``@input``, ``@delta`` or ``@probs`` for other readings:
-    reduction or its text}, or names alone for ``mean``. ``store``: folder or URL of a Zarr store; a
-    run that was stopped goes on there at the same call, and ``repair`` makes what is damaged
-    of it again. Without it the trace is in memory.
-    ``edits``: interventions (:mod:`xhat.hooks.edits.edit`); a value of another trace goes to the
-    sample of the same prompt and seed. ``call_kwargs`` go to the pipeline; number of steps and
-    guidance left out are the checkpoint's own (:func:`xhat.defaults`), else the pipeline's.
+    Returns
+    -------
+    DataTree
+        Root: ``pred_x0``, ``latents`` (x_t, in the scheduler's own space), ``model_output`` (after
+        guidance) and ``noise`` (what a stochastic step added, where there is any), dims (prompt,
+        seed, step, channel, y, x); ``final`` latents; ``images``, uint8. ``/activations/<name>``:
+        variable ``value`` of each reading, with ``branch`` ("uncond", "cond") where guidance is on.
+        Coordinates along ``step``: timestep, sigma = √(1−ᾱ)/√ᾱ, alpha_bar, call (which evaluation
+        at that timestep), segment where several models share the run, space where latents change
+        theirs on the way (else it is an attribute).
 
-    Seed s starts a generator of its own for each sample, the same for every prompt. Raises
-    ValueError for names, seeds, arguments, schedulers and stores that do not fit, before anything
-    is written."""
+    Raises
+    ------
+    ValueError
+        For names, seeds, arguments, schedulers and stores that do not fit, before anything is
+        written; as ``StoreInUse`` where another run is writing into the store.
+    """
     run = _prepare(pipe, prompts, seeds, hooks, tuple(edits), batch_size, call_kwargs)
     with ExitStack() as stack:
         sink: Store | Memory

@@ -26,11 +26,20 @@ Hooks = Mapping[str, Any] | Iterable[str]
 
 
 class Tracer:
-    """Traces any ordinary call of the pipeline made inside its block; ``.trace`` has dims (sample,
-    step, …).
+    """Traces any ordinary call of the pipeline made inside its block, which returns what it always
+    does. ``.trace`` has dims (sample, step, …).
 
-    Several calls of the same schedule follow each other along ``sample``. The call returns what it
-    always does. ``store``: folder or URL to write the trace to at the end of the block."""
+    Several calls of the same schedule follow each other along ``sample``.
+
+    Parameters
+    ----------
+    pipe
+        A diffusers pipeline.
+    hooks
+        As in :func:`xhat.trace`.
+    store
+        Folder or URL to write the trace to at the end of the block.
+    """
 
     def __init__(
         self, pipe: Pipeline, hooks: Hooks = (), store: str | os.PathLike[str] | None = None

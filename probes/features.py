@@ -48,13 +48,30 @@ class FeatureSpace(Protocol):
 
 
 def feature_space(name: str, pipe: Any = None, **options: Any) -> FeatureSpace:
-    """The space of a name in :data:`SPACES`; after a colon, the point of ``denoiser`` or the folder
-    of an encoder.
+    """The feature space of a name.
 
-    ``pipe``: the pipeline whose VAE decodes, and whose denoiser ``denoiser`` reads; all but
-    ``latent`` need it. ``options``: those of the space's class. Raises ValueError for any other
-    name, and where weights are not on this machine.
+    Parameters
+    ----------
+    name
+        One of :data:`SPACES`; after a colon, the point of ``denoiser`` or the folder of an encoder.
+    pipe
+        The pipeline whose VAE decodes, and whose denoiser ``denoiser`` reads; all but ``latent``
+        need it.
+    **options
+        Those of the space's class.
 
+    Returns
+    -------
+    FeatureSpace
+        ``space.features(latents)`` is (n, d).
+
+    Raises
+    ------
+    ValueError
+        For any other name; as ``MissingWeights`` where weights are not on this machine.
+
+    Examples
+    --------
     >>> feature_space("latent").features(np.full((1, 1, 2, 2), 3.0))
     array([[1., 1., 1., 1.]], dtype=float32)
     """

@@ -69,12 +69,26 @@ class Pair:
 
 
 def load_pair(name: str = DEMO, *, dtype: torch.dtype | None = None) -> Pair:
-    """A pair by name: ``"demo"`` (student ``turbo``), ``"demo/<student>"``, or a published one,
-    ``"sdxl/dmd2"``.
+    """A base and its students by name. Nothing is loaded yet.
 
-    Nothing is loaded yet; the weights of a published pair come from the hub's cache or the network.
-    ``dtype`` is that of the weights, float32 where it is left out. Raises ValueError for any other
-    name, with the nearest ones."""
+    Parameters
+    ----------
+    name
+        ``"demo"`` (student ``turbo``), ``"demo/<student>"``, or a published pair, such as
+        ``"sdxl/dmd2"``, whose weights come from the hub's cache or the network.
+    dtype
+        Of the weights; float32 where it is left out.
+
+    Returns
+    -------
+    Pair
+        ``pair.base`` and ``pair.student`` are pipelines of diffusers, loaded on first use.
+
+    Raises
+    ------
+    ValueError
+        For any other name, with the nearest ones.
+    """
     dtype = dtype or torch.float32
     if name in published():
         return _published(published()[name], dtype)

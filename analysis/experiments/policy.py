@@ -109,6 +109,8 @@ def fit_policy(
 ) -> Policy:
     """The most diverse plan within the budget, by prediction from ``traces``.
 
+    Parameters
+    ----------
     traces
         name → trace, all of the same prompts and seeds: ``"base"`` and ``"student"`` as they are
         called of themselves, and any further runs of one of them alone, named ``"base_…"`` and
@@ -116,21 +118,33 @@ def fit_policy(
         steps; each student trace (without fresh noise, without its first step) is an option as it
         stands.
     budget
-        network evaluations a picture may cost, as a multiple of the student's.
+        Network evaluations a picture may cost, as a multiple of the student's.
     space
-        where pictures are compared, as in :func:`~xhat.analysis.sampling.arms.measure_arms`; None:
+        Where pictures are compared, as in :func:`~xhat.analysis.sampling.arms.measure_arms`; None:
         the latents themselves. Where it tells fidelity, options expected more than ``margin`` below
         the student's are left out.
     measure
-        what is meant by diversity: one of ``vendi_q2``, ``vendi_q1``, ``attribute_entropy``,
+        What is meant by diversity: one of ``vendi_q2``, ``vendi_q1``, ``attribute_entropy``,
         ``mean_pairwise_distance``.
+    margin
+        How much fidelity may be lost.
+    worth
+        Gain, as a share of the student's diversity, below which a prompt does not need the plan.
     adaptive
-        also learn when a prompt needs the plan, from the spread of the student's first x̂₀: the
+        Also learn when a prompt needs the plan, from the spread of the student's first x̂₀: the
         threshold under which the predicted gains, less ``worth`` of the student's diversity each,
         add up to most.
 
-    Raises ValueError for traces that do not fit together, an unknown measure, and a budget that
-    allows nothing."""
+    Returns
+    -------
+    Policy
+        The plan, what it was chosen from, and by which numbers.
+
+    Raises
+    ------
+    ValueError
+        For traces that do not fit together, an unknown measure, and a budget that allows nothing.
+    """
     seen = read_traces(traces, space, measure)
     drafts = _drafts(seen)
     own = float(seen["student"].fidelity.mean())

@@ -63,11 +63,26 @@ class Source:
 
 
 def from_trace(trace: xr.DataTree, name: str) -> Source:
-    """The reading ``name`` of a trace, as the value of an edit: at each step, that of the trace's
-    step of equal σ.
+    """A reading of a trace as the value of an edit: at each step, that of the trace's step of equal
+    σ.
 
-    Raises ValueError where the trace has no such reading, or has it reduced: a patch needs it in
-    full."""
+    Parameters
+    ----------
+    trace
+        Of :func:`xhat.trace`.
+    name
+        The reading, kept with the reduction ``full``.
+
+    Returns
+    -------
+    Source
+        For :func:`replace` and the other edits.
+
+    Raises
+    ------
+    ValueError
+        Where the trace has no such reading, or has it reduced: a patch needs it in full.
+    """
     nodes: Mapping[str, Any] = (
         trace.children["activations"].children if "activations" in trace.children else {}
     )
@@ -182,9 +197,21 @@ class Edit:
 
 
 def replace(point: str, value: Value, **where: Any) -> Edit:
-    """The reading becomes ``value``: a tensor, an array, a number, or :func:`from_trace`.
+    """The reading becomes ``value``.
 
-    ``where``: ``steps`` (one or several), ``sigma`` = (lowest, highest), ``branch``.
+    Parameters
+    ----------
+    point
+        Name of a hook point, as in ``hooks`` of :func:`xhat.trace`.
+    value
+        A tensor, an array, a number, or :func:`from_trace`.
+    **where
+        ``steps`` (one or several), ``sigma`` = (lowest, highest), ``branch``.
+
+    Returns
+    -------
+    Edit
+        For ``edits`` of :func:`xhat.trace` and of :func:`patched`.
     """
     return _edit("replace", point, value, **where)
 

@@ -97,6 +97,16 @@ def nnsight_model(pipe: Pipeline) -> NNsightModel:
 
     Make it again after adapters were loaded: nnsight knows the modules that were there.
 
+    Parameters
+    ----------
+    pipe
+        A diffusers pipeline of one network.
+
+    Returns
+    -------
+    NNsightModel
+        The model; what is saved in its blocks can be joined to a trace.
+
     Raises
     ------
     ValueError

@@ -20,8 +20,30 @@ def patched(
 ) -> Any:
     """What ``pipe(**call)`` returns when it runs with ``edits``.
 
-    ``backend``: ``"native"``, or ``"nnsight"`` (edits of outputs alone, and pipelines of one
-    network). Raises ValueError as :class:`Patch` does."""
+    Parameters
+    ----------
+    pipe
+        A diffusers pipeline.
+    edits
+        Interventions (:mod:`xhat.hooks.edits.edit`).
+    backend
+        ``"native"``, or ``"nnsight"`` (edits of outputs alone, and pipelines of one network).
+    samples
+        How many samples the call has, without the halves of guidance, for pipelines that do not
+        say whether they are guided.
+    **call
+        Arguments of the pipeline's call.
+
+    Returns
+    -------
+    output
+        What the pipeline returns.
+
+    Raises
+    ------
+    ValueError
+        As :class:`Patch` does.
+    """
     if backend == "nnsight":
         return nnsight_engine.run(pipe, tuple(edits), samples, call)
     if backend != "native":

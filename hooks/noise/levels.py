@@ -95,10 +95,27 @@ class NoiseLevels:
 def noise_levels(scheduler: Any, steps: int | None = None) -> NoiseLevels:
     """Noise level of every step of the schedule that is set, or of a schedule of ``steps`` steps.
 
-    Entries are scheduler steps (one denoiser evaluation each): PNDM and second-order solvers have
-    more of them than the inference steps asked for. The scheduler is left as it was. Raises
-    ValueError for a scheduler whose noise levels are not known.
+    Parameters
+    ----------
+    scheduler
+        A scheduler of diffusers; it is left as it was.
+    steps
+        Number of inference steps. None: the schedule that is set.
 
+    Returns
+    -------
+    NoiseLevels
+        ``timestep``, ``sigma`` = √(1−ᾱ)/√ᾱ and ``alpha_bar``, an entry a scheduler step (one
+        evaluation of the denoiser each): PNDM and second-order solvers have more of them than the
+        inference steps asked for.
+
+    Raises
+    ------
+    ValueError
+        For a scheduler whose noise levels are not known.
+
+    Examples
+    --------
     >>> from diffusers import DDIMScheduler
     >>> levels = noise_levels(DDIMScheduler(timestep_spacing="trailing"), steps=4)
     >>> levels.timestep.tolist()

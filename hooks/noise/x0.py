@@ -26,11 +26,32 @@ def pred_x0(
     ε: (x_t − b·ε̂)/a · v: √ᾱ·x_vp − √(1−ᾱ)·v̂, with x_vp = x_t/√(a²+b²) · sample: the output ·
     flow: x_t − b·v̂ (with ``invert_sigmas``, x_t + b·v̂) · EDM: c_skip·x_t + c_out·F.
 
-    ``model_output`` (after guidance) and ``x_t`` are shaped alike, in the scheduler's own space;
-    the result is float32 or wider. ``timestep`` is one for all, or one a sample. Raises ValueError
-    for an ε-prediction at ᾱ = 0, where x̂₀ is not defined, and for a scheduler that is not
-    supported.
+    Parameters
+    ----------
+    scheduler
+        A scheduler of diffusers with its timesteps set.
+    model_output
+        The prediction after guidance, shaped as ``x_t``.
+    timestep
+        One for all, or one a sample.
+    x_t
+        Latents in the scheduler's own space.
+    step
+        Which step of the schedule, where a timestep is met more than once.
 
+    Returns
+    -------
+    Tensor
+        Shaped as ``x_t``, in VAE units, float32 or wider.
+
+    Raises
+    ------
+    ValueError
+        For an ε-prediction at ᾱ = 0, where x̂₀ is not defined, and for a scheduler that is not
+        supported.
+
+    Examples
+    --------
     >>> from diffusers import DDIMScheduler
     >>> s = DDIMScheduler()
     >>> x0, eps = torch.ones(1, 1), -torch.ones(1, 1)

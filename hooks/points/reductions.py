@@ -75,6 +75,18 @@ def mean(*, dtype: str | None = None) -> Reduction:
     """Average over places: one number a channel; of attention, how much each key is looked at on
     average.
 
+    Parameters
+    ----------
+    dtype
+        In which the result is kept, such as ``"float16"``. None: that of the tensor.
+
+    Returns
+    -------
+    Reduction
+        For ``hooks`` of :func:`xhat.trace`, where its text, ``"mean"``, will do too.
+
+    Examples
+    --------
     >>> mean()(torch.arange(8.0).reshape(1, 2, 2, 2))
     tensor([[1.5000, 5.5000]])
     """
@@ -82,9 +94,22 @@ def mean(*, dtype: str | None = None) -> Reduction:
 
 
 def pool(size: int, *, dtype: str | None = None) -> Reduction:
-    """Average over a grid of ``size`` × ``size`` cells. Tokens of a square picture are pooled as
-    one, others in a row.
+    """Average over a grid of ``size`` × ``size`` cells.
 
+    Parameters
+    ----------
+    size
+        Cells a side. Tokens of a square picture are pooled as one, others in a row.
+    dtype
+        In which the result is kept, such as ``"float16"``. None: that of the tensor.
+
+    Returns
+    -------
+    Reduction
+        For ``hooks`` of :func:`xhat.trace`, where its text, ``"pool(4)"``, will do too.
+
+    Examples
+    --------
     >>> pool(1)(torch.arange(8.0).reshape(1, 2, 2, 2)).shape
     torch.Size([1, 2, 1, 1])
     """
@@ -97,9 +122,29 @@ def project(dim: int, seed: int = 0, *, dtype: str | None = None) -> Reduction:
 
     Each number is added, with a random sign, to one of ``dim`` components of equal share: a sparse
     random matrix S with E⟨Sx, Sy⟩ = ⟨x, y⟩ that needs neither its P × dim entries nor their
-    products (Charikar et al. 2002, "Finding frequent items in data streams"; Weinberger et al.
-    2009, arXiv 0902.2206).
+    products.
 
+    Parameters
+    ----------
+    dim
+        Directions: numbers a sample that are kept.
+    seed
+        Of the random matrix.
+    dtype
+        In which the result is kept, such as ``"float16"``. None: that of the tensor.
+
+    Returns
+    -------
+    Reduction
+        For ``hooks`` of :func:`xhat.trace`, where its text, ``"project(64)"``, will do too.
+
+    References
+    ----------
+    Charikar et al. 2002, "Finding frequent items in data streams"; Weinberger et al. 2009, arXiv
+    0902.2206.
+
+    Examples
+    --------
     >>> x = torch.randn(2, 3, 8, 8)
     >>> project(16)(x).shape
     torch.Size([2, 16])
@@ -108,7 +153,18 @@ def project(dim: int, seed: int = 0, *, dtype: str | None = None) -> Reduction:
 
 
 def full(*, dtype: str | None = None) -> Reduction:
-    """Keep everything."""
+    """Keep everything.
+
+    Parameters
+    ----------
+    dtype
+        In which the result is kept, such as ``"float16"``. None: that of the tensor.
+
+    Returns
+    -------
+    Reduction
+        For ``hooks`` of :func:`xhat.trace`, where its text, ``"full"``, will do too.
+    """
     return Reduction("full", dtype=_dtype(dtype))
 
 
@@ -116,9 +172,20 @@ def gram(of: Reduction | str = "full") -> Reduction:
     """Keep the Gram matrix of all samples of the run instead of their activations: n² numbers a
     point and step.
 
-    K = X_c·X_cᵀ in float64, X_c the activations (reduced by ``of``) less their mean over samples,
-    so that a large common offset costs no digits. It is made when the last sample is in; until then
-    the activations wait in the store."""
+    K = X_c·X_cᵀ in float64, X_c the activations less their mean over samples, so that a large
+    common offset costs no digits. It is made when the last sample is in; until then the activations
+    wait in the store.
+
+    Parameters
+    ----------
+    of
+        Reduction, or its text, of the activations that the matrix is made of.
+
+    Returns
+    -------
+    Reduction
+        For ``hooks`` of :func:`xhat.trace`, where its text, ``"gram"``, will do too.
+    """
     inner = parse(of) if isinstance(of, str) else of
     if inner.name == "gram":
         raise ValueError("gram of a gram: give it mean, pool, project or full")

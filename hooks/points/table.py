@@ -66,9 +66,27 @@ def points(pipe: Pipeline, **call_kwargs: Any) -> PointTable:
     """The hook points of a pipeline's denoiser: alias, module path, class, shape of one sample,
     bytes a step.
 
-    Shapes are those of a call with ``call_kwargs`` (height, width, …) over the checkpoint's own
-    defaults; the call is rehearsed on tensors without data, so that nothing is computed but the
-    prompt. Raises ValueError for an object that is no such pipeline."""
+    The call is rehearsed on tensors without data, so that nothing is computed but the prompt.
+
+    Parameters
+    ----------
+    pipe
+        A diffusers pipeline.
+    **call_kwargs
+        Arguments of its call (height, width, …) for which shapes are given, over the checkpoint's
+        own defaults.
+
+    Returns
+    -------
+    PointTable
+        A table for terminals and notebooks; its names are what ``hooks`` of :func:`xhat.trace`
+        takes.
+
+    Raises
+    ------
+    ValueError
+        For an object that is no such pipeline.
+    """
     networks = denoisers_of(pipe)
     named = named_points(networks)
     shapes = rehearse(pipe, named, **with_defaults(pipe, call_kwargs)).outputs

@@ -17,8 +17,19 @@ from xhat.hooks.store.root import FORMAT, root_attributes
 
 
 def write_tree(path: str | os.PathLike[str], tree: xr.DataTree) -> None:
-    """Write a trace that is in memory. Raises ValueError where there is something already, or where
-    another run is writing.
+    """Write a trace that is in memory.
+
+    Parameters
+    ----------
+    path
+        Folder or URL.
+    tree
+        Of :func:`xhat.trace`.
+
+    Raises
+    ------
+    ValueError
+        Where there is something already; as ``StoreInUse`` where another run is writing.
     """
     path = located(path)
     with locked(path), readable_failures(path):

@@ -144,9 +144,18 @@ class Segment:
 class Plan:
     """Segments in the order they are run.
 
-    Raises ValueError for a plan without segments, and for one that replaces x̂₀ where nothing
-    follows.
+    Parameters
+    ----------
+    segments
+        Each a :class:`Segment`: a model, some of its scheduler's steps, its guidance.
 
+    Raises
+    ------
+    ValueError
+        For a plan without segments, and for one that replaces x̂₀ where nothing follows.
+
+    Examples
+    --------
     >>> plan = Plan([Segment("base", 0, 1, 4, spacing="trailing"), Segment("student", 1, 4, 4)])
     >>> print(plan)
     Plan, 4 evaluations

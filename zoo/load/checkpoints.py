@@ -40,11 +40,30 @@ def load_model(
     dtype: torch.dtype | None = None,
     **loading: Any,
 ) -> Any:
-    """A pipeline by embedded name (``demo/base``, ``demo/dmd`` …), family (``sdxl``: its base),
-    published name (``sdxl/dmd2``), folder, file or hub name.
+    """A pipeline by name.
 
-    ``base`` and ``loading`` are those of :func:`load_checkpoint`, for a checkpoint that is no whole
-    pipeline. Raises ValueError for a name that is none of these, and for what is no checkpoint."""
+    Parameters
+    ----------
+    name
+        An embedded model (``demo/base``, ``demo/dmd`` …), a family (``sdxl``: its base), a
+        published checkpoint (``sdxl/dmd2``), a folder, a file or a name on the hub.
+    base
+        For a checkpoint that is no whole pipeline: that of :func:`load_checkpoint`.
+    dtype
+        Of the weights; float32 where it is left out.
+    **loading
+        Further arguments of :func:`load_checkpoint`.
+
+    Returns
+    -------
+    pipe
+        A pipeline of diffusers, with its checkpoint's :func:`xhat.defaults`.
+
+    Raises
+    ------
+    ValueError
+        For a name that is none of these, and for what is no checkpoint.
+    """
     name, dtype = str(name), dtype or torch.float32
     if is_embedded(name):
         return load_pipeline(embedded_folder(name), dtype=dtype)
@@ -75,30 +94,45 @@ def load_checkpoint(
     dtype: torch.dtype = torch.float32,
     remote_code: bool = False,
 ) -> Any:
-    """A checkpoint as a pipeline. ``path``: a file, a folder, a hub name ``owner/name`` or
-    ``owner/name/file``.
+    """A checkpoint as a pipeline.
 
+    Parameters
+    ----------
+    path
+        A file, a folder, a hub name ``owner/name`` or ``owner/name/file``.
     base
-        the pipeline that it was distilled from, or a name for :func:`xhat.zoo.load_model`. A
-        pipeline's folder needs
-        none; of everything else it gives the VAE, the prompt encoders and the architecture.
+        The pipeline that it was distilled from, or a name for :func:`load_model`. A pipeline's
+        folder needs none; of everything else it gives the VAE, the prompt encoders and the
+        architecture.
     kind
-        what the checkpoint is expected to be (:data:`xhat.zoo.load.entries.KINDS`); found out where
-        it is left out.
+        What the checkpoint is expected to be (:data:`xhat.zoo.load.entries.KINDS`); recognised
+        where it is left out.
     like
-        a published checkpoint whose scheduler and call are to be used, for example ``"sdxl/dmd2"``.
-    scheduler, scheduler_config, call
-        class in diffusers, made from the base's configuration with these changes; and what belongs
-        in the pipeline's
-        call (steps, guidance), kept as its :func:`xhat.defaults`. Left out: the base's, or the
-        folder's own.
+        A published checkpoint whose scheduler and call are to be used, for example ``"sdxl/dmd2"``.
+    scheduler, scheduler_config
+        Class in diffusers, made from the base's configuration with these changes. Left out: the
+        base's, or the folder's own.
+    call
+        What belongs in the pipeline's call (steps, guidance), kept as its :func:`xhat.defaults`.
     lora_scale
-        weight of a LoRA. It shares the base's weights and stays switchable:
+        Weight of a LoRA. It shares the base's weights and stays switchable:
         ``pipe.set_adapters("student", weight)``.
+    dtype
+        Of the weights.
+    remote_code
+        Whether code of the repository may be run. Never otherwise.
 
-    Raises ValueError for a file that is not whole or holds code, for a checkpoint that is not of
-    the base's family, for a kind that is not the expected one, and for what cannot be found. Code
-    of a repository is never run but where ``remote_code`` says so."""
+    Returns
+    -------
+    pipe
+        A pipeline of diffusers.
+
+    Raises
+    ------
+    ValueError
+        For a file that is not whole or holds code, for a checkpoint that is not of the base's
+        family, for a kind that is not the expected one, and for what cannot be found.
+    """
     if like is not None:
         entry = find(like)
         scheduler, scheduler_config = (
