@@ -197,14 +197,13 @@ def check_told(denominator: Interval, what: str) -> None:
 def components(values: Any, strata: Sequence[Any] | None = None) -> Components:
     """Variances of prompts, seeds and the rest, none below zero, from (prompt, seed, …) values.
 
-    Raises ValueError for fewer than two prompts or two seeds.
+    With one seed, of per-prompt values, prompts have all the variance. Raises ValueError for fewer
+    than two prompts.
     """
     values = crossed_values(values)
     prompts, seeds = values.shape[:2]
-    if min(prompts, seeds) < 2:
-        raise ValueError(
-            f"variances of prompts and seeds need two of each, got {prompts} × {seeds}"
-        )
+    if prompts < 2:
+        raise ValueError(f"the variance of prompts needs two of them, got {prompts}")
     rows, columns, rest = _mean_squares(values, _groups(strata, prompts))
     prompt = np.maximum(rows - rest, 0) / seeds
     return Components(prompt, np.maximum(columns - rest, 0) / prompts, rest, prompts, seeds)
@@ -250,7 +249,12 @@ def crossed_jackknife(
 
 
 def simultaneous(
-    values: Any, *, level: float = LEVEL, draws: int = 4000, seed: int = 0
+    values: Any,
+    *,
+    level: float = LEVEL,
+    strata: Sequence[Any] | None = None,
+    draws: int = 4000,
+    seed: int = 0,
 ) -> Interval:
     """Intervals of many means that hold together: for "the best of", and for tables of arms.
 
@@ -262,18 +266,23 @@ def simultaneous(
     ----------
     values
         (arm, prompt, seed): differences from one reference; measures may be stacked as arms.
-    level, draws, seed
-        Confidence level, multiplier draws, and their seed.
+    level, strata
+        As in :func:`crossed_mean`.
+    draws, seed
+        Multiplier draws, and their seed.
 
     References
     ----------
     Westfall & Young 1993; Chernozhukov et al. 2013, doi:10.1214/13-AOS1161 (multipliers).
     """
     values = np.moveaxis(np.asarray(values, dtype=np.float64), 0, -1)
-    own = crossed_mean(values, level=level)
-    error, freedom = standard_error(values)
-    centred = values - values.mean((0, 1))
-    rows, columns = centred.mean(1), centred.mean(0)
+    each = crossed_mean(values, level=level, strata=strata)
+    if len(values) < 2:
+        return each
+    error, freedom = standard_error(values, strata)
+    rows, columns = values.mean(1), values.mean(0) - values.mean((0, 1))
+    for group in _groups(strata, len(values)):
+        rows[group] -= rows[group].mean(0)
     rng = np.random.default_rng(seed)
     moved = rng.normal(size=(draws, len(rows))) @ rows / len(rows)
     moved += rng.normal(size=(draws, len(columns))) @ columns / len(columns)
@@ -281,24 +290,9 @@ def simultaneous(
     z = np.divide(np.abs(moved), spread, out=np.zeros_like(moved), where=spread > 0).max(1)
     tail = norm.sf(np.quantile(z, level))
     half = t.isf(tail, freedom) * error
-    attrs = {**own.attrs, "interval": f"{METHOD}, largest of {values.shape[-1]} held"}
-    return Interval(own.estimate, own.estimate - half, own.estimate + half, attrs)
-
-
-def choose_and_test(values: Any, *, level: float = LEVEL) -> tuple[int, Interval]:
-    """The arm that is best on every other prompt, and its interval on the prompts in between.
-
-    ``values``: (arm, prompt, seed) differences, four prompts or more. What is chosen on one half is
-    tested on the other, so that the choice does not flatter the test.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 3 or values.shape[1] < 4:
-        raise ValueError(
-            "choosing on one half and testing on the other needs (arm, prompt, seed) values of at "
-            f"least 4 prompts, got shape {values.shape}"
-        )
-    best = int(values[:, 0::2].mean((1, 2)).argmax())
-    return best, crossed_mean(values[best, 1::2], level=level)
+    family = values.shape[-1]
+    attrs = {**each.attrs, "interval": f"{METHOD}, largest of {family} held", "family": family}
+    return Interval(each.estimate, each.estimate - half, each.estimate + half, attrs)
 
 
 def crossed_values(values: Any) -> np.ndarray:

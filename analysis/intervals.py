@@ -185,8 +185,8 @@ def format_number(value: float, *, decimals: int | None = None, signed: bool = F
 
 def _decimals(low: float, high: float) -> int:
     """Decimals that show two significant digits of the width, and no bound beside zero as zero."""
-    width = high - low
-    scale = width if np.isfinite(width) and width > 0 else max(abs(low), abs(high))
+    width, size = high - low, max(abs(low), abs(high))
+    scale = width if np.isfinite(width) and width > 1e-9 * size else size
     if not (np.isfinite(scale) and scale > 0):
         return 2
     digits = 1 - int(np.floor(np.log10(scale)))

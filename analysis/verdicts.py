@@ -23,6 +23,7 @@ from xhat.analysis.crossed import (
     check_told,
     components,
     crossed_mean,
+    simultaneous,
     standard_error,
 )
 from xhat.analysis.intervals import format_interval, format_number
@@ -36,13 +37,14 @@ MOST_PROMPTS = 2000
 
 @dataclass(frozen=True)
 class Size:
-    """A number of prompts and of seeds under each."""
+    """A number of prompts and of seeds under each; one seed where seeds are not told apart."""
 
     prompts: int
     seeds: int
 
     def __str__(self) -> str:
-        return f"{self.prompts} prompts × {self.seeds} seeds"
+        prompts = f"{self.prompts} prompt{'s' * (self.prompts != 1)}"
+        return prompts if self.seeds == 1 else f"{prompts} × {self.seeds} seeds"
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Verdict:
         'Vendi: the hybrid has more than the student'
         """
         numbers = format_interval(self.interval.array(), signed=True, unit=unit)
+        if family := self.interval.attrs.get("family"):
+            numbers += f", held for all {family} together"
         head = f"{measure}: {more}"
         if self.kind in ("yes", "opposite"):
             how = "more" if self.kind == "yes" else "less"
@@ -120,6 +124,7 @@ def verdict(
     *,
     level: float = LEVEL,
     strata: Sequence[Any] | None = None,
+    interval: Interval | None = None,
 ) -> Verdict:
     """The verdict on a difference of two arms.
 
@@ -136,6 +141,9 @@ def verdict(
         by an interval of level 2·level − 1 (Schuirmann 1987, doi:10.1007/BF01068419).
     strata
         As in :func:`~xhat.analysis.crossed.crossed_mean`.
+    interval
+        Decides in place of the difference's own: that of
+        :func:`~xhat.analysis.crossed.simultaneous` where the arm was picked among others.
 
     Raises
     ------
@@ -148,21 +156,58 @@ def verdict(
         raise ValueError(f"expected differences (prompt, seed) or (prompt,), got {values.shape}")
     if margin is not None and not margin > 0:
         raise ValueError(f"a margin must be above zero, got {margin}")
-    interval = crossed_mean(values, level=level, strata=strata)
+    alone = interval is None
+    if interval is None:
+        interval = crossed_mean(values, level=level, strata=strata)
     size = Size(*values.shape)
     if size.prompts < 2:
         return Verdict("undecided", interval, margin, np.nan, size)
     error, freedom = (float(x) for x in standard_error(values, strata))
-    detectable = (t.ppf((1 + level) / 2, freedom) + t.ppf(POWER, freedom)) * error
-    kind = _kind(interval, margin, t.ppf(level, freedom) * error)
+    half = (float(interval.high) - float(interval.low)) / 2
+    detectable = half + t.ppf(POWER, freedom) * error
+    kind = _kind(interval, margin, t.ppf(level, freedom) * error if alone else half)
     needed = None
-    if kind == "undecided" and size.seeds > 1:
+    if kind == "undecided":
         effect = margin if margin is not None else abs(float(interval.estimate))
         needed = needed_size(components(values, strata), effect, level=level)
     return Verdict(kind, interval, margin, float(detectable), size, needed)
 
 
-def margin_of(lead: Any, *, share: float = SHARE, level: float = LEVEL) -> float | None:
+def verdicts(
+    differences: Any,
+    margin: float | None = None,
+    *,
+    level: float = LEVEL,
+    strata: Sequence[Any] | None = None,
+) -> list[Verdict]:
+    """The verdict on each of many differences, by intervals that hold for all of them together.
+
+    ``differences``: (arm, prompt, seed). The largest of them may be looked for: its verdict errs no
+    more often for having been picked. Other arguments, and what is raised, as in :func:`verdict`.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    held = simultaneous(values, level=level, strata=strata)
+    each = zip(values, held.estimate, held.low, held.high, strict=True)
+    return [
+        verdict(x, margin, level=level, strata=strata, interval=Interval(*bounds, held.attrs))
+        for x, *bounds in each
+    ]
+
+
+def best_of(differences: Any, margin: float | None = None, **options: Any) -> tuple[int, Verdict]:
+    """Which of many differences is largest, and its verdict among :func:`verdicts`."""
+    every = verdicts(differences, margin, **options)
+    best = int(np.argmax([float(v.interval.estimate) for v in every]))
+    return best, every[best]
+
+
+def margin_of(
+    lead: Any,
+    *,
+    share: float = SHARE,
+    level: float = LEVEL,
+    strata: Sequence[Any] | None = None,
+) -> float | None:
     """A quarter of the base's lead over the student: what is too small to matter.
 
     ``lead``: (prompt, seed) or (prompt,) differences base − student. None where the lead is not
@@ -170,7 +215,7 @@ def margin_of(lead: Any, *, share: float = SHARE, level: float = LEVEL) -> float
     """
     values = np.asarray(lead, dtype=np.float64)
     values = values[:, None] if values.ndim == 1 else values
-    interval = crossed_mean(values, level=level)
+    interval = crossed_mean(values, level=level, strata=strata)
     try:
         check_told(interval, "the base's lead")
     except UndefinedRatio:
@@ -179,34 +224,35 @@ def margin_of(lead: Any, *, share: float = SHARE, level: float = LEVEL) -> float
 
 
 def needed_size(
-    found: Components, effect: float, *, level: float = LEVEL, power: float = POWER
+    pilot: Components, effect: float, *, level: float = LEVEL, power: float = POWER
 ) -> Size | None:
     """The cheapest prompts × seeds at which an effect is told from zero with this power.
 
-    ``found``: variances from a pilot. None where more than 2000 prompts × 384 seeds are needed.
+    ``pilot``: variances from a pilot. None where more than 2000 prompts × 384 seeds are needed.
     """
     sizes = [
         size
-        for seeds in SEEDS
-        if (size := _prompts_for(found, abs(effect), seeds, level, power)) is not None
+        for seeds in (SEEDS if pilot.seeds > 1 else (1,))
+        if (size := _prompts_for(pilot, abs(effect), seeds, level, power)) is not None
     ]
     return min(sizes, key=lambda s: (s.prompts * s.seeds, s.seeds), default=None)
 
 
 def detectable_effect(
-    found: Components, size: Size, *, level: float = LEVEL, power: float = POWER
+    pilot: Components, size: Size, *, level: float = LEVEL, power: float = POWER
 ) -> float:
     """Effect that is told from zero with this power at a size, from a pilot's variances."""
-    freedom = max(min(size.prompts, size.seeds) - 1, 1)
+    fewest = size.prompts if size.seeds == 1 else min(size.prompts, size.seeds)
+    freedom = max(fewest - 1, 1)
     factor = t.ppf((1 + level) / 2, freedom) + t.ppf(power, freedom)
-    return float(factor * found.error(size.prompts, size.seeds))
+    return float(factor * pilot.error(size.prompts, size.seeds))
 
 
 def _prompts_for(
-    found: Components, effect: float, seeds: int, level: float, power: float
+    pilot: Components, effect: float, seeds: int, level: float, power: float
 ) -> Size | None:
     def enough(prompts: int) -> bool:
-        return detectable_effect(found, Size(prompts, seeds), level=level, power=power) <= effect
+        return detectable_effect(pilot, Size(prompts, seeds), level=level, power=power) <= effect
 
     if effect <= 0 or not enough(MOST_PROMPTS):
         return None

@@ -322,6 +322,7 @@ def made(gain, fidelity, loss=2.0):
         "base": 0,
         "student": -loss,
         "hybrid": gain - loss,
+        "hybrid_one": -loss,
         "later": -loss,
         "skip": -loss,
         "base_few": -loss,

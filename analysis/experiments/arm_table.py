@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import xarray as xr
 
 from xhat.analysis.intervals import BOUND
 from xhat.analysis.measures.registry import headlines, measure_label
-from xhat.analysis.sampling.arms import against, paired_values, summarised
+from xhat.analysis.sampling.arms import against, paired_values, strata_of, summarised
 from xhat.analysis.table import Column, Table
-from xhat.analysis.verdicts import margin_of, verdict
+from xhat.analysis.verdicts import Verdict, margin_of, verdict
 
 COSTS = {
     "evaluations": Column("evaluations"),
@@ -55,9 +56,10 @@ def arm_table(
 def means_note(measured: xr.Dataset, levels: xr.Dataset) -> str:
     """What the means of :func:`~xhat.analysis.sampling.arms.summarised` are over."""
     attrs = next(v.attrs for v in levels.data_vars.values() if BOUND in v.dims)
+    strata = f" within {attrs['strata']} kinds of prompts" if "strata" in attrs else ""
     return (
         f"Means over {measured.sizes['prompt']} prompts × {measured.attrs['n_seeds']} seeds; "
-        f"{attrs['level']:.0%} intervals: {attrs['method']}."
+        f"{attrs['level']:.0%} intervals: {attrs['method']}{strata}."
     )
 
 
@@ -66,15 +68,36 @@ def few_step_base(steps: int, evaluations: float) -> str:
     return f"base at {steps} steps, guidance 1 ({evaluations:g} evaluations)"
 
 
+def contrast(measured: xr.Dataset, more: str, less: str, measure: str) -> Verdict | None:
+    """The verdict on arm ``more`` less arm ``less``; None where a diversity is infinite.
+
+    The margin is that of :func:`margin_for`.
+    """
+    difference = paired_values(measured, more, less, measure)
+    if not np.isfinite(difference).all():
+        return None
+    return verdict(difference, margin_for(measured, measure), strata=strata_of(measured))
+
+
 def contrast_sentence(
     measured: xr.Dataset, more: str, less: str, measure: str, words: Mapping[str, str]
 ) -> str:
-    """The verdict on arm ``more`` less arm ``less``; ``words``: arm → what a sentence calls it.
+    """:func:`contrast` in a sentence; ``words``: arm → what a sentence calls it."""
+    of = words.get(more, more), words.get(less, less), measure_label(measure)
+    judged = contrast(measured, more, less, measure)
+    if judged is None:
+        return (
+            f"{of[2]}: {of[0]} and {of[1]} cannot be compared: of some prompt no two pictures are "
+            "alike at all. Give more seeds."
+        )
+    return judged.sentence(*of)
 
-    The margin is a quarter of the base's lead over the student, where there is such a lead.
+
+def margin_for(measured: xr.Dataset, measure: str) -> float | None:
+    """A quarter of the base's lead over the student, where both are there and there is such a
+    lead.
     """
-    margin = None
-    if {"base", "student"} <= set(measured["arm"].values.tolist()):
-        margin = margin_of(paired_values(measured, "base", "student", measure))
-    judged = verdict(paired_values(measured, more, less, measure), margin)
-    return judged.sentence(words.get(more, more), words.get(less, less), measure_label(measure))
+    if not {"base", "student"} <= set(measured["arm"].values.tolist()):
+        return None
+    lead = paired_values(measured, "base", "student", measure)
+    return margin_of(lead, strata=strata_of(measured)) if np.isfinite(lead).all() else None

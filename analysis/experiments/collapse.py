@@ -11,12 +11,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis.experiments.arm_table import arm_table, contrast_sentence, few_step_base
-from xhat.analysis.experiments.collapse_text import (
-    committed_share,
-    of_commitment,
-    of_diversity,
-    of_each,
-)
+from xhat.analysis.experiments.collapse_text import of_commitment, of_diversity, of_each
 from xhat.analysis.experiments.setting import Setting
 from xhat.analysis.measures.registry import DIVERSITY, headlines
 from xhat.analysis.result import Result
@@ -48,7 +43,7 @@ CONTRASTS = (
 """What is compared, fixed before any run; the first is the primary contrast."""
 WORDS = {
     "base": "the base",
-    "base_few": "the base at the student's steps",
+    "base_few": "the base at the student's steps, without guidance",
     "student": "the student",
     "hybrid_one": "the hybrid of one evaluation",
     "hybrid": "the hybrid",
@@ -169,7 +164,7 @@ def figure_data(pair: Any, traced: dict[str, xr.DataTree], space: Any) -> dict[s
         for name, tree in traced.items()
     }
     paired = {name: less_reference(curve, curves["base"]) for name, curve in curves.items()}
-    committed = {name: committed_share(commitment(tree)) for name, tree in traced.items()}
+    committed = {name: commitment(tree) for name, tree in traced.items()}
     prompts = next(iter(traced.values())).to_dataset()["prompt"].values
     few = np.unique(np.linspace(0, len(prompts) - 1, SHOWN_PROMPTS).astype(int))
     return {

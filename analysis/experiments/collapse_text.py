@@ -7,18 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from xhat.analysis import stats
 from xhat.analysis.intervals import format_interval
-
-
-def committed_share(curve: xr.Dataset) -> xr.Dataset:
-    """``curve`` of :func:`xhat.analysis.traces.commitment.commitment` with ``committed_mean``
-    (step, bound), the share of runs that are committed by a step.
-    """
-    at = curve["committed_at"].transpose("prompt", "seed").values
-    by = (at[..., None] <= np.arange(curve.sizes["step"])).mean(1)  # (prompt, step)
-    share = stats.bootstrap_mean(by).array("step").assign_attrs(curve["committed_at"].attrs)
-    return curve.assign(committed_mean=share)
 
 
 def of_each(curves: xr.Dataset, sentence: Callable[[str, xr.Dataset], str]) -> str:

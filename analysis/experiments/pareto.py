@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from xhat.analysis.experiments.arm_table import few_step_base
 from xhat.analysis.experiments.pareto_text import pareto_table, sentences
 from xhat.analysis.experiments.setting import Setting
 from xhat.analysis.measures.pareto_front import front_share, on_front
@@ -24,6 +25,7 @@ from xhat.hooks.points.names import denoiser_of
 from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key
 from xhat.samplers.composite.lowrank import LowRankStudent, extract_lora
 from xhat.samplers.composite.pipeline import hybrid
+from xhat.samplers.plans.build import swap_plan
 from xhat.samplers.plans.defaults import default_guidance, default_steps
 from xhat.samplers.plans.plan import Plan
 from xhat.samplers.plans.policy import Policy
@@ -36,7 +38,7 @@ JUDGE_PROMPTS = OPEN_PROMPTS[:12]
 COSTS = ("evaluations", "seconds")
 SINGLE = {
     "base": "base",
-    "base_few": "base, student's steps",
+    "base_few": "base at few steps",
     "student": "student",
     "skip": "first step skipped",
     "own_noise": "student, own noise",
@@ -53,8 +55,10 @@ SEVERAL = {"ensemble": "ensemble of students", "one_to_many": "one student a ran
 
 
 def contenders(pair: Any, policy: Policy, rank: int = RANK) -> dict[str, tuple[str, Arm]]:
-    """name → (label, arm) of every method: the rivals, hybrids of one step and more, students of
-    low rank, the policy.
+    """name → (label, arm) of every method: the rivals, hybrids, students of low rank, the policy.
+
+    ``hybrid`` is the default recipe, whose base makes the first step in several evaluations; in
+    ``hybrid_K`` it makes the student's first K steps in one evaluation each.
 
     An ensemble and one student a range of noise are there where the pair has several students of
     one schedule."""
@@ -62,12 +66,15 @@ def contenders(pair: Any, policy: Policy, rank: int = RANK) -> dict[str, tuple[s
     pipes = {name: (text, rival(name, pair)) for name, text in SINGLE.items()}
     pipes["base"] = (SINGLE["base"], base)
     pipes["student"] = (SINGLE["student"], student)
+    pipes["hybrid"] = "hybrid, first step in several", hybrid(base, student)
     guided = default_guidance(base)
     for k in range(1, default_steps(student)):
         steps = f"{k} step{'s' * (k > 1)}"
-        pipes[f"hybrid_{k}"] = f"hybrid, {steps}", hybrid(base, student, base_steps=k)
+        plain = swap_plan(base, student, range(k))
+        pipes[f"hybrid_{k}"] = f"hybrid, {steps}", hybrid(base, student, plan=plain)
         if guided > 1:
-            pipe = hybrid(base, student, base_steps=k, base_guidance_scale=guided)
+            strong = swap_plan(base, student, range(k), base_guidance_scale=guided)
+            pipe = hybrid(base, student, plan=strong)
             pipes[f"hybrid_{k}_guided"] = f"hybrid, {steps} guided", pipe
     small = extract_lora(base, student, rank).student(base, student)
     pipes["low_rank"] = f"student of rank {rank}", small
@@ -176,6 +183,8 @@ def measure_contenders(pair: Any, config: Pareto, cache: Path | None = None) -> 
         labels["policy_adaptive"] = "policy, adaptive"
     names = [str(name) for name in measured["arm"].values]
     pipes = [arms[name.removesuffix("_adaptive")].pipe for name in names]
+    few = float(measured["evaluations"].sel(arm="base_few"))
+    labels["base_few"] = few_step_base(default_steps(pair.student), few)
     measured["label"] = ("arm", [labels[name] for name in names])
     measured["megabytes"] = ("arm", [memory(pipe) / 1e6 for pipe in pipes])
     measured["plan"] = ("arm", [_text(arms[name].pipe) if name in arms else "" for name in names])

@@ -7,12 +7,14 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.experiments.arm_table import arm_table, contrast_sentence
-from xhat.analysis.intervals import BOUNDS, excludes, format_interval
+from xhat.analysis.crossed import crossed_mean
+from xhat.analysis.experiments.arm_table import arm_table, contrast_sentence, margin_for
+from xhat.analysis.intervals import BOUNDS
 from xhat.analysis.measures.pareto_front import distance
 from xhat.analysis.measures.registry import measure_label
-from xhat.analysis.sampling.arms import against
+from xhat.analysis.sampling.arms import paired_values, strata_of
 from xhat.analysis.table import Table
+from xhat.analysis.verdicts import best_of
 from xhat.samplers.plans.policy import Policy
 
 MARGIN = 0.05  # fidelity that may be lost and still be called kept
@@ -26,14 +28,14 @@ def pareto_table(measured: xr.Dataset) -> Table:
     labels = {str(arm): f"{'*' if front else ' '} {text}" for arm, text, front in rows}
     note = (
         f"*: on the front of {measured.attrs['front_of']}; beside it, in which share of bootstrap "
-        "samples of the prompts."
+        "samples of prompts and seeds."
     )
     return arm_table(measured, labels, caption="What more diversity costs", notes=[note])
 
 
-def sentences(measured: xr.Dataset, policy: Policy, expected: xr.Dataset) -> list[str]:
-    """Whether the policy's plans lie on the front, what wins at the budget, and how well the policy
-    foresaw.
+def sentences(measured: xr.Dataset, policy: Policy, expected: xr.Dataset) -> tuple[str, ...]:
+    """Whether the policy's plan beats the student (the primary contrast), whether it is on the
+    front, what wins at the budget, and how well the policy foresaw.
     """
     arms = [name for name in ("policy", "policy_adaptive") if name in measured["arm"].values]
     words = {"policy": "the policy's plan", "student": "the student"}
@@ -42,7 +44,7 @@ def sentences(measured: xr.Dataset, policy: Policy, expected: xr.Dataset) -> lis
     lines += [_of_front(measured, name) for name in arms]
     for cost, text in (("evaluations", "evaluations"), ("seconds", "time")):
         lines.append(_at_budget(measured, policy, cost, text))
-    return [*lines, _foreseen(expected)]
+    return (*lines, _foreseen(expected))
 
 
 def _label(measured: xr.Dataset, arm: str) -> str:
@@ -51,63 +53,65 @@ def _label(measured: xr.Dataset, arm: str) -> str:
 
 def _of_front(measured: xr.Dataset, arm: str) -> str:
     measure, text = measured.attrs["measure"], _label(measured, arm)
+    where = "on" if bool(measured["front"].sel(arm=arm)) else "off"
     share = float(measured["front_share"].sel(arm=arm))
-    off = distance(measured, arm, measure)
-    if bool(measured["front"].sel(arm=arm)):
-        return (
-            f"The {text} lies on the front, and does so in {share:.0%} of bootstrap samples of the "
-            "prompts."
-        )
-    if off.other is None:
-        return (
-            f"The {text} is not on the front: another is as diverse, and better in fidelity or "
-            "evaluations."
-        )
-    holds = "" if off.low > 0 else "; the interval holds zero, so it is not told from the front"
-    return (
-        f"The {text} is off the front by {off.gap:.3f} [{off.low:.3f}, {off.high:.3f}] in "
-        f"{measure_label(measure)}, behind {_label(measured, off.other)}{holds}. It is on the "
-        f"front in {share:.0%} of bootstrap samples."
+    means = (
+        f"By its means “{text}” is {where} the front, and in {share:.0%} of bootstrap samples of "
+        "prompts and seeds it is on it."
     )
+    margin = margin_for(measured, measure)
+    off = distance(measured, arm, measure, margin=margin, strata=strata_of(measured))
+    if off is None:
+        return f"{means} No other was measured that is as cheap and as faithful."
+    best = f"{_label(measured, off.other)}, {_picked(off.rivals, 'as cheap and as faithful')},"
+    return f"{means} {off.verdict.sentence(best, text, measure_label(measure))}"
 
 
 def _at_budget(measured: xr.Dataset, policy: Policy, cost: str, text: str) -> str:
     limit = policy.budget * float(measured[cost].sel(arm="student"))
     within = [
-        str(a) for a in measured["arm"].values if float(measured[cost].sel(arm=a)) <= limit + 1e-9
+        str(a)
+        for a in measured["arm"].values
+        if str(a) != "student" and float(measured[cost].sel(arm=a)) <= limit + 1e-9
     ]
-    measure = measured.attrs["measure"]
-    gains = against(measured, "student")
-    others = [arm for arm in within if arm != "student"]
-    as_faithful = [arm for arm in others if _keeps(gains, arm)]
-    if not others:
-        return f"At {policy.budget:g} × the student's {text} there is nothing but the student."
-    best, faithful = (
-        max(of, key=lambda a: float(gains[measure].sel(arm=a, bound="estimate")), default=None)
-        for of in (others, as_faithful)
+    begin = f"At {policy.budget:g} × the student's {text}"
+    if not within:
+        return f"{begin} there is nothing but the student."
+    faithful = [arm for arm in within if _keeps(measured, arm)]
+    best, sentence = best_arm(measured, within, "")
+    line = f"{begin}: {sentence}"
+    if not faithful:
+        return f"{line} None of them is shown to keep fidelity to {MARGIN:g}."
+    other, sentence = best_arm(measured, faithful, f"that are shown to keep fidelity to {MARGIN:g}")
+    return (
+        f"{line} It is shown to keep fidelity to {MARGIN:g}."
+        if other == best
+        else (f"{line} {sentence}")
     )
-    begin = f"At {policy.budget:g} × the student's {text}, {_label(measured, str(best))}"
-    sentence = f"{begin} is the most diverse: {_gain(measured, gains, str(best))}"
-    if faithful is not None and faithful != best:
-        sentence += (
-            f"; of those that keep fidelity to {MARGIN:g}, {_label(measured, faithful)}: "
-            f"{_gain(measured, gains, faithful)}"
-        )
-    if "policy" in within and "policy" not in (best, faithful):
-        sentence += f". The policy: {_gain(measured, gains, 'policy')}"
-    return sentence + "."
 
 
-def _keeps(gains: xr.Dataset, arm: str) -> bool:
-    if "fidelity" not in gains:
+def best_arm(measured: xr.Dataset, arms: list[str], which: str) -> tuple[str, str]:
+    """The most diverse of some arms, and the verdict on it against the student, in a sentence."""
+    measure = measured.attrs["measure"]
+    gains = np.stack([paired_values(measured, arm, "student", measure) for arm in arms])
+    best, judged = best_of(gains, margin_for(measured, measure), strata=strata_of(measured))
+    name = f"{_label(measured, arms[best])}, {_picked(len(arms), which)},"
+    return arms[best], judged.sentence(name, "the student", measure_label(measure))
+
+
+def _picked(count: int, which: str) -> str:
+    if count == 1:
+        return f"the only one {which}".rstrip()
+    return f"the most diverse of {count} {which}".rstrip()
+
+
+def _keeps(measured: xr.Dataset, arm: str) -> bool:
+    """Whether an arm is shown to lose less fidelity than the margin to the student."""
+    if "fidelity" not in measured:
         return True
-    return float(gains["fidelity"].sel(arm=arm, bound="estimate")) >= -MARGIN
-
-
-def _gain(measured: xr.Dataset, gains: xr.Dataset, arm: str) -> str:
-    gain = gains[measured.attrs["measure"]].sel(arm=arm)
-    holds = "" if excludes(gain) else " (the interval holds zero)"
-    return f"{format_interval(gain, signed=True)} over the student{holds}"
+    lost = paired_values(measured, arm, "student", "fidelity")
+    interval = crossed_mean(lost, strata=strata_of(measured))
+    return bool(interval.low > -MARGIN)
 
 
 def _foreseen(expected: xr.Dataset) -> str:

@@ -16,6 +16,7 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from einops import rearrange
 
@@ -24,9 +25,16 @@ from xhat.analysis.experiments.setting import Setting
 from xhat.analysis.intervals import BOUND, BOUNDS, bounded_names
 from xhat.analysis.measures.registry import measure_label
 from xhat.analysis.result import Result
-from xhat.analysis.sampling.arms import against, measure_finals, summarised
+from xhat.analysis.sampling.arms import (
+    against,
+    measure_finals,
+    paired_values,
+    strata_of,
+    summarised,
+)
 from xhat.analysis.sampling.final_latents import Arm, sample_arms
 from xhat.analysis.table import Column, Table
+from xhat.analysis.verdicts import Verdict, verdicts
 from xhat.hooks.edits.edit import Source, from_trace, replace
 from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.hooks.points.select import select
@@ -73,7 +81,7 @@ class Patching(Setting):
         it runs; the student's own skip connections stay.
     """
 
-    prompts: Sequence[str] = OPEN_PROMPTS[:6]
+    prompts: Sequence[str] = OPEN_PROMPTS[:8]
     seeds: Sequence[int] = range(16)
     batch_size: int = 48
     layers: Sequence[str] | None = None
@@ -197,23 +205,33 @@ def layer_table(patching: xr.Dataset, measured: xr.Dataset, measure: str = PRIMA
     )
 
 
-def sentences(measured: xr.Dataset, layers: Sequence[str], measure: str = PRIMARY) -> list[str]:
-    """What the hybrid gains, which layer adds most, and whether it tells the seeds apart."""
-    gains = against(measured, "student")[measure]
-    names = [f"own {layer}" for layer in layers]
-    best = names[int(gains.sel(arm=names, bound="estimate").values.argmax())].removeprefix("own ")
-    above = gains.sel(arm=names, bound="low") > 0
-    carrying = [name for name, above in zip(layers, above.values, strict=True) if above]
-    words = {
-        "hybrid": "the hybrid of one evaluation",
-        "student": "the student",
-        f"own {best}": f"the student with the base's {best} of step one",
-        f"mean {best}": f"the student with the mean over seeds of the base's {best}",
-    }
-    pairs = (("hybrid", "student"), (f"own {best}", "student"), (f"own {best}", f"mean {best}"))
-    return [
-        *(contrast_sentence(measured, more, less, measure, words) for more, less in pairs),
-        f"{best} is the layer of {len(layers)} that adds most, and was found on these prompts.",
-        f"Layers whose own interval lies above zero, with no correction for their number: "
-        f"{', '.join(carrying) or 'none'}.",
-    ]
+def sentences(
+    measured: xr.Dataset, layers: Sequence[str], measure: str = PRIMARY
+) -> tuple[str, ...]:
+    """What the hybrid gains (the primary contrast), which layer adds most, and whether it tells the
+    seeds apart. The layer is picked, so its intervals hold for all layers together.
+    """
+    words = {"hybrid": "the hybrid of one evaluation", "student": "the student"}
+    first = contrast_sentence(measured, "hybrid", "student", measure, words)
+    strata = strata_of(measured)
+
+    def over(less: str) -> list[Verdict]:
+        pairs = [(f"own {layer}", less.format(layer)) for layer in layers]
+        differences = [paired_values(measured, *pair, measure) for pair in pairs]
+        return verdicts(np.stack(differences), strata=strata)
+
+    gains, apart = over("student"), over("mean {}")
+    best = int(np.argmax([float(v.interval.estimate) for v in gains]))
+    name, label = layers[best], measure_label(measure)
+    patched = f"the student with the base's {name} of step one"
+    adding, taking = (
+        [layer for layer, v in zip(layers, gains, strict=True) if v.kind == kind]
+        for kind in ("yes", "opposite")
+    )
+    return (
+        first,
+        gains[best].sentence(f"{patched}, the best of {len(layers)} layers,", "without", label),
+        apart[best].sentence(patched, "with that activation's mean over seeds", label),
+        f"Layers that are shown to add, corrected for their number: {', '.join(adding) or 'none'}; "
+        f"to take away: {', '.join(taking) or 'none'}.",
+    )

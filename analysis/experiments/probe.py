@@ -197,8 +197,8 @@ def probe(
 
 
 def probe_arms(base: Any, student: Any) -> dict[str, Arm]:
-    """The cells of the swap matrix that answer most: the first step the base's, the later ones,
-    all; and no first.
+    """The cells of the swap matrix that answer most: the first step the base's, in several
+    evaluations and in one; the later ones, all; and no first.
     """
     steps = default_steps(student)
     plans = {"base_few": swap_plan(base, student, range(steps))}
@@ -206,7 +206,10 @@ def probe_arms(base: Any, student: Any) -> dict[str, Arm]:
         plans["later"] = swap_plan(base, student, range(1, steps))
         plans["skip"] = skip_plan(student)
     arms = {name: Arm(hybrid(base, student, plan=plan)) for name, plan in plans.items()}
-    return ({"hybrid": Arm(hybrid(base, student))} if steps > 1 else {}) | arms
+    if steps == 1:
+        return arms
+    one = Arm(hybrid(base, student, base_evaluations=1))
+    return {"hybrid": Arm(hybrid(base, student)), "hybrid_one": one} | arms
 
 
 def space_of(name: str | None, pipe: Any, prompts: Sequence[str] | None) -> FeatureSpace:

@@ -11,21 +11,26 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xhat.analysis.experiments.arm_table import contrast, margin_for
 from xhat.analysis.intervals import format_interval, format_number
-from xhat.analysis.sampling.arms import against, summarised
+from xhat.analysis.measures.registry import measure_label
+from xhat.analysis.sampling.arms import against, paired_values, strata_of, summarised
 from xhat.analysis.sampling.structure import has_learned
+from xhat.analysis.verdicts import Verdict as Difference
+from xhat.analysis.verdicts import verdicts
 from xhat.samplers.plans.plan import Plan
 
-MEASURE, CLOSE = "vendi_q2", 1.5
+MEASURE, CLOSE = "vendi_q2", 2.0
 """What diversity means; and how many times the student's evaluations a plan may take to be
 recommended."""
 
-SAID = {
+ARMS = {
     "student": "the checkpoint as it is",
-    "hybrid": "the base for the first step, the checkpoint after",
+    "hybrid": "the base for the first step, in several evaluations, the checkpoint after",
+    "hybrid_one": "the base for the first step, in one evaluation, the checkpoint after",
     "later": "the checkpoint for the first step, the base after",
     "skip": "the checkpoint without its first step",
-    "base_few": "the base at the checkpoint's number of steps",
+    "base_few": "the base at the checkpoint's number of steps, without guidance",
     "base": "the base at its own steps",
 }
 
@@ -97,66 +102,79 @@ def recommended(
     diversity: Mapping[str, xr.Dataset],
     commitment: Mapping[str, xr.Dataset],
 ) -> Verdict:
-    """For a pair: whether the checkpoint lost diversity to its base, where, and which plan gives it
-    back at its cost.
+    """For a pair: whether the checkpoint lost diversity to its base (the primary contrast), where,
+    and which plan gives it back at its cost.
 
-    A plan is recommended where its gain over the checkpoint is above zero, its fidelity (where
-    known) is not below the checkpoint's, both beyond their intervals over prompts, and it takes at
-    most 1.5 times the evaluations: of those, the one of most diversity."""
-    lost, gains = against(measured, "base").sel(arm="student"), against(measured, "student")
-    levels = summarised(measured)
-    collapsed = float(lost[MEASURE].sel(bound="high")) < 0
-    headline = (
-        "It collapses: across seeds, its pictures count as "
-        f"{_level(levels.sel(arm='student'), MEASURE)} different ones, the base's as "
-        f"{_level(levels.sel(arm='base'), MEASURE)} (difference {_interval(lost, MEASURE)})."
-        if collapsed
-        else f"No collapse was found: across seeds, its diversity is {_beside(lost)} the base's "
-        f"(Vendi {_interval(lost, MEASURE)}, over {measured.sizes['prompt']} prompts × "
-        f"{measured.attrs['n_seeds']} seeds)."
-    )
-    good = [arm for arm in plans if _helps(gains, plans, measured, arm)]
-    gained = gains[MEASURE].sel(bound="estimate")
-    best = max(good, key=lambda arm: float(gained.sel(arm=arm)), default=None)
+    A plan is recommended where its gain over the checkpoint is above zero, by intervals that hold
+    for all plans together, its fidelity (where known) is not told to be below the checkpoint's,
+    and it takes at most twice the evaluations: of those, the one of most diversity."""
+    lost = contrast(measured, "student", "base", MEASURE)
+    gains = _gains(measured, list(plans))
+    good = [arm for arm in plans if gains[arm].kind == "yes" and _fits(measured, plans, arm)]
     evidence = (
         _evidence(diversity, commitment)
-        + _cells(gains, levels)
+        + _cells(against(measured, "student"), summarised(measured))
         + _layers(similar)
         + _sliders(moved)
     )
-    if not collapsed and best is None:
-        text = (
-            "Sample it as it is: no loss of diversity was found that a plan could undo, and none "
-            "that was tried adds any. More prompts and seeds tell smaller differences."
-        )
-        return Verdict(headline, text, evidence)
-    if best is None:
-        text = (
-            "No plan that was tried gives diversity back beyond its interval over prompts: sample "
-            "it as it is, or train another student."
-        )
-        return Verdict(headline, text, evidence)
-    gap, gain = (
-        -float(lost[MEASURE].sel(bound="estimate")),
-        float(gains[MEASURE].sel(bound="estimate", arm=best)),
-    )
-    share = f", {gain / gap:.0%} of what was lost" if collapsed and gap > 0 else ""
+    headline = _headline(measured, lost)
+    if not good:
+        return Verdict(headline, _nothing_to_do(lost), evidence)
+    best = max(good, key=lambda arm: float(gains[arm].interval.estimate))
+    gain = gains[best].sentence(ARMS[best], "the checkpoint alone", measure_label(MEASURE))
     text = (
-        f"Sample with {SAID[best]}, {plans[best].evaluations} evaluations a picture: "
-        f"{_interval(gains.sel(arm=best), MEASURE)} Vendi over the checkpoint alone{share}."
+        f"Sample with {ARMS[best]}, {plans[best].evaluations} evaluations a picture. {gain}"
+        f"{_share(gains[best], lost)}"
     )
     return Verdict(headline, text, evidence, plans[best].to_json())
 
 
-def _beside(lost: xr.Dataset) -> str:
-    return "above" if float(lost[MEASURE].sel(bound="low")) > 0 else "not told apart from"
+def _headline(measured: xr.Dataset, lost: Difference | None) -> str:
+    if lost is None:
+        return "Whether it collapses cannot be told: some prompt's pictures have nothing in common."
+    begin = {"opposite": "It collapses", "yes": "No collapse", "equivalent": "No collapse"}
+    levels = summarised(measured)
+    counts = [_level(levels.sel(arm=arm), MEASURE) for arm in ("student", "base")]
+    sentence = lost.sentence("the checkpoint", "the base", measure_label(MEASURE))
+    return (
+        f"{begin.get(lost.kind, 'No collapse was found')}: across seeds, its pictures count as "
+        f"{counts[0]} different ones, the base's as {counts[1]}. {sentence}"
+    )
 
 
-def _helps(gains: xr.Dataset, plans: Mapping[str, Plan], measured: xr.Dataset, arm: str) -> bool:
-    found = gains.sel(arm=arm)
-    faithful = "fidelity" not in found or float(found["fidelity"].sel(bound="high")) >= 0
+def _nothing_to_do(lost: Difference | None) -> str:
+    if lost is not None and lost.kind == "opposite":
+        return (
+            "No plan that was tried is shown to give diversity back: sample it as it is, train "
+            "another student, or measure more prompts and seeds."
+        )
+    return (
+        "Sample it as it is: no loss of diversity was found that a plan could undo, and none that "
+        "was tried is shown to add any. More prompts and seeds tell smaller differences."
+    )
+
+
+def _gains(measured: xr.Dataset, arms: list[str]) -> dict[str, Difference]:
+    """Every plan over the checkpoint, by intervals that hold for all of them together."""
+    values = np.stack([paired_values(measured, arm, "student", MEASURE) for arm in arms])
+    values = np.where(np.isfinite(values), values, 0.0)
+    margin = margin_for(measured, MEASURE)
+    return dict(zip(arms, verdicts(values, margin, strata=strata_of(measured)), strict=True))
+
+
+def _share(gain: Difference, lost: Difference | None) -> str:
+    """What part of the loss comes back, where there is a loss to be a part of."""
+    if lost is None or lost.kind != "opposite":
+        return ""
+    share = -float(gain.interval.estimate) / float(lost.interval.estimate)
+    return f" That is {share:.0%} of what was lost."
+
+
+def _fits(measured: xr.Dataset, plans: Mapping[str, Plan], arm: str) -> bool:
+    judged = contrast(measured, arm, "student", "fidelity") if "fidelity" in measured else None
+    faithful = judged is None or judged.kind != "opposite" or judged.within_margin
     affordable = plans[arm].evaluations <= CLOSE * plans["base_few"].evaluations
-    return float(found[MEASURE].sel(bound="low")) > 0 and faithful and affordable
+    return faithful and affordable
 
 
 def _evidence(
@@ -185,7 +203,7 @@ def _cells(gains: xr.Dataset, levels: xr.Dataset) -> list[str]:
         more = f"; fidelity {_interval(one, 'fidelity')}" if "fidelity" in one else ""
         rms = float(levels["rms"].sel(arm=arm, bound="estimate"))
         lines.append(
-            f"{SAID[str(arm)].capitalize()}: Vendi {_interval(one, MEASURE)} against the "
+            f"{ARMS[str(arm)].capitalize()}: Vendi {_interval(one, MEASURE)} against the "
             f"checkpoint{more}; RMS of its latents {rms:.2f}."
         )
     return lines

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.experiments.arm_table import arm_table
+from xhat.analysis.experiments.arm_table import arm_table, few_step_base
 from xhat.analysis.experiments.setting import Setting
 from xhat.analysis.experiments.swaps_text import contrasts, sentences
 from xhat.analysis.intervals import BOUND, bounded_names
@@ -20,13 +20,14 @@ from xhat.analysis.sampling.arms import against, measure_arms, summarised
 from xhat.analysis.sampling.sensitivity import measure_sensitivity
 from xhat.analysis.sampling.swap_arms import SwapArms, control_lines, kind_of_pattern, swap_arms
 from xhat.analysis.table import Table
-from xhat.analysis.traces.curves import join_curves, with_bounds
+from xhat.analysis.traces.curves import join_curves
 
-TRACED = ("base", "base_few", "student", "hybrid")
+FEW = "base_few"
+TRACED = ("base", FEW, "student", "hybrid")
 """Arms of which x̂₀ is kept at every step, for :mod:`xhat.analysis.sampling.sensitivity`."""
 PAIRED = (*TRACED, "skip", "fresh", "student_own", "hybrid_own")
 """Arms whose pictures are compared, seed by seed, with the base's of the same noise."""
-REFERENCES = ("student", "base_few")
+REFERENCES = ("student", FEW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,9 @@ def _levels_and_gains(measured: xr.Dataset, names: Mapping[str, str]) -> xr.Data
 def swap_table(measured: xr.Dataset, arms: SwapArms) -> Table:
     """A row a pattern, then a row a control that no pattern is."""
     labels = {arm: f"{p}  {kind_of_pattern(p)}" for p, arm in arms.of_pattern.items()}
+    if few := next((p for p, arm in arms.of_pattern.items() if arm == FEW), ""):
+        evaluations = float(measured["evaluations"].sel(arm=FEW))
+        labels[FEW] = f"{few}  all: {few_step_base(len(few), evaluations)}"
     controls = {
         arms.of_control[name]: f"{varies}: {label}"
         for name, varies, label in control_lines(arms.of_control)
@@ -154,4 +158,4 @@ def sensitivity_data(
     """Curves of the traced arms and the pairing of all, the student under its own name."""
     together = join_curves({arm.replace("student", student): c for arm, c in curves.items()})
     names = [arm.replace("student", student) for arm in pairing["arm"].values.tolist()]
-    return together.merge(with_bounds(pairing).assign_coords(arm=names), combine_attrs="override")
+    return together.merge(pairing.assign_coords(arm=names), combine_attrs="override")

@@ -73,6 +73,7 @@ CONTRASTS = (
 WORDS = {
     "student": "the student",
     "base": "the base at its own steps and guidance",
+    "base_few": "the base at the student's steps, without guidance",
     "hybrid": "the hybrid",
     "hybrid_one": "the hybrid of one evaluation",
     "skip": "the student without its first step",
@@ -106,6 +107,7 @@ def sentences(measured: xr.Dataset) -> list[str]:
         ("hybrid", "student"),
         ("student", "base"),
         ("hybrid", "base"),
+        ("student", "base_few"),
         ("hybrid_one", "student"),
         (later, "student"),
         ("hybrid_one", later),

@@ -30,17 +30,17 @@ def classification_accuracy(
     prompts state.
 
     ``classifier``: anything of scikit-learn with fit and predict, by default logistic regression on
-    standardised features. ``accuracy`` with ``_low`` and ``_high``, a bootstrap over real pictures;
-    ``right`` (picture), 1 where it told one; ``of_class`` (class), the share of each class of real
-    pictures that is told; ``ceiling`` with bounds: the same classifier trained on as many real
-    pictures, or on all the other folds' where there are fewer, and tested on the rest; ``gap``,
-    ceiling − accuracy, picture by picture; ``chance``, the share of the most frequent class. Raises
+    standardised features. ``accuracy`` (bound), a bootstrap over real pictures; ``right``
+    (picture), 1 where it told one; ``of_class`` (class), the share of each class of real pictures
+    that is told; ``ceiling`` (bound): the same classifier trained on as many real pictures, or on
+    all the other folds' where there are fewer, and tested on the rest; ``gap`` (bound), ceiling −
+    accuracy, picture by picture; ``chance``, the share of the most frequent class. Raises
     ValueError for shapes that do not fit, values that are not finite, and samples of a single
     class.
 
     >>> x = np.repeat(np.eye(2), 20, axis=0)
     >>> y = np.repeat(["red", "blue"], 20)
-    >>> float(classification_accuracy(x, y, x, y)["accuracy"])
+    >>> float(classification_accuracy(x, y, x, y)["accuracy"].sel(bound="estimate"))
     1.0
     """
     samples, labels = _checked(samples, labels, "samples")
@@ -62,9 +62,7 @@ def classification_accuracy(
         "unit": "picture",
     }
     for name, values in (("accuracy", right), ("ceiling", best), ("gap", best - right)):
-        interval = stats.bootstrap_mean(values, **options)
-        parts = {"": interval.estimate, "_low": interval.low, "_high": interval.high}
-        found |= {name + part: ((), float(value), interval.attrs) for part, value in parts.items()}
+        found[name] = stats.bootstrap_mean(values, **options).array()
     found["of_class"] = ("class", np.array([right[real_labels == k].mean() for k in classes]))
     found["right"] = ("picture", right)
     missing = sorted(set(classes.tolist()) - set(labels.tolist()))
@@ -72,7 +70,6 @@ def classification_accuracy(
         "samples": len(samples),
         "real": len(real),
         "missing": ", ".join(map(str, missing)),
-        **interval.attrs,
     }
     return xr.Dataset(found, {"class": classes}, attrs)
 

@@ -4,6 +4,7 @@ are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis import stats
-from xhat.analysis.crossed import crossed_mean
 from xhat.analysis.measures.by_seed import values_of
+from xhat.analysis.verdicts import Verdict, best_of
 
 
 def on_front(values: Any) -> np.ndarray:
@@ -68,29 +69,36 @@ def _drawn_means(
 
 @dataclass(frozen=True)
 class Distance:
-    """How much more diversity an arm would need to be on the front: over what ``other`` at most as
-    dear and at least as faithful it falls short by most. ``low`` and ``high`` bound the paired
-    difference; ``other`` is None on the front."""
+    """How far an arm is from the front: by ``verdict``, on the difference ``other`` − arm.
 
-    other: str | None
-    gap: float
-    low: float
-    high: float
+    ``other``: the most diverse of ``rivals`` arms that are at most as dear and at least as
+    faithful; the verdict's interval holds for all of them together, since the most diverse was
+    picked."""
+
+    other: str
+    rivals: int
+    verdict: Verdict
 
 
-def distance(measured: xr.Dataset, arm: str, measure: str, cost: str = "evaluations") -> Distance:
-    """Of :class:`Distance`, for ``arm`` among those of ``measured``."""
-    mean = measured[measure].mean("prompt")
+def distance(
+    measured: xr.Dataset,
+    arm: str,
+    measure: str,
+    cost: str = "evaluations",
+    *,
+    margin: float | None = None,
+    strata: Sequence[str] | None = None,
+) -> Distance | None:
+    """Of :class:`Distance`, for ``arm`` among those of ``measured``; None where no other is as
+    cheap and as faithful. ``margin``, ``strata``: of :func:`~xhat.analysis.verdicts.verdict`."""
     rivals = measured[cost].values <= float(measured[cost].sel(arm=arm)) + 1e-9
     if "fidelity" in measured:
         faithful = measured["fidelity"].mean("prompt")
         rivals &= faithful.values >= float(faithful.sel(arm=arm)) - 1e-12
-    candidates = mean.where(
-        xr.DataArray(rivals, dims="arm", coords={"arm": measured["arm"]}), drop=True
-    )
-    best = str(candidates["arm"].values[int(candidates.values.argmax())])
-    if float(candidates.max()) <= float(mean.sel(arm=arm)):
-        return Distance(None, 0.0, 0.0, 0.0)
-    mine, others = (values_of(measured.sel(arm=name), measure) for name in (arm, best))
-    gap = crossed_mean(others - mine)
-    return Distance(best, float(gap.estimate), float(gap.low), float(gap.high))
+    names = [str(name) for name in measured["arm"].values[rivals] if str(name) != arm]
+    if not names:
+        return None
+    mine = values_of(measured.sel(arm=arm), measure)
+    gaps = np.stack([values_of(measured.sel(arm=name), measure) - mine for name in names])
+    best, judged = best_of(gaps, margin, strata=strata)
+    return Distance(names[best], len(names), judged)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from xhat.hooks.model import with_defaults
 from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.hooks.points.taps import quiet
 from xhat.probes.features import FeatureSpace
+from xhat.zoo.family.attributes import parse
 
 LOG = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ __all__ = [
     "measure_arms",
     "measure_finals",
     "paired_values",
+    "strata_of",
     "summarised",
 ]
 
@@ -109,8 +112,10 @@ def measure_finals(finals: Mapping[str, xr.DataArray], space: FeatureSpace) -> x
 def summarised(measured: xr.Dataset, **options: Any) -> xr.Dataset:
     """Mean over prompts and seeds of every measure of every arm, with its interval (arm, bound).
 
-    Options are those of :func:`~xhat.analysis.crossed.crossed_mean`. Plug-ins, and measures whose
-    values by seed are not there, have intervals over prompts alone."""
+    Kinds of prompts are strata (:func:`strata_of`). Options are those of
+    :func:`~xhat.analysis.crossed.crossed_mean`. Plug-ins, and measures whose values by seed are not
+    there, have intervals over prompts alone."""
+    options = {"strata": strata_of(measured), **options}
     found = measured.drop_dims(["prompt", "seed"], errors="ignore")
     for name in measure_names(measured):
         values = np.stack([values_of(one, name) for one in _by_arm(measured)], axis=-1)
@@ -121,9 +126,10 @@ def summarised(measured: xr.Dataset, **options: Any) -> xr.Dataset:
 def against(measured: xr.Dataset, reference: str, **options: Any) -> xr.Dataset:
     """Every arm less the arm ``reference``, paired, with its interval (arm, bound).
 
-    Arms are all but the reference. Options are those of
+    Arms are all but the reference. Kinds of prompts are strata, and options those of
     :func:`~xhat.analysis.crossed.crossed_mean`. Raises ValueError for a reference that is no arm.
     """
+    options = {"strata": strata_of(measured), **options}
     arms = [str(arm) for arm in measured["arm"].values]
     if reference not in arms:
         raise ValueError(f"no arm is named {reference!r}; there are {', '.join(arms)}")
@@ -141,6 +147,17 @@ def paired_values(measured: xr.Dataset, more: str, less: str, measure: str) -> n
     """(prompt, seed) arm ``more`` less arm ``less``; (prompt, 1) where there are none by seed."""
     a, b = (values_of(measured.sel(arm=arm), measure) for arm in (less, more))
     return b - a
+
+
+def strata_of(measured: xr.Dataset) -> list[str] | None:
+    """The kind of picture that each prompt asks for, where there are several kinds of two prompts
+    or more each: the strata of :func:`~xhat.analysis.crossed.crossed_mean`. None elsewhere."""
+    scenes = [parse(str(prompt)) for prompt in measured["prompt"].values]
+    kinds = [scene.kind for scene in scenes if scene is not None]
+    counts = Counter(kinds)
+    if len(kinds) < len(scenes) or len(counts) < 2 or min(counts.values()) < 2:
+        return None
+    return kinds
 
 
 def _by_arm(measured: xr.Dataset) -> list[xr.Dataset]:

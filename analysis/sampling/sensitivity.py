@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from xhat.analysis import stats
+from xhat.analysis.crossed import crossed_mean
+from xhat.analysis.measures.by_seed import BY_SEED, measure_names, values_of
 from xhat.analysis.sampling.final_latents import Arm, sample_arms
 from xhat.hooks.model import with_defaults
 from xhat.hooks.points.rehearsal import rehearse
@@ -33,17 +35,17 @@ def identifiability(samples: xr.Dataset) -> xr.Dataset:
     ``samples``: ``pred_x0`` (prompt, seed, step, …) and ``final``, as a trace has them. Nearest by
     cosine of latents, less the mean over seeds of each. Variables (prompt, step): ``identified``,
     and ``rank``, that of the own final among all, 0 for the nearest to 1 for the farthest; of each
-    its mean and interval (step). Chance: ``attrs["chance"]`` = 1/n for ``identified``, ½ for
-    ``rank``. Raises ValueError for fewer than two seeds."""
+    ``<name>_mean`` (step, bound), and its values by seed. Chance: ``attrs["chance"]`` = 1/n for
+    ``identified``, ½ for ``rank``. Raises ValueError for fewer than two seeds."""
     x0 = samples["pred_x0"].transpose("prompt", "seed", "step", ...)
     final = samples["final"].transpose("prompt", "seed", ...)
     prompts, steps = range(x0.sizes["prompt"]), range(x0.sizes["step"])
     ranks = np.array(
         [[paired_ranks(x0.values[p, :, s], final.values[p]) for s in steps] for p in prompts]
     )
-    found = {"rank": ranks[:, :, 0].mean(-1), "identified": ranks[:, :, 1].mean(-1)}
+    found = {"rank": ranks[:, :, 0], "identified": ranks[:, :, 1]}
     levels = {n: c for n, c in x0.coords.items() if c.dims == ("step",) and c.dtype.kind in "fi"}
-    result = xr.Dataset({n: (("prompt", "step"), v) for n, v in found.items()}, coords=levels)
+    result = _by_seed({n: (("prompt", "step", "seed"), v) for n, v in found.items()}, levels)
     result = result.assign_coords(prompt=x0["prompt"].values)
     return _with_means(result).assign_attrs(chance=1 / x0.sizes["seed"], n_seeds=x0.sizes["seed"])
 
@@ -56,8 +58,8 @@ def pairing(finals: Mapping[str, xr.DataArray], reference: str, features: Featur
     cosine, less the mean over seeds of each arm. Variables (arm, prompt): ``paired_rank``, of the
     reference's picture of the same seed among all its pictures, 0 for the nearest to 1 for the
     farthest (chance ½), and ``paired_first``, the share of seeds for which it is the nearest
-    (chance 1/n); of each its mean and interval (arm). Raises ValueError for a reference that is no
-    arm."""
+    (chance 1/n); of each ``<name>_mean`` (arm, bound), and its values by seed. Raises ValueError
+    for a reference that is no arm."""
     if reference not in finals:
         raise ValueError(f"no arm is named {reference!r}; there are {', '.join(finals)}")
     seen = {
@@ -69,12 +71,12 @@ def pairing(finals: Mapping[str, xr.DataArray], reference: str, features: Featur
         [[paired_ranks(*two) for two in zip(seen[n], seen[reference], strict=True)] for n in others]
     )
     first = finals[reference]
-    result = xr.Dataset(
+    result = _by_seed(
         {
-            name: (("arm", "prompt"), ranks[:, :, i].mean(-1))
+            name: (("arm", "prompt", "seed"), ranks[:, :, i])
             for i, name in enumerate(("paired_rank", "paired_first"))
         },
-        coords={"arm": others, "prompt": first["prompt"].values},
+        {"arm": others, "prompt": first["prompt"].values},
     )
     n = first.sizes["seed"]
     return _with_means(result).assign_attrs(reference=reference, chance=1 / n, n_seeds=n)
@@ -120,9 +122,10 @@ def x0_gain(
 
     √(mean over seeds of ‖J·u‖²/d) with u standard normal, from central differences of ``width``·u:
     E‖J·u‖² = ‖J‖²_F (Hutchinson 1989, doi:10.1080/03610918908812806). 1 where x̂₀ spreads as x_T
-    does; below, nearby noises end in one picture. Variables (prompt, step): ``gain``, and its mean
-    and interval (step). x_T is at unit size in every scheduler's space. Raises ValueError for
-    pipelines that take no ``latents`` of four dimensions."""
+    does; below, nearby noises end in one picture. Variables (prompt, step): ``gain``, and
+    ``gain_mean`` (step, bound), over prompts: for these seeds. x_T is at unit size in every
+    scheduler's space. Raises ValueError for pipelines that take no ``latents`` of four
+    dimensions."""
     rng = torch.Generator().manual_seed(seed)
     start = _start(arm, prompts[0], seeds)
     at_once = max(1, batch_size // (2 * len(seeds)))
@@ -186,17 +189,17 @@ def _record(
         return recorder.take()[0]
 
 
+def _by_seed(values: Mapping[str, Any], coords: Mapping[str, Any]) -> xr.Dataset:
+    """Variables (…, seed) under ``<name>_by_seed``, and their means over seeds."""
+    each = xr.Dataset({f"{name}{BY_SEED}": v for name, v in values.items()}, coords)
+    return each.assign({name: each[f"{name}{BY_SEED}"].mean("seed") for name in values})
+
+
 def _with_means(found: xr.Dataset) -> xr.Dataset:
-    for name, values in list(found.data_vars.items()):
-        interval = stats.bootstrap_mean(values.transpose("prompt", ...).values)
-        rest = tuple(d for d in values.dims if d != "prompt")
-        for part, value in (
-            ("mean", interval.estimate),
-            ("low", interval.low),
-            ("high", interval.high),
-        ):
-            found[f"{name}_{part}"] = (rest, value, interval.attrs)
-        found.attrs |= interval.attrs
+    """With ``<name>_mean`` (…, bound) of every measure, for new prompts and, by seed, new seeds."""
+    for name in measure_names(found):
+        rest = tuple(d for d in found[name].dims if d != "prompt")
+        found[f"{name}_mean"] = crossed_mean(values_of(found, name)).array(rest)
     return found
 
 
@@ -221,8 +224,7 @@ def measure_sensitivity(
     found = {}
     for name in tqdm(curves, desc="nearby noise", unit="arm"):
         gain = x0_gain(arms[name], prompts, seeds[:nearby], batch_size=batch_size)
-        along = [v for v in gain.data_vars if gain[v].dims == ("step",)]
-        found[name] = identifiability(samples[name]).assign({v: gain[v] for v in along})
+        found[name] = identifiability(samples[name]).assign(gain_mean=gain["gain_mean"])
     return found, pairing(
         {name: arm["final"] for name, arm in samples.items()}, reference, features
     )

@@ -43,7 +43,10 @@ KINDS = {
         ("hybrid_guided", "base's first step guided"),
     ),
     "strength": (),
-    "base": (("base_few", "base, student's steps"), ("base", "base, its own steps")),
+    "base": (
+        ("base_few", "base at the student's steps, guidance 1"),
+        ("base", "base, its own steps"),
+    ),
 }
 """Controls by what they vary, with what is printed for them; strengths are added as they come."""
 

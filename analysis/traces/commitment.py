@@ -7,26 +7,22 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xhat.analysis import stats
+from xhat.analysis.crossed import crossed_mean
+from xhat.analysis.stats import LEVEL
 
 
-def commitment(
-    trace: Any,
-    *,
-    tolerance: float = 0.1,
-    level: float = stats.LEVEL,
-    resamples: int = stats.RESAMPLES,
-    seed: int = 0,
-) -> xr.Dataset:
+def commitment(trace: Any, *, tolerance: float = 0.1, level: float = LEVEL) -> xr.Dataset:
     """How close x̂₀ of every step is to the run's own x̂₀ at its last step.
 
     Variables (prompt, seed, step): ``cosine`` ⟨x̂₀, x̂₀ᴸ⟩/(‖x̂₀‖·‖x̂₀ᴸ‖) of flattened latents, and
-    ``relative_l2`` ‖x̂₀ − x̂₀ᴸ‖/‖x̂₀ᴸ‖. Of each ``<name>_mean``, ``<name>_low``, ``<name>_high``
-    (step): mean over seeds, then over prompts, bootstrapped over prompts. ``committed_at`` (prompt,
-    seed): position of the first step from which on relative_l2 stays at or below ``tolerance``, at
-    the latest the last; ``committed_sigma``: its noise level, which is what compares between
-    schedules. Coordinates of the trace along ``step`` stay. Raises ValueError without ``pred_x0``,
-    for NaN, for an x̂₀ that is zero everywhere, and for a tolerance that is not positive."""
+    ``relative_l2`` ‖x̂₀ − x̂₀ᴸ‖/‖x̂₀ᴸ‖. Of each ``<name>_mean`` (step, bound): mean over prompts
+    and seeds, for new ones of both (:func:`~xhat.analysis.crossed.crossed_mean`); and
+    ``committed_mean`` (step, bound), the share of runs that are committed by a step.
+    ``committed_at`` (prompt, seed): position of the first step from which on relative_l2 stays at
+    or below ``tolerance``, at the latest the last; ``committed_sigma``: its noise level, which is
+    what compares between schedules. Coordinates of the trace along ``step`` stay. Raises ValueError
+    without ``pred_x0``, for NaN, for an x̂₀ that is zero everywhere, and for a tolerance that is
+    not positive."""
     if not tolerance > 0:
         raise ValueError(
             f"tolerance is a share of the final x̂₀'s length and positive, got {tolerance}"
@@ -43,15 +39,11 @@ def commitment(
     }
     result = xr.Dataset({name: (dims, values) for name, values in found.items()}, coords=coords)
     for name, values in found.items():
-        interval = stats.bootstrap_mean(values.mean(1), level=level, resamples=resamples, seed=seed)
-        for suffix, value in (
-            ("mean", interval.estimate),
-            ("low", interval.low),
-            ("high", interval.high),
-        ):
-            result[f"{name}_{suffix}"] = ("step", value, interval.attrs)
-        result.attrs |= interval.attrs
+        result[f"{name}_mean"] = crossed_mean(values, level=level).array("step")
     at = committed_at(found["relative_l2"], tolerance)
+    by = (at[..., None] <= np.arange(pred_x0.sizes["step"])).astype(float)
+    share = crossed_mean(by, level=level).array("step")
+    result["committed_mean"] = share.assign_attrs(tolerance=tolerance, of="relative_l2")
     result["committed_at"] = (dims[:2], at, {"tolerance": tolerance, "of": "relative_l2"})
     if "sigma" in coords:
         result["committed_sigma"] = (dims[:2], coords["sigma"].values[at], {"tolerance": tolerance})

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis.crossed import crossed_columns
-from xhat.analysis.intervals import BOUND, BOUNDS, bounded, bounded_names
+from xhat.analysis.intervals import BOUND, BOUNDS, bounded_names
 from xhat.analysis.measures.by_seed import measure_names, values_of
 
 
@@ -28,7 +28,6 @@ def join_curves(curves: Mapping[str, xr.Dataset]) -> xr.Dataset:
     """
     parts = []
     for model, curve in curves.items():
-        curve = with_bounds(curve)
         names = [name for name in bounded_names(curve) if set(curve[name].dims) == {"step", BOUND}]
         steps = np.arange(curve.sizes["step"])
         levels = {
@@ -66,19 +65,3 @@ def less_reference(curve: xr.Dataset, reference: xr.Dataset) -> xr.Dataset:
         difference = crossed_columns(ours - there)
         found[f"{name}_less_mean"] = difference.array("step")
     return found
-
-
-def with_bounds(data: xr.Dataset) -> xr.Dataset:
-    """``<name>_mean``, ``<name>_low`` and ``<name>_high`` as one variable ``<name>_mean`` (…,
-    bound).
-    """
-    stems = [str(n).removesuffix("_low") for n in data.data_vars if str(n).endswith("_low")]
-    for stem in stems:
-        parts = [data[f"{stem}_{part}"] for part in ("mean", "low", "high")]
-        attrs = dict(parts[0].attrs) or {k: data.attrs[k] for k in ("level", "interval")}
-        level, method = attrs.pop("level"), attrs.pop("interval")
-        arrays = [part.drop_attrs() for part in parts]
-        interval = bounded(*arrays, level=level, method=method, **attrs)
-        data = data.drop_vars([f"{stem}_{part}" for part in ("mean", "low", "high")])
-        data[f"{stem}_mean"] = interval
-    return data

@@ -12,7 +12,6 @@ import xarray as xr
 from markupsafe import Markup
 
 from xhat.analysis.experiments.collapse import collapse_table
-from xhat.analysis.experiments.collapse_text import committed_share
 from xhat.analysis.experiments.probe import ProbeResult
 from xhat.analysis.traces.curves import join_curves
 from xhat.analysis.traces.frames import frames_of
@@ -59,11 +58,7 @@ def _save(result: ProbeResult, vae: Any, out: Path) -> None:
     save_data(frames_of(result.traces, vae, prompts=1, seeds=1), out, "filmstrip")
     save_data(wall_of(result.traces, vae, prompts=1, seeds=SHOWN_SEEDS), out, "wall")
     save_data(join_curves(result.diversity), out, "diversity")
-    save_data(
-        join_curves({name: committed_share(c) for name, c in result.commitment.items()}),
-        out,
-        "commitment",
-    )
+    save_data(join_curves(result.commitment), out, "commitment")
     if result.measured is not None:
         save_data(result.measured, out, "measured")
 

@@ -236,10 +236,8 @@ def _transfer(folders: list[Path]) -> list[Part]:
 
 
 def _bounded(data: xr.Dataset, name: str) -> np.ndarray:
-    """(…, bound) of a variable with its interval, whichever way the interval is kept."""
-    if BOUND in data[name].dims:
-        return data[name].transpose(..., BOUND).values
-    return np.stack([data[f"{name}{end}"].values for end in ("", "_low", "_high")], -1)
+    """(…, bound) of a variable with its interval."""
+    return data[name].transpose(..., BOUND).values
 
 
 _MAKERS: dict[str, tuple[Callable[[list[Path]], list[Part]], str]] = {

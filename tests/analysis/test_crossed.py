@@ -9,7 +9,6 @@ from scipy.stats import t as student
 from xhat.analysis.crossed import (
     UndefinedRatio,
     check_told,
-    choose_and_test,
     components,
     crossed_difference,
     crossed_jackknife,
@@ -156,13 +155,14 @@ def test_simultaneous_intervals_hold_together():
     assert np.mean(together) <= 0.085
 
 
-def test_what_is_chosen_on_one_half_is_tested_on_the_other(rng):
-    x = np.stack([0.1 * layout(rng, 8, 6), 1 + 0.1 * layout(rng, 8, 6)])
-    best, interval = choose_and_test(x)
-    assert best == 1
-    np.testing.assert_allclose(interval.estimate, x[1, 1::2].mean())
-    with pytest.raises(ValueError, match="4 prompts"):
-        choose_and_test(x[:, :3])
+def test_kinds_do_not_widen_intervals_that_hold_together(rng):
+    kinds = list("aabbccdd")
+    shift = np.repeat([-3.0, -1.0, 1.0, 3.0], 2)[:, None]
+    x = np.stack([0.1 * layout(rng, 8, 12) + shift for _ in range(3)])
+    plain, within = simultaneous(x), simultaneous(x, strata=kinds)
+    assert ((within.high - within.low) < (plain.high - plain.low) / 3).all()
+    assert within.attrs["family"] == 3
+    assert np.isnan(simultaneous(x[:, :1]).low).all()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_is_chosen_on_one_half_is_tested_on_the_other(rng):
         lambda: crossed_mean(np.eye(3), level=95),
         lambda: crossed_mean(np.eye(3), strata=["a", "a"]),
         lambda: crossed_difference(np.eye(3), np.eye(4)),
-        lambda: components(np.ones((3, 1))),
+        lambda: components(np.ones((1, 3))),
     ],
 )
 def test_refusals(call):

@@ -23,7 +23,7 @@ HELP = (
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_pair(parser)
-    add_prompts(parser, "six open prompts of the family")
+    add_prompts(parser, "eight open prompts of the family")
     add_seeds(parser, range(16))
     parser.add_argument(
         "--layers",

@@ -67,8 +67,11 @@ def test_a_seed_is_told_where_its_x0_is_its_own():
         rng.normal(size=(2, 1, 1, 4, 4)), final.shape
     )  # the first step: one x̂₀ for all seeds
     found = identifiability(traced(np.stack([collapsed, final], 2), final))
-    np.testing.assert_allclose(found["identified_mean"], [1 / 6, 1])
-    np.testing.assert_allclose(found["rank_mean"], [0.5, 0])
+    means = found.sel(bound="estimate")
+    np.testing.assert_allclose(means["identified_mean"], [1 / 6, 1])
+    np.testing.assert_allclose(means["rank_mean"], [0.5, 0])
+    assert found["rank_by_seed"].sizes == {"prompt": 2, "step": 2, "seed": 6}
+    assert found["rank_mean"].attrs["seeds"] == 6
     assert found.attrs["chance"] == 1 / 6
     assert found["sigma"].values.tolist() == [10, 1]
 
@@ -83,10 +86,11 @@ def test_pictures_of_one_seed_are_found_among_the_others():
     found = pairing(
         {"base": base, "same": 2 * base, "turned": turned}, "base", lambda x: x.reshape(len(x), -1)
     )
-    assert found.sel(arm="same")["paired_first_mean"] == 1
-    assert found.sel(arm="same")["paired_rank_mean"] == 0
-    assert found.sel(arm="turned")["paired_first_mean"] == 0
-    assert found.sel(arm="turned")["paired_rank_mean"] > 0
+    means = found.sel(bound="estimate")
+    assert means.sel(arm="same")["paired_first_mean"] == 1
+    assert means.sel(arm="same")["paired_rank_mean"] == 0
+    assert means.sel(arm="turned")["paired_first_mean"] == 0
+    assert means.sel(arm="turned")["paired_rank_mean"] > 0
     with pytest.raises(ValueError, match="there are base"):
         pairing({"base": base}, "bsae", lambda x: x)
 
@@ -134,7 +138,8 @@ def test_the_gain_is_the_jacobians_size(own_pair, monkeypatch, which):
     arm = Arm(pipe, {"num_inference_steps": 4, "guidance_scale": 1.0})
     found = x0_gain(arm, PROMPTS, range(8), batch_size=16)
     theory = expected(pipe, fresh=which == "student")
-    np.testing.assert_allclose(found["gain_mean"], theory, rtol=0.06)  # 2 × 8 probes of 256 numbers
+    gain = found["gain_mean"].sel(bound="estimate")
+    np.testing.assert_allclose(gain, theory, rtol=0.06)  # 2 × 8 probes of 256 numbers
     assert (theory[0] < theory[1]) == (which == "base")  # fresh noise is what forgets
     assert found["timestep"].values.tolist() == [999, 749, 499, 249]
 
@@ -169,8 +174,8 @@ def test_all_of_it_on_real_samplers(small_pair):
         reference="base",
         features=lambda x: x.reshape(len(x), -1),
     )
-    assert (
-        curves["student"]["gain_mean"].shape == curves["student"]["identified_mean"].shape == (4,)
-    )
-    assert float(curves["student"]["identified_mean"][-1]) == 1  # the last x̂₀ is the final picture
+    curve = curves["student"]
+    assert curve["gain_mean"].shape == curve["identified_mean"].shape == (4, 3)
+    last = curve["identified_mean"].sel(bound="estimate")[-1]
+    assert float(last) == 1  # the last x̂₀ is the final picture
     assert paired["arm"].values.tolist() == ["student"]

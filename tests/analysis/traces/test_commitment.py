@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from xhat.analysis.crossed import crossed_mean
+from xhat.analysis.intervals import BOUNDS
 from xhat.analysis.traces.commitment import commitment, committed_at
 
 DIMS = ("prompt", "seed", "step", "channel", "y", "x")
@@ -35,10 +37,14 @@ def test_the_last_step_is_itself_and_means_are_over_seeds_then_prompts(x0):
     np.testing.assert_allclose(found["cosine"][..., -1], 1)
     np.testing.assert_array_equal(found["relative_l2"][..., -1], 0)
     for name in ("cosine", "relative_l2"):
-        np.testing.assert_allclose(found[f"{name}_mean"], found[name].mean(("prompt", "seed")))
-        assert (found[f"{name}_low"] <= found[f"{name}_mean"] + 1e-12).all()
-        assert (found[f"{name}_high"] >= found[f"{name}_mean"] - 1e-12).all()
-    assert {"interval", "level", "resamples", "seed"} <= set(found.attrs)
+        mean, low, high = (found[f"{name}_mean"].sel(bound=b).values for b in BOUNDS)
+        np.testing.assert_allclose(mean, found[name].mean(("prompt", "seed")))
+        expected = crossed_mean(found[name].values)
+        np.testing.assert_allclose((low, high), (expected.low, expected.high))
+    assert (found["cosine_mean"].attrs["prompts"], found["cosine_mean"].attrs["seeds"]) == (P, S)
+    committed = found["committed_mean"].sel(bound="estimate")
+    at = found["committed_at"].values
+    np.testing.assert_allclose(committed, [(at <= step).mean() for step in range(T)])
     np.testing.assert_array_equal(found["sigma"], SIGMA)
 
 
