@@ -21,12 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from xhat.analysis import stats
+from xhat.analysis.crossed import crossed_mean
 from xhat.analysis.experiments.setting import Setting
 from xhat.analysis.measures.registry import measure_label
 from xhat.analysis.result import Result
+from xhat.analysis.sampling.arms import strata_of
+from xhat.analysis.stats import LEVEL
 from xhat.analysis.table import Table
 from xhat.analysis.traces.policy_traces import Seen, read_traces, settled_share, trace_alone
+from xhat.analysis.verdicts import margin_of, verdict, verdicts
 from xhat.samplers.plans.look import Look, spread
 from xhat.samplers.plans.plan import Plan
 from xhat.samplers.plans.policy import Option, Policy
@@ -63,16 +66,30 @@ def measure_policy(config: PolicyFit, *, traces: Path) -> Result:
     """
     pair = config.models()
     traced = trace_alone(pair, config.prompts, config.seeds, traces, config.batch_size)
-    policy = fit_policy(
-        traced,
-        config.budget,
-        space=config.features(pair),
-        measure=config.measure,
-        margin=config.margin,
-    )
+    seen = read_traces(traced, config.features(pair), config.measure)
+    drafts = _drafts(seen)
+    policy = _fitted(seen, drafts, config.budget, config.measure, config.margin)
     lines, _, _ = policy.explain().partition("\n\n")
+    text = (*sentences(seen, drafts, policy), *lines.splitlines())
     asked = config.settings() | {"policy": json.loads(policy.to_json())}
-    return Result("policy", {}, option_table(policy), tuple(lines.splitlines()), asked)
+    return Result("policy", {}, option_table(policy), text, asked)
+
+
+def sentences(seen: Mapping[str, Seen], drafts: Sequence[Draft], policy: Policy) -> tuple[str, str]:
+    """Whether the student lost diversity (the primary contrast), and what the chosen plan is
+    predicted to give: it was picked among many, so its interval holds for all of them.
+    """
+    own, label = seen["student"].diversity, measure_label(policy.measure)
+    strata, lead = strata_of(seen["student"].trace), seen["base"].diversity - own
+    margin = margin_of(lead, strata=strata)
+    first = verdict(lead, margin, strata=strata).sentence("the base", "the student", label)
+    others = [d for d in drafts if d.name != "student"]
+    judged = verdicts(np.stack([d.diversity - own for d in others]), margin, strata=strata)
+    by_name = dict(zip((d.name for d in others), judged, strict=True))
+    if policy.chosen not in by_name:
+        return first, "No plan that was considered is predicted to be worth more than the student."
+    what = f"the plan “{policy.chosen}”, predicted and picked among {len(others)},"
+    return first, by_name[policy.chosen].sentence(what, "the student", label)
 
 
 def policy_of(result: Result) -> Policy:
@@ -146,12 +163,27 @@ def fit_policy(
         For traces that do not fit together, an unknown measure, and a budget that allows nothing.
     """
     seen = read_traces(traces, space, measure)
-    drafts = _drafts(seen)
+    options = {"worth": worth, "adaptive": adaptive}
+    return _fitted(seen, _drafts(seen), budget, measure, margin, **options)
+
+
+def _fitted(
+    seen: Mapping[str, Seen],
+    drafts: list[Draft],
+    budget: float,
+    measure: str,
+    margin: float,
+    *,
+    worth: float = 0.05,
+    adaptive: bool = True,
+) -> Policy:
     own = float(seen["student"].fidelity.mean())
     least = own - margin if np.isfinite(own) else None
     chosen = _choose(drafts, budget, least)
     look = _look(seen["student"], chosen, worth) if adaptive and chosen.name != "student" else None
     first = seen["student"].trace
+    strata = strata_of(first)
+    lead = crossed_mean(seen["base"].diversity - seen["student"].diversity, strata=strata)
     return Policy(
         chosen=chosen.name,
         budget=budget,
@@ -159,15 +191,16 @@ def fit_policy(
         goal=float(seen["base"].diversity.mean()),
         least_fidelity=least,
         setting=f"{first.sizes['prompt']} prompts × {first.sizes['seed']} seeds; "
-        f"{stats.LEVEL:.0%} bootstrap over prompts",
-        options=tuple(draft.option() for draft in drafts),
+        f"{LEVEL:.0%} intervals for new prompts and new seeds",
+        options=tuple(draft.option(strata) for draft in drafts),
         look=look,
+        lead=(float(lead.estimate), *(float(v) for v in lead.bounds())),
     )
 
 
 @dataclass(frozen=True)
 class Draft:
-    """An option with the prediction of each prompt."""
+    """An option with its prediction: diversity (prompt, seed), fidelity (prompt,)."""
 
     name: str
     plan: Plan
@@ -176,17 +209,17 @@ class Draft:
     measured: bool
     because: str
 
-    def option(self) -> Option:
-        found = stats.bootstrap_mean(self.diversity)
+    def option(self, strata: Sequence[str] | None = None) -> Option:
+        mean = crossed_mean(self.diversity, strata=strata)
         fidelity = float(self.fidelity.mean())
         low, high = (
-            float(v) if np.isfinite(v) else float(found.estimate) for v in (found.low, found.high)
+            float(v) if np.isfinite(v) else float(mean.estimate) for v in (mean.low, mean.high)
         )
         return Option(
             self.name,
             self.plan,
             float(self.plan.evaluations),
-            float(found.estimate),
+            float(mean.estimate),
             low,
             high,
             fidelity if np.isfinite(fidelity) else None,
@@ -227,7 +260,7 @@ def _hybrid(base: Seen, student: Seen, above: int, k: int, steps: int) -> Draft:
     c = settled_share(base.trace, above - 1)
     own, late = base.plan.segments[0], student.plan.segments[0]
     plan = Plan([replace(own, start=0, stop=above), replace(late, start=k)])
-    diversity = student.diversity + c * (base.diversity - student.diversity)
+    diversity = student.diversity + c[:, None] * (base.diversity - student.diversity)
     fidelity = student.fidelity + k / steps * (base.fidelity - student.fidelity)
     return Draft(
         f"{base.name} {above} of {own.num_inference_steps}, then {student.name} from step {k}",
@@ -272,9 +305,9 @@ def _look(student: Seen, chosen: Draft, worth: float) -> Look:
     """
     first = student.trace["pred_x0"].isel(step=0).transpose("prompt", "seed", ...).values
     spreads = np.array([spread(x) for x in first])
-    gains = chosen.diversity - student.diversity
+    gains = (chosen.diversity - student.diversity).mean(1)
     order = np.argsort(spreads, kind="stable")
-    sums = np.cumsum((gains - worth * student.diversity)[order])
+    sums = np.cumsum((gains - worth * student.diversity.mean(1))[order])
     best = int(sums.argmax())
     threshold = float(spreads[order[best]]) if sums[best] > 0 else 0.0
     prompts = tuple(str(p) for p in student.trace["prompt"].values)

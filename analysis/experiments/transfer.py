@@ -115,7 +115,8 @@ def dose_data(measured: Measured) -> xr.Dataset:
 
 
 def retention_data(measured: Measured, extent: Extent) -> xr.Dataset:
-    """(control, model): effects and retention with intervals, and what the paper prints, apart and
+    """(control, model): effects and retention with intervals and the verdict on each
+    (:func:`~xhat.analysis.sampling.dose_response.retention`), and what the paper prints, apart and
     with its source.
 
     ``small``: retention at the smallest scale ``attrs["small_scale"]``, where no effect is at its
@@ -133,6 +134,7 @@ def retention_data(measured: Measured, extent: Extent) -> xr.Dataset:
                 least = retention(home, away, scale=small)["retention"]
                 parts[name, model] = retention(home, away).assign(small=least)
     data = _described(_grid(parts, measured), measured)
+    data["verdict"] = data["verdict"].fillna("").astype(str)
     data["pooled"] = _pooled(data)
     return data.merge(published_data()).assign_attrs(
         source=CITATION, published_unit=TABLES["1"].caption, small_scale=small

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.intervals import BOUNDS
+from xhat.analysis.intervals import BOUNDS, format_number
 from xhat.analysis.table import Column, Table
 
 WEAK = 0.5
@@ -29,9 +29,9 @@ def transfer_table(data: xr.Dataset) -> Table:
     means = zip(data["published_student"].values, data["published"].values, strict=True)
     paper = ", ".join(f"{student} {mean:.2f}" for student, mean in means)
     notes = (
-        "Effect: change of the score from scale -1 to 1 (a style: 0 to 1). 95 % bootstraps over "
-        f"prompts × {data.attrs['seeds']} seeds, of all over controls; no retention where the "
-        "control has no effect in its own model.",
+        "Effect: change of the score from scale -1 to 1 (a style: 0 to 1). 95 % intervals for new "
+        f"prompts and new seeds, from {data.attrs['seeds']} seeds; of all, a bootstrap over "
+        "controls. No retention where the control has no effect in its own model.",
         f"The paper, on SDXL, change of CLIP score, all nine controls: {paper} "
         f"({data.attrs['source']}).",
     )
@@ -76,23 +76,26 @@ def _transfer(data: xr.Dataset) -> list[str]:
 
 def _direction_of(part: xr.Dataset, origin: str, model: str) -> str:
     """One sentence on all controls of a model in another."""
-    retained, low, high = (part["retention"].sel(bound=b).values for b in BOUNDS)
-    works, turned = low > 0, high < 0
-    names = part["control"].values
-    dead, lost, against, weak = (
-        [str(n) for n in names[which]]
-        for which in (
-            ~np.isfinite(retained),
-            np.isfinite(retained) & ~works & ~turned,
-            turned,
-            works & (retained < WEAK),
-        )
-    )
-    text = f"{origin} → {model}: {works.sum()} of {len(retained) - len(dead)} controls work"
+    retained, _, high = (part["retention"].sel(bound=b).values for b in BOUNDS)
+    kinds, names = part["verdict"].values.astype(str), part["control"].values
+    works = kinds == "yes"
+
+    def those(which: np.ndarray) -> list[str]:
+        return [str(n) for n in names[which]]
+
+    dead = those(kinds == "")
+    text = f"{origin} → {model}: {works.sum()} of {len(kinds) - len(dead)} controls work"
     text += f", with a median retention of {np.median(retained[works]):.2f}" if works.any() else ""
-    text += f"; with the opposite effect: {', '.join(against)}" if against else ""
-    text += f"; not told from no effect: {', '.join(lost)}" if lost else ""
-    text += f"; under half of it is left of {', '.join(weak)}" if weak else ""
+    if against := those(kinds == "opposite"):
+        text += f"; with the opposite effect: {', '.join(against)}"
+    if gone := those(kinds == "equivalent"):
+        text += f"; shown to keep less than a quarter of it: {', '.join(gone)}"
+    if undecided := those(kinds == "undecided"):
+        least = part["detectable"].values[kinds == "undecided"]
+        seen = [f"{n} ({format_number(x)})" for n, x in zip(undecided, least, strict=True)]
+        text += f"; undecided (least effect that would be seen): {', '.join(seen)}"
+    if weak := those(works & (high < WEAK)):
+        text += f"; shown to keep under half of it: {', '.join(weak)}"
     verb = "has" if len(dead) == 1 else "have"
     text += f"; {', '.join(dead)} {verb} no effect on {origin} itself" if dead else ""
     return text + "."

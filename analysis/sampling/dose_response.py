@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xhat.analysis import stats
-from xhat.analysis.intervals import excludes
+from xhat.analysis.crossed import UndefinedRatio, crossed_mean, crossed_ratio
 from xhat.analysis.sampling.control import Control
 from xhat.analysis.sampling.slider_grid import CLIPPED, UNSURE
+from xhat.analysis.verdicts import margin_of, verdict
 from xhat.hooks.trace import trace
 from xhat.zoo.family.attributes import ATTRIBUTES, KINDS, parse
 
 SCALES = (-2.0, -1.0, 0.0, 1.0, 2.0)
-UNIT = "prompt × seed"
 
 
 def doses(
@@ -124,17 +123,17 @@ def _judged(
 def dose_response(read: xr.Dataset, **options: Any) -> xr.Dataset:
     """Mean change from scale 0 of every reading, (scale, bound) each, and ``saturated`` (scale).
 
-    ``read``: of :func:`doses`. ``effect`` is the change of the score. Intervals are paired
-    bootstraps over prompts × seeds; options of :func:`~xhat.analysis.stats.bootstrap_mean`.
-    ``saturated`` (scale): where more values are clipped, or the judge is less sure, by more than
-    :mod:`xhat.analysis.sampling.slider_grid` allows."""
-    flat = read.stack(sample=("prompt", "seed")).transpose("sample", "scale")
+    ``read``: of :func:`doses`. ``effect`` is the change of the score. Changes are paired, and
+    intervals are for new prompts and new seeds; options of
+    :func:`~xhat.analysis.crossed.crossed_mean`. ``saturated`` (scale): where more values are
+    clipped, or the judge is less sure, by more than :mod:`xhat.analysis.sampling.slider_grid`
+    allows."""
     result = xr.Dataset(coords={"scale": read["scale"]}, attrs=dict(read.attrs))
-    for name, values in flat.data_vars.items():
-        change = values.values - values.sel(scale=0).values[:, None]
-        interval = stats.bootstrap_mean(change, **{"unit": UNIT, **options})
+    for name, values in read.data_vars.items():
+        values = values.transpose("prompt", "seed", "scale")
+        change = values.values - values.sel(scale=0).values[..., None]
         label = "effect" if name == "score" else str(name)
-        result[label] = interval.array("scale")
+        result[label] = crossed_mean(_units(change), **options).array("scale")
     worn = np.zeros(read.sizes["scale"], dtype=bool)
     if "confidence" in read:
         worn |= result["confidence"].sel(bound="estimate").values < -UNSURE
@@ -144,8 +143,13 @@ def dose_response(read: xr.Dataset, **options: Any) -> xr.Dataset:
     return result
 
 
+def _units(values: np.ndarray) -> np.ndarray:
+    """(prompt, seed, …), or (seed, 1, …) of a single prompt: intervals are then for that prompt."""
+    return values if len(values) > 1 else np.swapaxes(values, 0, 1)
+
+
 def travel(read: xr.Dataset, scale: float = 1.0) -> np.ndarray:
-    """(prompt × seed,): change of the score from scale −s to s; from 0 to s where there are no
+    """(prompt, seed) change of the score from scale −s to s; from 0 to s where there are no
     negative scales.
 
     Raises ValueError for a scale that was not measured.
@@ -157,9 +161,7 @@ def travel(read: xr.Dataset, scale: float = 1.0) -> np.ndarray:
         raise ValueError(
             f"scale {missing[0]:g} was not measured: there are {', '.join(f'{s:g}' for s in have)}"
         )
-    low, high = (
-        read["score"].sel(scale=s).transpose("prompt", "seed").values.reshape(-1) for s in ends
-    )
+    low, high = (read["score"].sel(scale=s).transpose("prompt", "seed").values for s in ends)
     return high - low
 
 
@@ -169,16 +171,24 @@ def retention(
     """Effect of a control in another model over its effect in the model it was trained on.
 
     Effects are mean :func:`travel` on the same prompts and seeds. Scalars ``home``, ``away``,
-    ``retention``, each with ``bound``: paired bootstrap over prompts × seeds. Where the interval of
-    ``home`` holds zero the control has no effect to retain, and ``retention`` is NaN. Raises
-    ValueError for other prompts or seeds."""
+    ``retention``, each with ``bound``, for new prompts and new seeds
+    (:func:`~xhat.analysis.crossed.crossed_ratio`). Where the effect at home is not told from zero
+    there is nothing to retain, and ``retention`` is NaN. ``verdict``: of
+    :func:`~xhat.analysis.verdicts.verdict` on the effect away, in the direction it has at home:
+    ``equivalent`` is less than a quarter of the effect at home, ``""`` where there is none there.
+    ``detectable``: the least effect away that would have been seen. Raises ValueError for other
+    prompts or seeds."""
     for dim in ("prompt", "seed"):
         if not np.array_equal(home[dim].values, away[dim].values):
             raise ValueError(f"retention is paired: the two models were measured on other {dim}s")
-    a, b = travel(home, scale), travel(away, scale)
-    options = {"unit": UNIT, **options}
-    effects = {n: stats.bootstrap_mean(x, **options).array() for n, x in (("home", a), ("away", b))}
-    ratio = xr.full_like(effects["home"], np.nan)
-    if excludes(effects["home"]):
-        ratio = stats.paired_ratio(a, b, **options).array()
-    return xr.Dataset(effects | {"retention": ratio}, attrs={"scale": scale})
+    a, b = (_units(travel(read, scale)) for read in (home, away))
+    effects = {n: crossed_mean(x, **options).array() for n, x in (("home", a), ("away", b))}
+    result = xr.Dataset(effects, attrs={"scale": scale})
+    try:
+        ratio = crossed_ratio(a, b, **options).array()
+    except UndefinedRatio:
+        missing = xr.full_like(effects["home"], np.nan)
+        return result.assign(retention=missing, verdict="", detectable=np.nan)
+    way = np.sign(a.mean())
+    judged = verdict(way * b, margin_of(a, **options), **options)
+    return result.assign(retention=ratio, verdict=judged.kind, detectable=judged.detectable)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xhat.analysis.measures.by_seed import values_of
 from xhat.analysis.measures.registry import DIVERSITY
 from xhat.analysis.traces.diversity import final_diversity
 from xhat.hooks.trace import trace
@@ -54,8 +55,8 @@ def trace_alone(
 
 @dataclass(frozen=True)
 class Seen:
-    """What a trace says: its plan, and diversity and fidelity (NaN where unknown) of its pictures,
-    each (prompt,).
+    """What a trace says: its plan, diversity by seed (prompt, seed) and fidelity (prompt,), NaN
+    where unknown, of its pictures.
     """
 
     name: str
@@ -109,7 +110,8 @@ def read_traces(traces: Mapping[str, Any], space: Any, measure: str) -> dict[str
         )
         unknown = np.full(one.sizes["prompt"], np.nan)
         fidelity = said["fidelity"].values if "fidelity" in said else unknown
-        found[name] = Seen(name, one, plan_of(one, name), said[measure].values, fidelity)
+        diversity = values_of(said, measure)
+        found[name] = Seen(name, one, plan_of(one, name), diversity, fidelity)
     return found
 
 

@@ -55,6 +55,9 @@ class Policy:
         that diversity of the base's own pictures, at the base's own steps.
     least_fidelity
         options predicted below this are left out; None where fidelity was not asked for.
+    lead
+        the base's diversity over the student's, paired: estimate, low, high. A share of it is given
+        where the interval lies above zero.
 
     Raises ValueError where the chosen option is not among the options.
     """
@@ -67,6 +70,7 @@ class Policy:
     setting: str
     options: tuple[Option, ...]
     look: Look | None = None
+    lead: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         names = [option.name for option in self.options]
@@ -161,6 +165,7 @@ class Policy:
         try:
             given["options"] = tuple(_option(entry) for entry in given["options"])
             given["look"] = None if given["look"] is None else _look(given["look"])
+            given["lead"] = None if given.get("lead") is None else tuple(given["lead"])
             return cls(**given)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a policy: {error}") from error
@@ -238,11 +243,13 @@ def _gap(policy: Policy, chosen: Option, student: Option) -> str:
             "student's, at "
             f"{student.diversity:.3f}: there is no loss to undo."
         )
-    return (
+    text = (
         f"Gap: the student has {student.diversity:.3f}, the base's own pictures "
-        f"{policy.goal:.3f}; the plan should "
-        f"restore {gain:+.3f}, {gain / gap:.0%} of what was lost."
+        f"{policy.goal:.3f}; the plan should restore {gain:+.3f}"
     )
+    if policy.lead is None or not policy.lead[1] > 0:
+        return f"{text}. The gap itself is not told from zero: no share of it is given."
+    return f"{text}, {gain / gap:.0%} of what was lost."
 
 
 def _look_in_words(policy: Policy) -> str:

@@ -32,24 +32,23 @@ def readings(
 ) -> xr.Dataset:
     """Scores that rise by ``gain`` (times a sample's own factor) for every unit of scale."""
     rng = np.random.default_rng(5)
-    factor, start = rng.uniform(0.5, 1.5, (2, 8)), rng.normal(size=(2, 8))
-    extra = noise * np.random.default_rng(seed).normal(size=(len(scales), 2, 8))
+    factor, start = rng.uniform(0.5, 1.5, (4, 8)), rng.normal(size=(4, 8))
+    extra = noise * np.random.default_rng(seed).normal(size=(len(scales), 4, 8))
     score = start + gain * np.array(scales)[:, None, None] * factor + extra
-    clipped = np.abs(np.array(scales))[:, None, None] * np.full((1, 2, 8), 0.2)
+    clipped = np.abs(np.array(scales))[:, None, None] * np.full((1, 4, 8), 0.2)
     dims = ("scale", "prompt", "seed")
-    coords = {"scale": list(scales), "prompt": list(PROMPTS), "seed": np.arange(8)}
+    coords = {"scale": list(scales), "prompt": list("abcd"), "seed": np.arange(8)}
     return xr.Dataset({"score": (dims, score), "clipped": (dims, clipped)}, coords=coords)
 
 
 def test_effect_is_the_paired_change_from_scale_zero():
     found = dose_response(readings(0.2, scales=(-1.0, 0.0, 0.5, 1.0)))
-    mean = 0.2 * np.random.default_rng(5).uniform(0.5, 1.5, (2, 8)).mean()
+    mean = 0.2 * np.random.default_rng(5).uniform(0.5, 1.5, (4, 8)).mean()
     estimate, low, high = (found["effect"].sel(bound=b) for b in BOUNDS)
     np.testing.assert_allclose(estimate, mean * np.array([-1, 0, 0.5, 1]))
     assert float(low.sel(scale=1)) > 0
     assert float(high.sel(scale=0)) == 0
-    assert found["effect"].attrs["unit"] == "prompt × seed"
-    assert found["effect"].attrs["n"] == 16
+    assert (found["effect"].attrs["prompts"], found["effect"].attrs["seeds"]) == (4, 8)
     assert found["saturated"].values.tolist() == [True, False, False, True]
 
 
@@ -79,6 +78,25 @@ def test_a_noisy_retention_has_an_interval_around_it():
     found = retention(readings(0.4, noise=0.2, seed=1), readings(0.3, noise=0.2, seed=2))
     _, low, high = found["retention"].values
     assert 0.3 < low < 0.75 < high
+    assert "Fieller" in found["retention"].attrs["method"]
+
+
+@pytest.mark.parametrize(("share", "kind"), [(0.6, "yes"), (-0.6, "opposite"), (0.0, "equivalent")])
+def test_the_effect_away_has_one_of_four_verdicts(share, kind):
+    home, away = readings(0.4, noise=0.02, seed=1), readings(0.4 * share, noise=0.02, seed=2)
+    assert retention(home, away)["verdict"] == kind
+    lost = retention(home, readings(0.03, noise=0.8, seed=2))
+    assert lost["verdict"] == "undecided"
+    assert float(lost["detectable"]) > 0.2
+    turned = retention(readings(-0.4, noise=0.02, seed=1), away)
+    assert turned["verdict"] == {"yes": "opposite", "opposite": "yes"}.get(kind, kind)
+
+
+def test_of_one_prompt_intervals_are_for_that_prompt():
+    one = readings(0.4, noise=0.1, seed=1).isel(prompt=[0])
+    found = retention(one, one)
+    assert (found["home"].attrs["prompts"], found["home"].attrs["seeds"]) == (8, 1)
+    np.testing.assert_allclose(found["retention"], 1)
 
 
 def test_travel_goes_from_end_to_end_or_from_zero():
@@ -402,9 +420,14 @@ def test_an_opposite_effect_is_named_as_such():
     )
     coords = {"control": ["a", "b", "c"], "model": ["dmd"], "trained_on": ("control", ["base"] * 3)}
     data = xr.Dataset({"retention": retained, "away": retained}, coords)
+    data["verdict"] = (("model", "control"), [["yes", "opposite", "undecided"]])
+    data["detectable"] = (("model", "control"), [[0.1, 0.1, 0.42]])
     (line,) = _transfer(data)
     assert line.startswith("base → dmd: 1 of 3 controls work, with a median retention of 0.90")
-    assert "with the opposite effect: b; not told from no effect: c" in line
+    assert "with the opposite effect: b; undecided" in line
+    assert "(least effect that would be seen): c (0.42)" in line
+    gone = data.assign(verdict=(("model", "control"), [["yes", "opposite", "equivalent"]]))
+    assert "shown to keep less than a quarter of it: c" in _transfer(gone)[0]
 
 
 def test_twins_are_compared_by_their_weights(measured):

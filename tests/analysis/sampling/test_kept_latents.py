@@ -21,7 +21,7 @@ def flipped(data):
 def test_a_damaged_file_is_made_again(tiny, tmp_path, damage):
     arms = {"base": Arm(tiny.sd(), CALL)}
     want = sample_arms(arms, ["a face"], [0], cache=tmp_path)["base"]
-    (file,) = tmp_path.rglob("*.safetensors")
+    (file,) = tmp_path.rglob("*.nc")
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
     with pytest.warns(RemadeWarning, match=f"{file} is damaged"):
@@ -35,7 +35,7 @@ def test_one_file_a_key_with_all_that_was_asked_for(tiny, tmp_path):
     arms = {"base": Arm(tiny.sd(), CALL)}
     sample_arms(arms, ["a face"], [0], cache=tmp_path)
     got = sample_arms(arms, ["a face"], [0], cache=tmp_path, keep_x0=["base"])["base"]
-    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+    assert len(list(tmp_path.rglob("*.nc"))) == 1
     assert np.isfinite(got["pred_x0"].values).all()
 
 

@@ -99,7 +99,7 @@ def test_a_missing_file_says_how_to_make_one(tmp_path):
 
 
 def test_the_explanation_has_the_numbers(policy):
-    text = policy.explain()
+    text = replace(policy, lead=(0.3, 0.1, 0.5)).explain()
     for number in (
         "1.900",
         "1.750",
@@ -122,6 +122,13 @@ def test_the_explanation_has_the_numbers(policy):
     assert verdicts["poor"].endswith("fidelity too low")
     assert verdicts["early"].endswith("chosen")
     assert verdicts["student"].endswith("less diverse")
+
+
+def test_no_share_is_given_of_a_gap_that_is_not_told_from_zero(policy):
+    for lead in (None, (0.3, -0.1, 0.7)):
+        text = replace(policy, lead=lead).explain()
+        assert "not told from zero: no share of it is given" in text
+        assert "of what was lost" not in text
 
 
 def test_without_a_loss_it_says_so(policy):
