@@ -210,7 +210,12 @@ def components(values: Any, strata: Sequence[Any] | None = None) -> Components:
 
 
 def crossed_jackknife(
-    estimate: Any, without_prompt: Any, without_seed: Any, *, level: float = LEVEL
+    estimate: Any,
+    without_prompt: Any,
+    without_seed: Any,
+    *,
+    level: float = LEVEL,
+    correct: bool = True,
 ) -> Interval:
     """Interval of any statistic of prompts × seeds from its values with each of them left out.
 
@@ -224,6 +229,11 @@ def crossed_jackknife(
         (…) of all prompts and seeds.
     without_prompt, without_seed
         (P, …) and (S, …), each with one prompt, or one seed, left out.
+    level
+        Confidence level.
+    correct
+        Whether the bias is taken off; not where the statistic itself depends on the number of
+        samples, as neighbours do.
 
     References
     ----------
@@ -236,7 +246,8 @@ def crossed_jackknife(
         n = len(left_out)
         if n < 2:
             raise ValueError(f"a jackknife needs at least 2 units to leave out, got {n}")
-        corrected = corrected + (n - 1) * (estimate - left_out.mean(0))
+        if correct:
+            corrected = corrected + (n - 1) * (estimate - left_out.mean(0))
         variances.append((n - 1) / n * ((left_out - left_out.mean(0)) ** 2).sum(0))
     total = variances[0] + variances[1]
     prompts, seeds = (len(x) for x in parts)

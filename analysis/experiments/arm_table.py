@@ -34,7 +34,8 @@ def arm_table(
     names = headlines(measured.data_vars)
     costs = [name for name in COSTS if name in measured]
     arms = measured["arm"].values.tolist()
-    gains = against(measured, "student")[names[0]] if "student" in arms else None
+    compared = "student" in arms and len(arms) > 1
+    gains = against(measured, "student")[names[0]] if compared else None
     rows = [
         [
             text,

@@ -11,6 +11,7 @@ import xarray as xr
 from einops import rearrange
 
 from xhat.analysis import stats
+from xhat.analysis.crossed import crossed_jackknife
 from xhat.analysis.intervals import BOUND, BOUNDS
 from xhat.analysis.traces.layers import (
     X_T,
@@ -52,15 +53,18 @@ def similarity_map(
     ``measure``: cka, rsa, mutual_knn, svcca or procrustes with its own ``options``. The last layer
     of both is ``x_t``, the network's input: shared noise alone is similar.
 
-    ``similarity``; ``interval``, the same with ``bound``: jackknife over the units ``by`` (prompt
-    or seed); ``null_mean``, ``null_deviation``, ``p``, ``critical`` and ``p_map``: permutations of
-    whole units, the last two corrected over the map without x_t (``by=None`` leaves all these out);
-    ``seed_to_seed_a``, ``_b``: each layer under one half of the seeds against itself under the
-    other, how far the prompt alone goes; ``untrained``: trace_a against the trace ``untrained``, a
-    network of b's shape on b's schedule; ``ceiling_a``: each layer of trace_a against the same one
-    of the trace ``ceiling``, that model trained or sampled under other seeds, samples paired by
-    place. A layer that is the same for every sample, or was not read at a step, is NaN there.
-    Traces that kept Grams give the numbers of traces that kept activations.
+    ``similarity``; ``interval`` (bound): two-way jackknife over prompts and seeds, for new ones of
+    both, where CKA has its bias of few prompts and seeds taken off
+    (:func:`~xhat.analysis.crossed.crossed_jackknife`); with one prompt, or one seed, over the other
+    alone. By units ``by`` (prompt or seed): ``null_mean``, ``null_deviation``, ``p``, ``critical``
+    and ``p_map``: permutations of whole units, the last two corrected over the map without x_t
+    (``by=None`` leaves all these out); ``seed_to_seed_a``, ``_b``: each layer under one half of the
+    seeds against itself under the other, how far the prompt alone goes; ``untrained``: trace_a
+    against the trace ``untrained``, a network of b's shape on b's schedule; ``ceiling_a``: each
+    layer of trace_a against the same one of the trace ``ceiling``, that model trained or sampled
+    under other seeds, samples paired by place. A layer that is the same for every sample, or was
+    not read at a step, is NaN there. Traces that kept Grams give the numbers of traces that kept
+    activations.
 
     Raises ValueError for other prompts or seeds and no activations, as :class:`NoSharedLevel` where
     no noise level is equal, as :class:`TooFewSamples` where too few are left."""
@@ -96,7 +100,10 @@ def similarity_map(
         more, said = _resampled(
             how, a, b, prepared, pairs, found["similarity"], groups, by, permutations, level, seed
         )
-        found, attrs = found | more, attrs | said
+        counts, correct = (len(prompts), len(seeds)), measure == "cka"
+        interval = _interval(how, (a, b), pairs, found["similarity"], counts, level, correct)
+        found["interval"] = np.stack([interval.estimate, interval.low, interval.high], axis=-1)
+        found, attrs = found | more, attrs | interval.attrs | said
     if untrained is not None:
         c = layers_of(untrained, how, prompts, seeds, branch, "untrained", {j for _, j in pairs})
         if c.names != b.names or not np.array_equal(untrained["sigma"].values, sigmas[1]):
@@ -200,20 +207,13 @@ def _resampled(
     level: float,
     seed: int,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Interval and null of a map, by leaving out and by exchanging whole groups of samples."""
+    """Null of a map, by exchanging whole groups of samples."""
     names = np.unique(groups)
     if len(names) < 2:
         raise TooFewSamples(
             f"by={unit!r} needs at least 2 {unit}s to resample, got 1: trace more, or pass by=None"
         )
-    kept = [np.flatnonzero(groups != g) for g in names]
-    left_out = np.stack(
-        [_cells(how, _prepared(how, a, i), _prepared(how, b, i), pairs) for i in kept]
-    )
     known = np.isfinite(observed)
-    low, high = (np.full(observed.shape, np.nan) for _ in range(2))
-    interval = stats.jackknife(observed[known], left_out[:, known], level=level, unit=unit)
-    low[known], high[known] = interval.low, interval.high
     orders = stats.group_permutations(groups, permutations, seed)
     null = np.stack(
         [_cells(how, prepared[0], _reordered(prepared[1], how.reordered(o)), pairs) for o in orders]
@@ -224,17 +224,13 @@ def _resampled(
     test = stats.max_statistic(
         observed, null, family=family if family.any() else known, larger=how.larger, level=level
     )
-    found = {
-        "interval": np.stack([observed, low, high], axis=-1),
-        "null_mean": test.mean,
-        "null_deviation": test.deviation,
-        "p": test.p,
-    }
+    found = {"null_mean": test.mean, "null_deviation": test.deviation, "p": test.p}
     found |= {"p_map": test.p_map, "critical": test.critical}
     for name in ("p", "p_map", "critical", "null_mean", "null_deviation"):
         found[name] = np.where(known, found[name], np.nan)
-    said = interval.attrs | {
+    said = {
         "n": len(groups),
+        "unit": unit,
         "units": len(names),
         "permutations": len(orders),
         "seed": seed,
@@ -242,6 +238,41 @@ def _resampled(
     return found, said | {
         "null": f"whole {unit}s exchanged; p_map by the largest standardised cell of the map"
     }
+
+
+def _interval(
+    how: Measure,
+    layers: tuple[Layers, Layers],
+    pairs: Pairs,
+    observed: np.ndarray,
+    counts: tuple[int, int],
+    level: float,
+    correct: bool,
+) -> stats.Interval:
+    """Of every cell, by leaving out each prompt and each seed; ``counts``: of prompts and seeds."""
+    sample = np.arange(counts[0] * counts[1])
+    of = sample // counts[1], sample % counts[1]
+    known = np.isfinite(observed)
+    left_out = {
+        unit: np.stack(
+            [
+                _cells(how, *(_prepared(how, x, np.flatnonzero(of[i] != u)) for x in layers), pairs)
+                for u in range(counts[i])
+            ]
+        )[:, known]
+        for i, unit in enumerate(UNITS)
+        if counts[i] > 1
+    }
+    cells = observed[known]
+    if len(left_out) == 2:
+        interval = crossed_jackknife(cells, *left_out.values(), level=level, correct=correct)
+    else:
+        ((unit, values),) = left_out.items()
+        interval = stats.jackknife(cells, values, level=level, unit=unit)
+    parts = [np.full(observed.shape, np.nan) for _ in range(3)]
+    for whole, part in zip(parts, (interval.estimate, *interval.bounds()), strict=True):
+        whole[known] = part
+    return stats.Interval(*parts, interval.attrs)
 
 
 def _halves(how: Measure, layers: Layers, n_prompts: int, n_seeds: int) -> np.ndarray | None:

@@ -31,11 +31,12 @@ def test_a_damaged_file_is_made_again(tiny, tmp_path, damage):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [file]
 
 
-def test_one_file_a_key_with_all_that_was_asked_for(tiny, tmp_path):
+def test_one_file_a_key_and_one_more_with_every_x0_where_asked_for(tiny, tmp_path):
     arms = {"base": Arm(tiny.sd(), CALL)}
     sample_arms(arms, ["a face"], [0], cache=tmp_path)
     got = sample_arms(arms, ["a face"], [0], cache=tmp_path, keep_x0=["base"])["base"]
-    assert len(list(tmp_path.rglob("*.nc"))) == 1
+    names = sorted(p.name.partition("-")[0] for p in tmp_path.rglob("*.nc"))
+    assert names == ["samples", "x0"]  # x̂₀ of every step stands beside, for those who ask
     assert np.isfinite(got["pred_x0"].values).all()
 
 

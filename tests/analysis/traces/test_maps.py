@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from xhat.analysis import cka, similarity_map
+from xhat.analysis.crossed import crossed_jackknife
 from xhat.analysis.intervals import excludes
 from xhat.analysis.measures.similarity import mutual_knn, procrustes, rsa, svcca
 
@@ -137,8 +138,10 @@ def test_intervals_and_nulls_tell_likeness_from_noise(pair):
     assert (near["interval"].sel(bound="low") > 0).all()
     assert (noise["p_map"] > 0.05).all()
     assert not excludes(noise["interval"]).any()
-    assert found["interval"].attrs == {"level": 0.95, "method": "jackknife, Student's t"}
-    np.testing.assert_array_equal(found["interval"].sel(bound="estimate"), found["similarity"])
+    method = "two-way jackknife, Student's t"
+    assert found["interval"].attrs == {"level": 0.95, "method": method}
+    inside = found["interval"].sel(bound="low") <= found["interval"].sel(bound="estimate")
+    assert inside.all()
     assert found["p_map"].sel(layer_b="x_t").isnull().all()
     assert found["p"].notnull().all()
     assert {
@@ -150,6 +153,8 @@ def test_intervals_and_nulls_tell_likeness_from_noise(pair):
         "unit",
         "level",
         "seed",
+        "prompts",
+        "seeds",
     } <= set(found.attrs)
     assert found.attrs["permutations"] == 199
     assert found.attrs["n"] == P * S
@@ -162,14 +167,28 @@ def test_distances_are_significant_where_small(pair):
     assert (near["p_map"] <= 0.05).all()
 
 
-def test_the_interval_is_the_jackknife_over_prompts(world, pair):
-    from xhat.analysis.stats import jackknife
-
+def test_the_interval_is_the_jackknife_over_prompts_and_seeds(world, pair):
     x, y = rows(world[0][0]["first"], 0), rows(world[1][0]["far"], 0)
-    prompt = np.repeat(np.arange(P), S)
-    interval = jackknife(cka(x, y), [cka(x[prompt != p], y[prompt != p]) for p in range(P)])
+    of = np.repeat(np.arange(P), S), np.tile(np.arange(S), P)
+    without = [
+        [cka(x[unit != u], y[unit != u]) for u in range(count)]
+        for unit, count in zip(of, (P, S), strict=True)
+    ]
+    interval = crossed_jackknife(cka(x, y), *without)
     cell = similarity_map(*pair).isel(pair=0).sel(layer_a="first", layer_b="far")
-    np.testing.assert_allclose(cell["interval"][1:], [interval.low, interval.high])
+    expected = [interval.estimate, interval.low, interval.high]
+    np.testing.assert_allclose(cell["interval"], expected)
+
+
+def test_neighbours_are_not_corrected_and_one_seed_leaves_prompts_alone(pair):
+    found = similarity_map(*pair, measure="mutual_knn", k=4)
+    np.testing.assert_allclose(found["interval"].sel(bound="estimate"), found["similarity"])
+    lone = [tree.isel(seed=[0]) for tree in pair]
+    cell = similarity_map(*lone, permutations=20)
+    assert cell["interval"].attrs["method"] == "jackknife, Student's t"
+
+
+def test_by_seed_the_null_exchanges_seeds(pair):
     seeds = similarity_map(*pair, by="seed", permutations=20)
     assert seeds.attrs["unit"] == "seed"
     assert seeds.attrs["units"] == S
