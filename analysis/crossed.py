@@ -180,6 +180,26 @@ def crossed_ratio(a: Any, b: Any, *, level: float = LEVEL, strata: Any = None) -
     return Interval(np.array(ratio), np.array(low), np.array(high), attrs)
 
 
+def crossed_log_ratio(a: Any, b: Any, *, level: float = LEVEL, strata: Any = None) -> Interval:
+    """Mean of b over mean of a, cell by cell, of quantities whose means are above zero, paired.
+
+    exp(log r ± h), h the half width for b/b̄ − a/ā, the linear part of log r: for variances, which
+    are never zero. ``a``, ``b``: (prompt, seed, …). Raises ValueError where a mean is not above
+    zero.
+    """
+    a, b = _paired(a, b)
+    means = a.mean((0, 1)), b.mean((0, 1))
+    if not (np.min(means) > 0):
+        raise ValueError(
+            "a ratio on the logarithmic scale is of means above zero: give crossed_ratio"
+        )
+    linear = crossed_mean(b / means[1] - a / means[0], level=level, strata=strata)
+    ratio, half = means[1] / means[0], np.exp((linear.high - linear.low) / 2)
+    attrs = {**linear.attrs, "interval": f"{METHOD}, of the logarithm of the ratio"}
+    attrs |= {"paired": "mean of b / mean of a, prompt by prompt and seed by seed"}
+    return Interval(ratio, ratio / half, ratio * half, attrs)
+
+
 def check_told(denominator: Interval, what: str) -> None:
     """Refuse a denominator whose interval holds zero: no ratio, share or percentage of it is made.
 

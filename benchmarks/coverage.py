@@ -24,15 +24,20 @@ from scipy.stats import norm
 from xhat.analysis import stats
 from xhat.analysis.crossed import (
     UndefinedRatio,
-    choose_and_test,
     crossed_jackknife,
+    crossed_log_ratio,
     crossed_mean,
     crossed_ratio,
     simultaneous,
 )
-from xhat.analysis.measures.by_seed import entropy_by_seed, vendi_q2_by_seed
+from xhat.analysis.measures.by_seed import (
+    entropy_by_seed,
+    pairs_by_seed,
+    variance_by_seed,
+    vendi_q2_by_seed,
+)
 from xhat.analysis.measures.similarity import cka
-from xhat.analysis.verdicts import verdict
+from xhat.analysis.verdicts import best_of, verdict
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ((8, 12), (8, 24), (20, 24))
@@ -87,6 +92,15 @@ def vendi_by_seed(modes: np.ndarray) -> np.ndarray:
     return vendi_q2_by_seed(kernel(modes))
 
 
+def distance(modes: np.ndarray) -> np.ndarray:
+    """(prompt,) mean over pairs of 1 − cosine."""
+    return distances_by_seed(modes).mean(1)
+
+
+def distances_by_seed(modes: np.ndarray) -> np.ndarray:
+    return 1 - pairs_by_seed(kernel(modes))
+
+
 def entropies_by_seed(modes: np.ndarray) -> np.ndarray:
     return entropy_by_seed(modes, MODES)
 
@@ -108,6 +122,9 @@ def truth() -> dict[str, float]:
     known = {"vendi base": of(base), "vendi student": of(student)}
     known |= {"entropy base": float(entropy(base).mean())}
     known |= {"entropy student": float(entropy(student).mean())}
+    for arm, share in (("base", base), ("student", student)):
+        apart = 1 - np.square(share).sum(1)
+        known[f"pairwise distance {arm}"] = float((1 - OTHER) * apart.mean())
     return known
 
 
@@ -125,6 +142,7 @@ def diversity_rows(rng: Rng, prompts: int, seeds: int) -> dict[str, tuple[bool, 
     for name, old, new in (
         ("vendi", plug_in, vendi_by_seed),
         ("entropy", plug_in_entropy, entropies_by_seed),
+        ("pairwise distance", distance, distances_by_seed),
     ):
         values = [(old(x), new(x)) for x in (arms.base, arms.student)]
         for arm, (before, after) in zip(("base", "student"), values, strict=True):
@@ -139,6 +157,60 @@ def diversity_rows(rng: Rng, prompts: int, seeds: int) -> dict[str, tuple[bool, 
             holds(crossed_mean(values[1][1] - values[0][1]), known),
         )
     return rows
+
+
+def kinds_rows(rng: Rng, prompts: int, seeds: int) -> dict[str, tuple[bool, bool]]:
+    """A gain that differs between four kinds of prompts, of which there are equally many."""
+    kinds = np.arange(prompts) % 4
+    gain = np.array([-1.0, -0.2, 0.4, 0.8])[kinds][:, None]
+    shapes = (prompts, 1), (1, seeds), (prompts, seeds)
+    values = gain + sum(
+        a * rng.normal(size=s) for a, s in zip((0.2, 0.2, 0.5), shapes, strict=True)
+    )
+    before, after = crossed_mean(values), crossed_mean(values, strata=kinds)
+    return {"difference, kinds as strata": (holds(before, 0.0), holds(after, 0.0))}
+
+
+def share_rows(rng: Rng, prompts: int, seeds: int) -> dict[str, tuple[bool, bool]]:
+    """A share of runs: yes or no of each, Beta(2, 1) by prompt, pulled alike by seeds."""
+    chance = rng.beta(2, 1, size=(prompts, 1))
+    pulled = SHARED * rng.normal(size=seeds) + np.sqrt(1 - SHARED**2) * rng.normal(
+        size=(prompts, seeds)
+    )
+    yes = (norm.cdf(pulled) < chance).astype(float)
+    before = stats.bootstrap_mean(yes.mean(1), resamples=500)
+    name = "share of runs: fidelity, committed, identified"
+    return {name: (holds(before, 2 / 3), holds(crossed_mean(yes), 2 / 3))}
+
+
+def variance_rows(rng: Rng, prompts: int, seeds: int) -> dict[str, tuple[bool, bool]]:
+    """Variance across seeds along a direction, student's over base's: 0.5, both by the same
+    noise.
+    """
+    noise = rng.normal(size=(2, 1, seeds)) + rng.normal(size=(2, prompts, seeds))
+    size = rng.gamma(4, 0.25, size=(prompts, 1))
+    base = np.sqrt(size) * noise[0]
+    student = np.sqrt(0.5 * size * rng.gamma(9, 1 / 9, size=(prompts, 1)))
+    student = student * (0.8 * noise[0] + 0.6 * noise[1])
+    each = [variance_by_seed(x) for x in (base, student)]
+    before = stats.paired_ratio(*(x.mean(1) for x in each), resamples=500)
+    after = crossed_log_ratio(*each)
+    return {"ratio of variances (energy)": (holds(before, 0.5), holds(after, 0.5))}
+
+
+def pooled_rows(rng: Rng, prompts: int, seeds: int) -> dict[str, tuple[bool, bool]]:
+    """Retention of all controls, as many as there are prompts: a bootstrap over controls."""
+    home = rng.gamma(4, 0.25, size=prompts)
+    away = home * rng.beta(3, 2, size=prompts) + 0.05 * rng.normal(size=prompts)
+    interval = stats.paired_ratio(home, away, resamples=500)
+    return {"retention of all controls": (holds(interval, 0.6), holds(interval, 0.6))}
+
+
+def prompts_rows(rng: Rng, prompts: int, seeds: int) -> dict[str, tuple[bool, bool]]:
+    """A skewed number of each prompt, at the seeds that were run: a bootstrap over prompts."""
+    interval = stats.bootstrap_mean(rng.gamma(2, 0.5, size=prompts), resamples=500)
+    held = holds(interval, 1.0)
+    return {"mean over prompts, at these seeds": (held, held)}
 
 
 def retention_rows(rng: Rng, prompts: int, seeds: int) -> dict[str, tuple[bool, bool]]:
@@ -205,19 +277,24 @@ def many_rows(rng: Rng, prompts: int, seeds: int) -> dict[str, tuple[bool, bool]
     old = np.stack([plug_in(x) - plug_in(reference) for x in others], -1)
     new = np.stack([vendi_by_seed(x) - vendi_by_seed(reference) for x in others])
     before = stats.bootstrap_mean(old, resamples=500)
-    best, tested = choose_and_test(new)
+    _, best = best_of(new)
     return {
         "any of 18 arms told apart, no effect": (flagged(before), flagged(simultaneous(new))),
         "best of 18 arms better, no effect": (
             bool(before.low[int(before.estimate.argmax())] > 0),
-            bool(tested.low > 0),
+            best.kind == "yes",
         ),
     }
 
 
 KINDS: tuple[tuple[Callable[..., dict[str, tuple[bool, bool]]], float], ...] = (
     (diversity_rows, 1.0),
+    (kinds_rows, 1.0),
+    (share_rows, 1.0),
     (retention_rows, 1.0),
+    (pooled_rows, 1.0),
+    (variance_rows, 1.0),
+    (prompts_rows, 1.0),
     (cka_rows, 0.5),
     (error_rows, 1.0),
     (many_rows, 0.5),
@@ -253,7 +330,7 @@ HEAD = """## Coverage of intervals, and errors of verdicts
 Share of {runs} simulated runs (CKA and many arms: {half}) in which a nominal 95 % interval held the
 truth, and of runs in which something was said that is not so; **before → after**, at prompts ×
 seeds. Before: bootstraps over prompts of plug-in values, pooled pictures (retention), a jackknife
-over prompts (CKA), each arm on its own. The chance error of a share near .95 is {error:.3f}.
+over prompts (CKA), no strata, each arm on its own. The chance error of a share near .95 is {error:.3f}.
 """
 
 

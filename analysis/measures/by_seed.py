@@ -96,6 +96,23 @@ def entropy_by_seed(labels: Any, n_values: int) -> np.ndarray:
     return n * _entropy(counts) - (n - 1) * _entropy(counts - one)
 
 
+def variance_by_seed(x: Any) -> np.ndarray:
+    """(…, n, …) values along axis 1 whose mean is the unbiased variance along it: pseudo-values.
+
+    ``x``: (prompt, seed, …), three seeds or more.
+
+    >>> x = np.array([[1.0, 2.0, 4.0, 9.0]])
+    >>> bool(np.isclose(variance_by_seed(x).mean(), x.var(ddof=1)))
+    True
+    """
+    x = np.asarray(x, dtype=np.float64)
+    n = x.shape[1]
+    _enough(n)
+    squares = (x - x.mean(1, keepdims=True)) ** 2
+    variance = squares.sum(1, keepdims=True) / (n - 1)
+    return variance * (n - (n - 1) ** 2 / (n - 2)) + squares * n / (n - 2)
+
+
 def measure_names(found: xr.Dataset) -> list[str]:
     """Names of the measures (…, prompt, …) of a dataset, their values by seed left out."""
     return [

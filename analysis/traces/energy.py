@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xhat.analysis import stats
+from xhat.analysis.crossed import crossed_log_ratio, crossed_mean
+from xhat.analysis.measures.by_seed import BY_SEED, LEAST_SEEDS, values_of, variance_by_seed
 from xhat.analysis.traces.readings import SAMPLE, mean_and_range, points_of
 
 
@@ -43,15 +44,16 @@ def energy(free: xr.Dataset, along: xr.Dataset, prompts: Sequence[str] | None = 
     """Variance across seeds along a direction, of every prompt, point and step, in free sampling.
 
     Variables (prompt, point, step): ``along`` = var⟨x, u⟩, ``total`` = Σ_d var x_d, ``share`` =
-    along/total; variances are unbiased. ``free``: of
+    along/total; variances are unbiased. ``<name>_by_seed`` (prompt, seed, point, step) of along and
+    share are values whose means these are. ``free``: of
     :func:`xhat.analysis.sampling.effects.free_runs`; ``along``: of :func:`direction`. A share of
     1/d is what a random direction of d dimensions has if the variance is spread evenly. Raises
     ValueError for one seed, and for other noise levels.
 
     Projected points estimate both variances without bias; x̂₀ is whole.
     """
-    if free.sizes["seed"] < 2:
-        raise ValueError("variance is across seeds: at least 2 are needed, got 1")
+    if (n := free.sizes["seed"]) < LEAST_SEEDS:
+        raise ValueError(f"variance is across seeds: at least {LEAST_SEEDS} are needed, got {n}")
     if not np.allclose(free["sigma"], along["sigma"], rtol=1e-3):
         raise ValueError(
             f"the direction is of σ {along['sigma'].values}, the samples are of "
@@ -66,37 +68,47 @@ def energy(free: xr.Dataset, along: xr.Dataset, prompts: Sequence[str] | None = 
     found: dict[str, list[np.ndarray]] = {"along": [], "total": []}
     for point in points:
         x = chosen[point].transpose(*SAMPLE, ...).values.astype(np.float64)
-        found["along"].append(np.einsum("petd,td->pet", x, along[point].values).var(1, ddof=1))
-        found["total"].append(x.var(1, ddof=1).sum(-1))
-    stacked = {name: np.stack(values, axis=1) for name, values in found.items()}
+        found["along"].append(variance_by_seed(np.einsum("petd,td->pet", x, along[point].values)))
+        found["total"].append(variance_by_seed(x).sum(-1))
+    each = {name: np.stack(values, axis=2) for name, values in found.items()}
+    stacked = {name: values.mean(1) for name, values in each.items()}
     stacked["share"] = stacked["along"] / stacked["total"]
+    parts = (stacked[name][:, None] for name in ("share", "total"))
+    each["share"] = _share_by_seed(each["along"], each["total"], *parts)
     coords: dict[str, Any] = {"prompt": chosen["prompt"], "point": points}
     coords |= {name: free[name] for name in ("timestep", "sigma", "alpha_bar")}
-    return xr.Dataset(
-        {n: (("prompt", "point", "step"), v) for n, v in stacked.items()}, coords=coords
-    )
+    variables: dict[str, Any] = {n: (("prompt", "point", "step"), v) for n, v in stacked.items()}
+    for name in ("along", "share"):
+        variables[f"{name}{BY_SEED}"] = (("prompt", "seed", "point", "step"), each[name])
+    return xr.Dataset(variables, coords=coords)
+
+
+def _share_by_seed(
+    along: np.ndarray, total: np.ndarray, share: np.ndarray, whole: np.ndarray
+) -> np.ndarray:
+    """The share, and what each seed adds to it, to first order."""
+    return share + (along - share * total) / whole
 
 
 def compare_energy(
     base: xr.Dataset, student: xr.Dataset, random: Mapping[str, xr.Dataset], **options: Any
 ) -> xr.Dataset:
-    """A student's energy along a direction against the base's, with intervals over prompts.
+    """A student's energy along a direction against the base's, for new prompts and new seeds.
 
     ``base``, ``student``: of :func:`energy`; ``random``: name → energy of the student along random
     LoRAs' directions. Variables (point, step, bound): ``base``, ``student``, mean shares;
     ``ratio``, student's mean share over base's, ``absolute``, the same of the variances themselves,
-    both with the same prompts drawn in either; ``random``, the student's mean share along random
+    both paired; ``random``, the student's mean share along random
     directions, with the least and the most of them. A ratio below 1 with its whole interval: less
     activated than in the base."""
+    along, share = (
+        [_values(measured, name) for measured in (base, student)] for name in ("along", "share")
+    )
     intervals = {
-        "base": stats.bootstrap_mean(_by_prompt(base, "share"), **options),
-        "student": stats.bootstrap_mean(_by_prompt(student, "share"), **options),
-        "ratio": stats.paired_ratio(
-            _by_prompt(base, "share"), _by_prompt(student, "share"), **options
-        ),
-        "absolute": stats.paired_ratio(
-            _by_prompt(base, "along"), _by_prompt(student, "along"), **options
-        ),
+        "base": crossed_mean(share[0], **options),
+        "student": crossed_mean(share[1], **options),
+        "ratio": crossed_log_ratio(*share, **options),
+        "absolute": crossed_log_ratio(*along, **options),
     }
     reached = base["share"].notnull().all("prompt") & student["share"].notnull().all("prompt")
     result = xr.Dataset(coords={k: base[k] for k in ("point", "timestep", "sigma", "alpha_bar")})
@@ -109,7 +121,11 @@ def compare_energy(
     return result
 
 
-def _by_prompt(measured: xr.Dataset, name: str) -> np.ndarray:
-    """(prompt, point, step), with 1 where the control does not reach: marked NaN at the end."""
-    values = measured[name].transpose("prompt", "point", "step").values
-    return np.where(np.isfinite(values).all(0), values, 1.0)
+def _values(measured: xr.Dataset, name: str) -> np.ndarray:
+    """(prompt, seed, point, step), with 1 where the control does not reach: marked NaN at the end.
+
+    Of a single prompt its seeds are the units, and what is said is for that prompt.
+    """
+    values = values_of(measured, name)
+    values = np.where(np.isfinite(values).all((0, 1)), values, 1.0)
+    return values if len(values) > 1 else np.swapaxes(values, 0, 1)

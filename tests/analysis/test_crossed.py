@@ -12,6 +12,7 @@ from xhat.analysis.crossed import (
     components,
     crossed_difference,
     crossed_jackknife,
+    crossed_log_ratio,
     crossed_mean,
     crossed_ratio,
     simultaneous,
@@ -110,6 +111,16 @@ def test_a_ratio_is_read_from_both_arms_and_refused_without_a_denominator(rng):
         crossed_ratio(a - 3, a)
     with pytest.raises(UndefinedRatio, match="the lead"):
         check_told(crossed_mean(a - 3), "the lead")
+
+
+def test_a_ratio_of_variances_is_symmetric_on_the_logarithmic_scale(rng):
+    a = np.exp(layout(rng, 8, 12))
+    found, turned = crossed_log_ratio(a, 3 * a**1.1), crossed_log_ratio(3 * a**1.1, a)
+    np.testing.assert_allclose(found.low * turned.high, 1)
+    assert found.low < (3 * a**1.1).mean() / a.mean() < found.high
+    np.testing.assert_allclose(crossed_log_ratio(a, 2 * a).bounds(), 2)
+    with pytest.raises(ValueError, match="above zero"):
+        crossed_log_ratio(a, -a)
 
 
 def test_the_two_way_jackknife_of_a_mean_adds_both_variances(rng):

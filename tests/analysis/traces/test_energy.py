@@ -69,6 +69,17 @@ def test_variance_along_is_what_was_put_there(unit):
     np.testing.assert_allclose(found["share"], found["along"] / found["total"])
 
 
+def test_values_by_seed_are_the_jackknifes(unit):
+    free, along = samples(unit, along=2.0, rest=0.5), direction(moved(unit))
+    found = energy(free, along)
+    for name in ("along", "share"):
+        np.testing.assert_allclose(found[f"{name}_by_seed"].mean("seed"), found[name])
+    seed = 5
+    without = energy(free.isel(seed=[i for i in range(SEEDS) if i != seed]), along)["along"]
+    pseudo = SEEDS * found["along"] - (SEEDS - 1) * without
+    np.testing.assert_allclose(found["along_by_seed"].isel(seed=seed), pseudo)
+
+
 def test_even_variance_has_a_share_of_one_over_d(unit):
     found = energy(samples(unit, along=1.0, rest=1.0), direction(moved(unit)))
     assert float(found["share"].mean()) == pytest.approx(1 / D, rel=0.15)
@@ -106,7 +117,7 @@ def test_what_a_control_does_not_reach_stays_nan(unit):
 
 def test_refusals(unit):
     along, free = direction(moved(unit)), samples(unit, 1.0, 1.0)
-    with pytest.raises(ValueError, match="at least 2"):
-        energy(free.isel(seed=[0]), along)
+    with pytest.raises(ValueError, match="at least 3"):
+        energy(free.isel(seed=[0, 1]), along)
     with pytest.raises(ValueError, match="direction is of σ"):
         energy(free.assign_coords(sigma=("step", [5.0, 1.0])), along)
