@@ -330,7 +330,8 @@ HEAD = """## Coverage of intervals, and errors of verdicts
 Share of {runs} simulated runs (CKA and many arms: {half}) in which a nominal 95 % interval held the
 truth, and of runs in which something was said that is not so; **before → after**, at prompts ×
 seeds. Before: bootstraps over prompts of plug-in values, pooled pictures (retention), a jackknife
-over prompts (CKA), no strata, each arm on its own. The chance error of a share near .95 is {error:.3f}.
+over prompts (CKA), no strata, each arm on its own. The chance error of a share near .95 is
+{error:.3f}.
 """
 
 
