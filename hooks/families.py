@@ -113,6 +113,7 @@ FAMILIES = (
         latent_dims=CHANNEL_LAST,
     ),
 )
+CONDITIONS = frozenset(name for family in (OTHERS, *FAMILIES) for name in family.conditions)
 IMAGE_LAST = frozenset(block for family in FAMILIES for block in family.image_last)
 _BY_CLASS = {name: family for family in FAMILIES for name in family.classes}
 

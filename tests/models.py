@@ -43,7 +43,6 @@ WORDS = [
     "critter",
     "landscape",
 ]
-NAMES = ("sd", "sdxl", "sd3", "pixart", "flux", "aura", "lumina", "zimage")
 
 
 @contextmanager
@@ -344,19 +343,23 @@ def _decoder() -> dict[str, Any]:
     }
 
 
+BUILDERS = {
+    "sd": sd,
+    "sdxl": sdxl,
+    "sd3": sd3,
+    "pixart": pixart,
+    "flux": flux,
+    "aura": aura,
+    "lumina": lumina,
+    "zimage": zimage,
+}
+NAMES = tuple(BUILDERS)
+"""The pipelines that tests of every family run."""
+
+
 def build(name: str, seed: int = 0, scheduler: Any = None) -> Any:
     """A pipeline by name: one of ``NAMES``."""
-    builders = {
-        "sd": sd,
-        "sdxl": sdxl,
-        "sd3": sd3,
-        "pixart": pixart,
-        "flux": flux,
-        "aura": aura,
-        "lumina": lumina,
-        "zimage": zimage,
-    }
-    return builders[name](seed, scheduler)
+    return BUILDERS[name](seed, scheduler)
 
 
 def call_arguments(name: str) -> dict[str, Any]:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
+from xhat.hooks.families import CONDITIONS
 from xhat.samplers.composite.run import Run
 from xhat.samplers.composite.tap import Tap
-
-_CONDITIONS = ("encoder_hidden_states", "pooled_projections", "text_embeds")
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,8 @@ class CADS(Tap):
     where γ is 1 for t ≤ τ₁, 0 for t ≥ τ₂, and linear between; t is the timestep as a share of the
     training steps. n is new at every step and belongs to each sample, whatever its batch. Token and
     pooled embeddings of the conditional branch are noised; the unconditional branch is not. The
-    defaults are the paper's for Stable Diffusion."""
+    defaults are the paper's for Stable Diffusion. Raises ValueError where the network is given no
+    prompt that could be noised."""
 
     tau1: float = 0.6
     tau2: float = 0.9
@@ -43,14 +43,21 @@ class CADS(Tap):
         gamma = self.gamma(run.share)
         if gamma == 1 or self.scale == 0:
             return inputs
-        return self._noised(run, inputs, gamma)
+        changed = self._noised(run, inputs, gamma)
+        if all(_same(changed[name], value) for name, value in inputs.items()):
+            raise ValueError(
+                "CADS anneals the prompt, and among the network's arguments "
+                f"({', '.join(inputs)}) there is none that it knows as a tensor. Known: "
+                f"{', '.join(sorted(CONDITIONS))}"
+            )
+        return changed
 
     def _noised(self, run: Run, inputs: dict[str, Any], gamma: float) -> dict[str, Any]:
         changed = dict(inputs)
         for name, value in inputs.items():
             if isinstance(value, dict):
                 changed[name] = self._noised(run, value, gamma)
-            elif name in _CONDITIONS and isinstance(value, torch.Tensor):
+            elif name in CONDITIONS and isinstance(value, torch.Tensor):
                 changed[name] = self.anneal(value, run.draw(value, f"cads {name}"), gamma)
         return changed
 
@@ -61,3 +68,10 @@ class CADS(Tap):
         unit = (noised - noised.mean(dims, keepdim=True)) / noised.std(dims, keepdim=True)
         rescaled = unit * y.std(dims, keepdim=True) + y.mean(dims, keepdim=True)
         return (self.mixing * rescaled + (1 - self.mixing) * noised).to(y.dtype)
+
+
+def _same(changed: Any, value: Any) -> bool:
+    """Whether nothing in an argument was exchanged for something else."""
+    if isinstance(value, dict):
+        return all(_same(changed[name], one) for name, one in value.items())
+    return changed is value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -130,6 +131,17 @@ def test_a_sample_does_not_depend_on_its_batch(pairs, sample, way):
 
 
 # CADS
+
+
+def test_cads_without_a_prompt_to_anneal_is_refused():
+    """A list of embeddings, as Z-Image's network takes, is not noised: nothing would be done."""
+    run = SimpleNamespace(share=1.0, draw=lambda like, key: torch.zeros_like(like))
+    x, prompt = torch.zeros(1, 4, 8, 8), torch.randn(2, 3, 4)
+    changed = CADS().condition(run, {"x": x, "added": {"text_embeds": prompt}})
+    assert changed["x"] is x
+    assert not torch.equal(changed["added"]["text_embeds"], prompt)
+    with pytest.raises(ValueError, match=r"arguments \(x, cap_feats\) there is none"):
+        CADS().condition(run, {"x": x, "cap_feats": list(prompt)})
 
 
 def test_gamma_is_one_then_falls_to_zero():
