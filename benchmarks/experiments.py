@@ -44,6 +44,7 @@ def experiments() -> dict[str, tuple[str, list[str]]]:
     students = sorted((name for name in embedded() if name != "base"), key=lambda n: n != SHOWN)
     runs = {
         "demo": ("Base, student and hybrid", ["demo"]),
+        "regime": ("When does the first step decide?", ["regime"]),
         "similarity": ("Are the representations the same?", ["similarity"]),
         "transfer": ("Does control survive distillation?", TRANSFER),
         "slider": ("A slider across models", ["slider", "apply", *GRID]),
