@@ -189,8 +189,10 @@ def verdicts(
     held = simultaneous(values, level=level, strata=strata)
     each = zip(values, held.estimate, held.low, held.high, strict=True)
     return [
-        verdict(x, margin, level=level, strata=strata, interval=Interval(*bounds, held.attrs))
-        for x, *bounds in each
+        verdict(
+            x, margin, level=level, strata=strata, interval=Interval(mean, low, high, held.attrs)
+        )
+        for x, mean, low, high in each
     ]
 
 

@@ -163,8 +163,7 @@ def fit_policy(
         For traces that do not fit together, an unknown measure, and a budget that allows nothing.
     """
     seen = read_traces(traces, space, measure)
-    options = {"worth": worth, "adaptive": adaptive}
-    return _fitted(seen, _drafts(seen), budget, measure, margin, **options)
+    return _fitted(seen, _drafts(seen), budget, measure, margin, worth=worth, adaptive=adaptive)
 
 
 def _fitted(
@@ -194,7 +193,7 @@ def _fitted(
         f"{LEVEL:.0%} intervals for new prompts and new seeds",
         options=tuple(draft.option(strata) for draft in drafts),
         look=look,
-        lead=(float(lead.estimate), *(float(v) for v in lead.bounds())),
+        lead=(float(lead.estimate), float(lead.low), float(lead.high)),
     )
 
 

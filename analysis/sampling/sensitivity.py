@@ -189,7 +189,7 @@ def _record(
         return recorder.take()[0]
 
 
-def _by_seed(values: Mapping[str, Any], coords: Mapping[str, Any]) -> xr.Dataset:
+def _by_seed(values: Mapping[str, Any], coords: Mapping[Any, Any]) -> xr.Dataset:
     """Variables (…, seed) under ``<name>_by_seed``, and their means over seeds."""
     each = xr.Dataset({f"{name}{BY_SEED}": v for name, v in values.items()}, coords)
     return each.assign({name: each[f"{name}{BY_SEED}"].mean("seed") for name in values})

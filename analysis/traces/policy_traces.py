@@ -139,7 +139,9 @@ def plan_of(traced: xr.Dataset, name: str) -> Plan:
         call = json.loads(traced.attrs["call"])
         steps = call.get("num_inference_steps", traced.sizes["step"])
         guidance = float(call.get("guidance_scale", 1.0))
-        grid = {n: tuple(call[n]) for n in ("timesteps", "sigmas") if call.get(n) is not None}
+        grid: dict[str, Any] = {
+            n: tuple(call[n]) for n in ("timesteps", "sigmas") if call.get(n) is not None
+        }
         steps = len(next(iter(grid.values()))) if grid else steps
         return Plan([Segment(model, 0, steps, steps, guidance, **grid)])
     plan = Plan.from_json(described["plan"])

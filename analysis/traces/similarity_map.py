@@ -253,13 +253,13 @@ def _interval(
     sample = np.arange(counts[0] * counts[1])
     of = sample // counts[1], sample % counts[1]
     known = np.isfinite(observed)
+
+    def without(i: int, u: int) -> np.ndarray:
+        a, b = (_prepared(how, x, np.flatnonzero(of[i] != u)) for x in layers)
+        return _cells(how, a, b, pairs)
+
     left_out = {
-        unit: np.stack(
-            [
-                _cells(how, *(_prepared(how, x, np.flatnonzero(of[i] != u)) for x in layers), pairs)
-                for u in range(counts[i])
-            ]
-        )[:, known]
+        unit: np.stack([without(i, u) for u in range(counts[i])])[:, known]
         for i, unit in enumerate(UNITS)
         if counts[i] > 1
     }
@@ -269,10 +269,14 @@ def _interval(
     else:
         ((unit, values),) = left_out.items()
         interval = stats.jackknife(cells, values, level=level, unit=unit)
-    parts = [np.full(observed.shape, np.nan) for _ in range(3)]
-    for whole, part in zip(parts, (interval.estimate, *interval.bounds()), strict=True):
-        whole[known] = part
-    return stats.Interval(*parts, interval.attrs)
+
+    def whole(part: np.ndarray) -> np.ndarray:
+        everywhere = np.full(observed.shape, np.nan)
+        everywhere[known] = part
+        return everywhere
+
+    estimate, low, high = (whole(x) for x in (interval.estimate, interval.low, interval.high))
+    return stats.Interval(estimate, low, high, interval.attrs)
 
 
 def _halves(how: Measure, layers: Layers, n_prompts: int, n_seeds: int) -> np.ndarray | None:
