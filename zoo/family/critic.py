@@ -39,8 +39,8 @@ class Critic(nn.Module):
         """A score (n,) for each head, by projection on the caption (cGAN with projection,
         1802.05637).
 
-        It is the mean over places: under noise a place alone says too little, and a hinge loss of
-        places taken one by one stayed at chance for 200 steps.
+        It is the mean over places. Neither this nor a score of every place got a hinge loss below
+        chance in 1,600 steps on the matched grid: an open fault.
         """
         weight = 1 + self.caption(cond.mean(1))[:, :, None, None]
         return [
