@@ -37,6 +37,13 @@ class Family:
         Names of the network's arguments that hold the prompt.
     image_last
         Names of the blocks that give (prompt stream, image stream), in that order.
+    runs_plans
+        Whether plans of several models are known to run in its pipelines' loops: they begin at pure
+        noise, and tell the scheduler nothing but a number of steps, and what is said above.
+    stacks_branches
+        Whether guidance is u + g·(c − u), of both branches in one batch (u, c).
+    loop
+        What a loop in which no plan can be run does otherwise.
     """
 
     name: str
@@ -48,6 +55,9 @@ class Family:
     backward_time: bool = False
     conditions: tuple[str, ...] = ("encoder_hidden_states", "pooled_projections", "text_embeds")
     image_last: tuple[str, ...] = ()
+    runs_plans: bool = False
+    stacks_branches: bool = False
+    loop: str = ""
 
 
 FRAMES_FIRST = ("frame", "channel", "y", "x")
@@ -60,11 +70,66 @@ def _flux_like(name: str) -> tuple[str, ...]:
 
 OTHERS = Family("others", ())
 FAMILIES = (
-    Family("SD3", ("StableDiffusion3Pipeline",), image_last=("JointTransformerBlock",)),
-    Family("AuraFlow", ("AuraFlowPipeline",), image_last=("AuraFlowJointTransformerBlock",)),
-    Family("Chroma", ("ChromaPipeline",), even_sigmas=True, image_last=("ChromaTransformerBlock",)),
-    Family("FLUX", ("FluxPipeline",), even_sigmas=True, image_last=_flux_like("Flux")),
-    Family("FLUX.2", ("Flux2Pipeline",), image_last=_flux_like("Flux2")),
+    Family(
+        "Stable Diffusion",
+        (
+            "StableDiffusionPipeline",
+            "StableDiffusionXLPipeline",
+            "StableDiffusionControlNetPipeline",
+            "StableDiffusionXLControlNetPipeline",
+        ),
+        runs_plans=True,
+        stacks_branches=True,
+    ),
+    Family(
+        "InstructPix2Pix",
+        ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline"),
+        loop="guides by a picture beside the prompt, in three branches",
+    ),
+    Family(
+        "LCM",
+        ("LatentConsistencyModelPipeline",),
+        loop="gives its scheduler original_inference_steps (put its parts into a "
+        "StableDiffusionPipeline, which samples the same)",
+    ),
+    Family(
+        "SD3",
+        ("StableDiffusion3Pipeline",),
+        image_last=("JointTransformerBlock",),
+        runs_plans=True,
+        stacks_branches=True,
+    ),
+    Family(
+        "PixArt",
+        ("PixArtAlphaPipeline", "PixArtSigmaPipeline"),
+        runs_plans=True,
+        stacks_branches=True,
+    ),
+    Family("Sana", ("SanaPipeline",), runs_plans=True, stacks_branches=True),
+    Family("Hunyuan-DiT", ("HunyuanDiTPipeline",), runs_plans=True, stacks_branches=True),
+    Family(
+        "AuraFlow",
+        ("AuraFlowPipeline",),
+        image_last=("AuraFlowJointTransformerBlock",),
+        runs_plans=True,
+        stacks_branches=True,
+    ),
+    Family(
+        "Chroma",
+        ("ChromaPipeline",),
+        even_sigmas=True,
+        image_last=("ChromaTransformerBlock",),
+        runs_plans=True,
+    ),
+    Family(
+        "FLUX", ("FluxPipeline",), even_sigmas=True, image_last=_flux_like("Flux"), runs_plans=True
+    ),
+    Family(
+        "FLUX.2",
+        ("Flux2Pipeline", "Flux2KleinPipeline"),
+        image_last=_flux_like("Flux2"),
+        loop="shifts its noise levels by the number of steps",
+    ),
     Family("FLUX.3", ("Flux3Pipeline",), image_last=("Flux3SingleTransformerBlock",)),
     Family(
         "Bria",
@@ -73,20 +138,31 @@ FAMILIES = (
     ),
     Family("LongCat-Image", ("LongCatImagePipeline",), image_last=_flux_like("LongCatImage")),
     Family(
-        "Ovis-Image", ("OvisImagePipeline",), even_sigmas=True, image_last=_flux_like("OvisImage")
+        "Ovis-Image",
+        ("OvisImagePipeline",),
+        even_sigmas=True,
+        image_last=_flux_like("OvisImage"),
+        runs_plans=True,
     ),
     Family(
         "Qwen-Image",
         ("QwenImagePipeline",),
         even_sigmas=True,
         image_last=("QwenImageTransformerBlock",),
+        runs_plans=True,
     ),
-    Family("Krea 2", ("Krea2Pipeline",), even_sigmas=True),
+    Family("Krea 2", ("Krea2Pipeline",), even_sigmas=True, runs_plans=True),
+    Family(
+        "Lumina-Next",
+        ("LuminaPipeline", "LuminaText2ImgPipeline"),
+        loop="guides three of its channels and turns its output round",
+    ),
     Family(
         "Lumina 2",
         ("Lumina2Pipeline", "Lumina2Transformer2DModel"),
         even_sigmas=True,
         backward_time=True,
+        runs_plans=True,
     ),
     Family(
         "Z-Image",
@@ -96,11 +172,20 @@ FAMILIES = (
         single=True,
         backward_time=True,
         conditions=("cap_feats",),
+        runs_plans=True,
+    ),
+    Family("Kandinsky 3", ("Kandinsky3Pipeline",), runs_plans=True),
+    Family(
+        "CogView 4",
+        ("CogView4Pipeline", "CogView4ControlPipeline"),
+        loop="gives its scheduler timesteps and σ of its own",
     ),
     Family(
         "CogVideoX",
-        ("CogVideoXTransformer3DModel", "ConsisIDTransformer3DModel"),
+        ("CogVideoXPipeline", "CogVideoXTransformer3DModel", "ConsisIDTransformer3DModel"),
         latent_dims=FRAMES_FIRST,
+        runs_plans=True,
+        stacks_branches=True,
     ),
     Family(
         "Stable Video Diffusion",
@@ -127,10 +212,16 @@ def family_of(thing: Any) -> Family:
     """
     candidates = [thing, getattr(thing, "transformer", None), getattr(thing, "unet", None)]
     for candidate in candidates[: 1 if isinstance(thing, nn.Module) else None]:
-        for parent in type(candidate).__mro__:
-            if parent.__name__ in _BY_CLASS:
-                return _BY_CLASS[parent.__name__]
+        family = family_of_class(type(candidate))
+        if family is not OTHERS:
+            return family
     return OTHERS
+
+
+def family_of_class(kind: type) -> Family:
+    """The family of a class of pipelines or of networks, by its name or that of a parent."""
+    names = [parent.__name__ for parent in kind.__mro__ if parent.__name__ in _BY_CLASS]
+    return _BY_CLASS[names[0]] if names else OTHERS
 
 
 def branch_names(pipe: Any, count: int) -> tuple[str, ...] | None:

@@ -13,6 +13,7 @@ from diffusers.configuration_utils import FrozenDict
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import nn
 
+from xhat.hooks.families import family_of
 from xhat.hooks.noise.levels import NoiseLevel, prediction, space
 from xhat.hooks.noise.x0 import x0_at
 from xhat.hooks.record.rows import joined, take
@@ -23,8 +24,6 @@ from xhat.samplers.plans.plan import Segment
 from xhat.samplers.plans.schedule import timestep_at
 
 Inputs = dict[str, Any]
-# Networks that count time from noise to picture, and whose output the pipeline turns round.
-_BACKWARD = {"Lumina2Transformer2DModel", "ZImageTransformer2DModel"}
 
 
 class CompositeDenoiser(Facade):
@@ -149,18 +148,19 @@ class CompositeDenoiser(Facade):
 
         Raises ValueError for a pipeline whose model's time runs another way.
         """
-        kinds = {type(part).__name__ for part in self.xhat_parts}
+        backward = any(family_of(part).backward_time for part in self.xhat_parts)
         given = self.inputs.get("timestep")
         t = float(self.scheduler.run.entry.timestep)
-        if given is not None and not kinds & _BACKWARD:
+        if given is not None and not backward:
             value = torch.as_tensor(given).flatten()[0].item()
             for unit_of_time in (1.0, 1e-3):
                 if abs(value - t * unit_of_time) <= 1e-2 * abs(
                     t * unit_of_time
                 ):  # half precision rounds it
                     return unit_of_time
+        kinds = sorted({type(part).__name__ for part in self.xhat_parts})
         raise ValueError(
-            f"{', '.join(sorted(kinds))} is given its time in another way than its scheduler "
+            f"{', '.join(kinds)} is given its time in another way than its scheduler "
             "counts it: it cannot be "
             "asked for x̂₀ at a noise level of choice"
         )

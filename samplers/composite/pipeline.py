@@ -20,6 +20,7 @@ from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key, takes
 from xhat.samplers.composite.dial import dialed
 from xhat.samplers.composite.fit import check_fit, slot_of
 from xhat.samplers.composite.scheduler import CompositeScheduler
+from xhat.samplers.composite.supported import check_guidance, check_loop
 from xhat.samplers.composite.tap import Tap
 from xhat.samplers.plans.plan import Plan, Segment
 from xhat.samplers.plans.recipe import Recipe, hybrid_plan
@@ -67,6 +68,7 @@ def hybrid(
     ------
     ValueError
         where one of the models would run no step, where the models do not fit together, for a
+        base in whose loop no plan can be run (:mod:`xhat.samplers.composite.supported`), for a
         scheduler that cannot be entered in the middle, and for more than one of ``plan``,
         ``policy`` and a recipe.
 
@@ -82,6 +84,7 @@ def hybrid(
             f"{', '.join(named)}; pass one of them"
         )
     models = {"base": base, "student": student}
+    check_loop(base)
     check_fit(models)
     if policy is not None:
         plan = getattr(policy, "plan", policy)
@@ -96,6 +99,7 @@ def compose(pipes: Mapping[str, Pipeline], plan: Plan, taps: Sequence[Tap] = ())
     Its class, VAE and prompt encoders are those of the first pipeline. Segments of a strength other
     than 1 dial between the first pipeline's weights and their model's. Raises ValueError as
     :func:`hybrid` does, and for a plan that names a model that is not there."""
+    check_loop(next(iter(pipes.values())))
     check_fit(pipes)
     return _composed(pipes, plan, taps)
 
@@ -150,6 +154,7 @@ def _assembled(
         s.guidance_scale for s in plan.segments if not takes_guidance(denoiser.models[model_key(s)])
     ]
     top = max([1.0, *guidance, *(tap.guidance_scale for tap in scheduler.taps)])
+    check_guidance(first, top)
     _rule_guidance(pipe, denoiser, top)
     _show_progress(pipe, scheduler)
     reach_all(pipe, slot)

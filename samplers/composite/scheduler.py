@@ -19,6 +19,8 @@ from xhat.samplers.composite.tap import Tap
 from xhat.samplers.plans.plan import Plan
 from xhat.samplers.plans.timing import Timing, check_even
 
+_LMS_ORDER = 4  # of diffusers, where no order is given
+
 
 class CompositeScheduler:
     """What a pipeline sees as its scheduler while a plan is run.
@@ -214,6 +216,8 @@ def _native(
     that follows.
     """
     _seek(entry)
+    if hasattr(entry.scheduler, "derivatives"):  # LMS counts on a step before each of the schedule
+        extra = {**extra, "order": min(_LMS_ORDER, len(entry.scheduler.derivatives) + 1)}
     known = _arguments(type(entry.scheduler))  # type: ignore[arg-type]
     passed = {name: value for name, value in extra.items() if value is not None and name in known}
     result = entry.scheduler.step(output, entry.timestep, sample, **passed, return_dict=return_dict)

@@ -15,16 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-# Pipelines of diffusers 0.42 that pass σ = 1, …, 1/n, and with them μ.
-_EVEN = {
-    "ChromaPipeline",
-    "FluxPipeline",
-    "Krea2Pipeline",
-    "Lumina2Pipeline",
-    "OvisImagePipeline",
-    "QwenImagePipeline",
-    "ZImagePipeline",
-}
+from xhat.hooks.families import FAMILIES, family_of_class
 
 
 @dataclass(frozen=True)
@@ -71,20 +62,17 @@ class Timing:
 
 def timing_of(pipe: Any) -> Timing:
     """How a pipeline sets its timesteps, for a picture of its default size."""
-    names = {parent.__name__ for parent in type(pipe).__mro__}
+    family = family_of_class(type(pipe))
     network = getattr(pipe, "transformer", None)
     if network is None:
         return Timing()
-    fixed = (
-        1.15 if "Krea2Pipeline" in names and getattr(pipe.config, "is_distilled", False) else None
-    )
+    distilled = family.name == "Krea 2" and getattr(pipe.config, "is_distilled", False)
     side = getattr(pipe, "default_sample_size", 128)
-    if "Lumina2Pipeline" in names:  # it counts the latents' channels for their patches
+    if family.name == "Lumina 2":  # it counts the latents' channels for their patches
         return Timing(True, network.config.in_channels)
-    patch = network.config.get("patch_size", 1) if "StableDiffusion3Pipeline" in names else 2
-    return Timing(
-        bool(names & _EVEN), (side // patch) ** 2, fixed, single="ZImagePipeline" in names
-    )
+    patch = network.config.get("patch_size", 1) if family.name == "SD3" else 2
+    patches = (side // patch) ** 2
+    return Timing(family.even_sigmas, patches, 1.15 if distilled else None, family.single)
 
 
 def even(steps: int, single: bool = False) -> np.ndarray:
@@ -107,7 +95,7 @@ def check_even(sigmas: Any, known: bool) -> None:
             "not know: the plan has the noise levels of each model. Make it with "
             "student_sigmas=, or "
             "give the plan's segments sigmas. Pipelines whose own sigmas are known: "
-            f"{', '.join(sorted(_EVEN))}"
+            f"{', '.join(f.classes[0] for f in FAMILIES if f.even_sigmas)}"
         )
     if not np.allclose(given, even(len(given)), atol=1e-6):
         raise ValueError(

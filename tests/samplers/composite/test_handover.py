@@ -308,3 +308,66 @@ def test_a_plan_that_skips_steps_begins_with_pure_noise_of_that_level():
         size = math.sqrt(1 + level.sigma**2) if name == "euler" else 1.0
         assert float(composite.init_noise_sigma) == pytest.approx(size)
         assert np.isclose(level.sigma, noise_levels(SCHEDULERS[name](), 4).sigma[2])
+
+
+MULTISTEP = {
+    "lms": lambda: diffusers.LMSDiscreteScheduler(**TRAILING),
+    "deis": lambda: diffusers.DEISMultistepScheduler(**TRAILING),
+    "dpm++_3": lambda: diffusers.DPMSolverMultistepScheduler(**TRAILING, solver_order=3),
+    "unipc_3": lambda: diffusers.UniPCMultistepScheduler(**TRAILING, solver_order=3),
+}
+
+
+@pytest.mark.parametrize("name", MULTISTEP)
+def test_a_multistep_solver_entered_in_the_middle_begins_at_its_first_order(name):
+    """Every order is exact where x̂₀ stays the same, and its noise with it; a sum of too few terms
+    is not.
+    """
+    plan = Plan([Segment("a", 0, 3, 8), Segment("b", 4, 8, 8)])
+    composite = CompositeScheduler(plan, {"a": SCHEDULERS["ddim"](), "b": MULTISTEP[name]()})
+    x0 = torch.full((4, 1), 0.7, dtype=torch.float64)
+    _, x = begin(composite, x0.shape)
+    noises = []
+    for t in composite.timesteps:
+        entry = composite.run.entry
+        a, b = scales(entry.scheduler, entry.level)
+        noises.append((x - a * x0) / b)
+        composite.scale_model_input(x, t)
+        output = output_of_x0(entry.scheduler, x0, entry.level, x)
+        x = composite.step(output, t, x, return_dict=False)[0]
+    torch.testing.assert_close(noises[-1], noises[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", MULTISTEP)
+def test_a_multistep_solver_forgets_the_steps_before_one_made_by_hand(name):
+    """The step after is that of a solver that was just entered there."""
+    cut = [Segment("b", 0, 4, 8), Segment("b", 4, 5, 8, noise="own"), Segment("b", 5, 8, 8)]
+    composite = CompositeScheduler(Plan(cut), {"b": MULTISTEP[name]()})
+    noise, x = begin(composite)
+    _, states = run(composite, x)
+    entry, x = states[5]
+    entered = MULTISTEP[name]()
+    entered.set_timesteps(8)
+    entered.set_begin_index(5)
+    output = gaussian_output(entry.scheduler, entry.level, x)
+    extra = {"order": 1} if name == "lms" else {}
+    if name == "lms":
+        entered.scale_model_input(x, entry.timestep)
+    after = entered.step(output, entry.timestep, x, **extra, return_dict=False)[0]
+    torch.testing.assert_close(states[6][1], after)
+
+
+def test_lms_cut_in_two_is_the_whole():
+    whole, cut = (
+        CompositeScheduler(Plan(segments), {"b": MULTISTEP["lms"]()})
+        for segments in ([Segment("b", 0, 8, 8)], [Segment("b", 0, 3, 8), Segment("b", 3, 8, 8)])
+    )
+    ends = [run(composite, begin(composite)[1])[0] for composite in (whole, cut)]
+    assert torch.equal(*ends)
+    alone = MULTISTEP["lms"]()
+    alone.set_timesteps(8)
+    _, x = begin(whole)
+    for i, t in enumerate(alone.timesteps):
+        alone.scale_model_input(x, t)
+        x = alone.step(gaussian_output(alone, noise_level(alone, t, i), x), t, x).prev_sample
+    assert torch.equal(x, ends[0])

@@ -331,9 +331,13 @@ def test_a_model_whose_time_runs_backwards_is_not_asked(tiny, pairs):
 
 def test_guidance_of_a_pipeline_that_does_not_stack_its_branches_is_refused(tiny, pairs):
     for name in ("lumina", "zimage"):
-        hybrid = xhat.hybrid(*pairs[name], plan=Plan([Segment("base", 0, 2, 2, 3.0)]))
         with pytest.raises(ValueError, match="both branches stacked in one batch"):
-            latents(tiny, name, hybrid)
+            xhat.hybrid(*pairs[name], plan=Plan([Segment("base", 0, 2, 2, 3.0)]))
+
+
+def test_guidance_of_a_flux_that_does_not_take_it_is_refused(flux):
+    with pytest.raises(ValueError, match="guidance 3 in a plan: FluxPipeline does not guide by"):
+        xhat.hybrid(*flux, plan=Plan([Segment("student", 0, 2, 2, 3.0)]))
 
 
 def test_sigmas_of_the_call_are_refused(tiny, pairs):
