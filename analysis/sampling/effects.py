@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from einops import rearrange
 
 from xhat.analysis.sampling.control import Control
 from xhat.analysis.traces.layers import NoSharedLevel
@@ -117,11 +118,11 @@ def responses(
             *(float(levels[name].values[step]) for name in ("timestep", "sigma", "alpha_bar"))
         )
         part = torch.from_numpy(
-            np.ascontiguousarray(output[:, :, i]).reshape(-1, *output.shape[3:])
+            rearrange(output[:, :, i], "prompt seed ... -> (prompt seed) ...").copy()
         )
-        nothing = torch.zeros_like(part)
-        x0[:, :, i] = (
-            x0_at(pipe.scheduler, part, level, nothing).numpy().reshape(output[:, :, i].shape)
+        estimate = x0_at(pipe.scheduler, part, level, torch.zeros_like(part)).numpy()
+        x0[:, :, i] = rearrange(
+            estimate, "(prompt seed) ... -> prompt seed ...", prompt=len(output)
         )
     return _readings(tree, steps, x0)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from einops import rearrange
 from tqdm.auto import tqdm
 
 from xhat.analysis.crossed import crossed_mean
@@ -132,15 +133,21 @@ def x0_gain(
     gains, levels = [], {}
     for some in (prompts[i : i + at_once] for i in range(0, len(prompts), at_once)):
         u = torch.randn((len(some), *start.shape), generator=rng)
-        record = _record(
-            arm, some, seeds, torch.cat([start + width * u, start - width * u], 1).flatten(0, 1)
-        )
+        sides = torch.stack([start + width * u, start - width * u])
+        inputs = rearrange(sides, "side prompt seed ... -> (prompt side seed) ...")
+        record = _record(arm, some, seeds, inputs)
         levels = {name: ("step", record.schedule[name]) for name in ("timestep", "sigma")}
         ends = [
-            step.pred_x0.unflatten(0, (len(some), 2, len(seeds))).double() for step in record.steps
+            rearrange(
+                step.pred_x0.double(),
+                "(prompt side seed) ... -> side prompt seed ...",
+                prompt=len(some),
+                side=2,
+            )
+            for step in record.steps
         ]
         moved = torch.stack(
-            [(end[:, 0] - end[:, 1]) / (2 * width) for end in ends], 1
+            [(above - below) / (2 * width) for above, below in ends], 1
         )  # prompt, step, seed, …
         gains.append(moved.square().flatten(2).mean(2).sqrt().numpy())
     result = xr.Dataset(

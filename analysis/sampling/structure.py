@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from einops import rearrange
 
 from xhat.analysis import stats
 from xhat.probes.renoise import renoise
@@ -45,10 +46,11 @@ def structure(
     texts = [p for p in prompts for _ in range(latents.shape[1])]
     if latents.shape[1] < 2:
         raise ValueError("what tells seeds apart needs two or more of them, got one")
-    flat = latents.reshape(-1, *latents.shape[2:])
+    flat = rearrange(latents, "prompt seed ... -> (prompt seed) ...")
     noisy = renoise(pipe, flat, sigma, prompts=texts, batch_size=batch_size, **call)
     z, x_t, x0 = (
-        v.reshape(latents.shape).astype(np.float64) for v in (latents, noisy.x_t, noisy.pred_x0)
+        rearrange(v, "(prompt seed) ... -> prompt seed ...", prompt=len(prompts)).astype(np.float64)
+        for v in (flat, noisy.x_t, noisy.pred_x0)
     )
     cells = {
         "gain": np.array(

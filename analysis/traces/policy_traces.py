@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from einops import rearrange
 
 from xhat.analysis.measures.by_seed import values_of
 from xhat.analysis.measures.registry import DIVERSITY
@@ -158,15 +159,13 @@ def settled_share(traced: xr.Dataset, step: int) -> np.ndarray:
 
     (Σ⟨aᵢ, bᵢ⟩)²/(Σ‖aᵢ‖²·Σ‖bᵢ‖²), aᵢ and bᵢ less their means over seeds; 0 where seeds do not differ
     at all."""
-    shape = (traced.sizes["prompt"], traced.sizes["seed"], -1)
-    x = (
-        traced["pred_x0"]
-        .isel(step=step)
-        .transpose("prompt", "seed", ...)
-        .values.astype(np.float64)
-        .reshape(shape)
+    x, y = (
+        rearrange(
+            a.transpose("prompt", "seed", ...).values.astype(np.float64),
+            "prompt seed ... -> prompt seed (...)",
+        )
+        for a in (traced["pred_x0"].isel(step=step), traced["final"])
     )
-    y = traced["final"].transpose("prompt", "seed", ...).values.astype(np.float64).reshape(shape)
     x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
     across, lengths = (x * y).sum((1, 2)) ** 2, (x * x).sum((1, 2)) * (y * y).sum((1, 2))
     return np.divide(across, lengths, out=np.zeros_like(across), where=lengths > 0)

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import nn
 
 from xhat.hooks.edits.edit import Edit, Source
@@ -116,7 +117,7 @@ class Patch:
                     "samples in a call"
                 )
             return edit.change(x, level, None, self.labels)
-        branches = x.unflatten(0, (-1, self.rows)).unbind(0)
+        branches = list(rearrange(x, "(branch sample) ... -> branch sample ...", sample=self.rows))
         names = (self.branch,) if self.branch else branch_names(self.pipe, len(branches))
         if names is None:
             raise ValueError(

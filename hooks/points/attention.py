@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -55,8 +56,10 @@ class Attention(TorchFunctionMode):
                 self.reduced = self._probabilities(*args, **kwargs)
         elif getattr(func, "__name__", "") == "softmax" and result.ndim == 3:
             with torch._C.DisableTorchFunction():
-                heads = result.detach().unflatten(0, (-1, self.heads))
-                self.reduced = torch.stack([self.reduction(p) for p in heads.unbind(1)], dim=1)
+                heads = rearrange(
+                    result.detach(), "(sample head) q k -> head sample q k", head=self.heads
+                )
+                self.reduced = torch.stack([self.reduction(p) for p in heads], dim=1)
         return result
 
     def _probabilities(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 
 NAMES = ("mean", "pool", "project", "full", "gram")
 _DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
@@ -260,13 +261,12 @@ def _pool(r: Reduction, x: torch.Tensor) -> torch.Tensor:
         case 3:
             side = math.isqrt(x.shape[1])
             if side * side == x.shape[1]:
-                grid = x.transpose(1, 2).unflatten(2, (side, side))
-                return (
-                    torch.nn.functional.adaptive_avg_pool2d(grid, r.size).flatten(2).transpose(1, 2)
-                )
-            return torch.nn.functional.adaptive_avg_pool1d(x.transpose(1, 2), r.size).transpose(
-                1, 2
-            )
+                grid = rearrange(x, "sample (y x) channel -> sample channel y x", y=side)
+                pooled = torch.nn.functional.adaptive_avg_pool2d(grid, r.size)
+                return rearrange(pooled, "sample channel y x -> sample (y x) channel")
+            row = rearrange(x, "sample token channel -> sample channel token")
+            pooled = torch.nn.functional.adaptive_avg_pool1d(row, r.size)
+            return rearrange(pooled, "sample channel token -> sample token channel")
         case 4:
             return torch.nn.functional.adaptive_avg_pool2d(x, r.size)
         case _:
