@@ -23,16 +23,30 @@ WEIGHTS_WARNING = (
 
 
 def lora_cosine(a: Any, b: Any) -> xr.Dataset:
-    """Cosine of the weight changes of two LoRAs: ⟨ΔWₐ, ΔW_b⟩/(‖ΔWₐ‖·‖ΔW_b‖), a layer, and over all
-    layers at once.
+    """Cosine of the weight changes of two LoRAs, a layer, and over all layers at once.
 
-    From the factors: ⟨BₐAₐ, B_bA_b⟩ = ⟨BₐᵀB_b, AₐA_bᵀ⟩, r × r products alone. Variables ``cosine``,
-    ``norm_a``, ``norm_b``, ``random`` (layer): ``random`` is the standard deviation 1/√(out·in) of
-    the cosine of independent Gaussian LoRAs; ``total`` is the cosine of all shared layers as one
-    vector. A layer that is zero in either has a NaN. ``a``, ``b``: whatever
-    :func:`xhat.analysis.measures.lora_factors.lora_of` reads. Raises ValueError where no layer is
-    shared.
+    ⟨ΔWₐ, ΔW_b⟩/(‖ΔWₐ‖·‖ΔW_b‖), from the factors: ⟨BₐAₐ, B_bA_b⟩ = ⟨BₐᵀB_b, AₐA_bᵀ⟩, r × r products
+    alone.
 
+    Parameters
+    ----------
+    a, b
+        Whatever :func:`xhat.analysis.measures.lora_factors.lora_of` reads.
+
+    Returns
+    -------
+    Dataset
+        ``cosine``, ``norm_a``, ``norm_b`` (layer); ``random`` (layer), the standard deviation
+        1/√(out·in) of the cosine of independent Gaussian LoRAs; ``total``, the cosine of all shared
+        layers as one vector. A layer that is zero in either has a NaN.
+
+    Raises
+    ------
+    ValueError
+        Where no layer is shared.
+
+    Examples
+    --------
     >>> lora = {"layer": Factors(torch.randn(6, 2).double(), torch.randn(2, 4).double())}
     >>> round(float(lora_cosine(lora, lora)["total"]), 6)
     1.0
@@ -64,12 +78,32 @@ def principal_angles(a: Any, b: Any) -> xr.Dataset:
     """Principal angles between what two LoRAs write (``left``, column spaces of ΔW) and read
     (``right``, row spaces).
 
-    Variables ``left``, ``right`` (layer, component): radians, ascending, NaN beyond the smaller
-    rank; ``left_overlap``, ``right_overlap`` (layer): mean cos² of them; ``left_random``,
-    ``right_random`` (layer): its mean max(rₐ, r_b)/d for random subspaces of d dimensions (r/d at
-    equal ranks). Spaces are those of BA, found from the factors by QR and an r × r SVD. Arguments
-    and errors as in :func:`lora_cosine`. Source: Björck & Golub 1973, doi:10.2307/2005662.
+    Spaces are those of BA, computed from the factors by QR and an r × r SVD.
 
+    Parameters
+    ----------
+    a, b
+        As in :func:`lora_cosine`.
+
+    Returns
+    -------
+    Dataset
+        ``left``, ``right`` (layer, component): radians, ascending, NaN beyond the smaller rank;
+        ``left_overlap``, ``right_overlap`` (layer): mean cos² of them; ``left_random``,
+        ``right_random`` (layer): its mean max(rₐ, r_b)/d for random subspaces of d dimensions (r/d
+        at equal ranks).
+
+    Raises
+    ------
+    ValueError
+        As :func:`lora_cosine` does.
+
+    References
+    ----------
+    Björck & Golub 1973, doi:10.2307/2005662.
+
+    Examples
+    --------
     >>> up, down = torch.eye(6, 2).double(), torch.eye(2, 4).double()
     >>> ours, theirs = Factors(up, down), Factors(-3 * up, down.flip(0))
     >>> same = principal_angles({"layer": ours}, {"layer": theirs})

@@ -15,15 +15,37 @@ from xhat.analysis.measures.grams import as_samples, centre, recentre, same_samp
 
 
 def svcca(x: Any, y: Any, *, variance: float = 0.99, dims: int | None = None) -> float:
-    """Mean canonical correlation of the leading principal components of x and of y, in [0, 1].
+    """Mean canonical correlation of the leading principal components of x and of y.
 
-    Centre, SVD, keep the components that hold ``variance`` of the squared singular values, or
-    ``dims`` of them; with orthonormal bases U, V of what is kept, the correlations are the singular
-    values of UᵀV and their mean is over min(rank x, rank y). ``x``, ``y``: (n, p), (n, q). Raises
-    ValueError for shapes that do not fit, NaN, constant features, and where what is kept spans all
-    n − 1 directions: every correlation is then 1 whatever the data. Source: Raghu et al. 2017,
-    arXiv:1706.05806, section 2.
+    Centre, SVD, keep the leading components; with orthonormal bases U, V of what is kept, the
+    correlations are the singular values of UᵀV and their mean is over min(rank x, rank y).
 
+    Parameters
+    ----------
+    x, y
+        Representations of the same n samples, (n, p) and (n, q); arrays or tensors.
+    variance
+        Share of the squared singular values that the components hold.
+    dims
+        How many components, in place of a share.
+
+    Returns
+    -------
+    float
+        0 to 1.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, NaN, constant features, and where what is kept spans all n − 1
+        directions: every correlation is then 1 whatever the data.
+
+    References
+    ----------
+    Raghu et al. 2017, arXiv:1706.05806, section 2.
+
+    Examples
+    --------
     >>> x = np.random.default_rng(0).normal(size=(50, 4))
     >>> round(svcca(x, 3 * x[:, ::-1] + 7), 6)
     1.0
@@ -32,13 +54,31 @@ def svcca(x: Any, y: Any, *, variance: float = 0.99, dims: int | None = None) ->
 
 
 def pwcca(x: Any, y: Any) -> float:
-    """Canonical correlations of x and y, averaged with the share that each direction has in x; in
-    [0, 1].
+    """Canonical correlations of x and y, averaged with the share that each direction has in x.
 
     With canonical variates hᵢ of x and centred features xⱼ: Σ αᵢρᵢ / Σ αᵢ, αᵢ = Σⱼ |⟨hᵢ, xⱼ⟩|.
     Directional: the weights come from x. The sum over features depends on the axes of x, so
-    rotations of x are not without effect. Raises ValueError as :func:`svcca` does. Source: Morcos
-    et al. 2018, arXiv:1806.05759, eq. 3-4."""
+    rotations of x are not without effect.
+
+    Parameters
+    ----------
+    x, y
+        Representations of the same n samples, (n, p) and (n, q); arrays or tensors.
+
+    Returns
+    -------
+    float
+        0 to 1.
+
+    Raises
+    ------
+    ValueError
+        As :func:`svcca` does.
+
+    References
+    ----------
+    Morcos et al. 2018, arXiv:1806.05759, eq. 3-4.
+    """
     x, y = as_samples(x, "x"), as_samples(y, "y")
     same_samples(x, y)
     centred = centre(x, "x")
@@ -48,14 +88,32 @@ def pwcca(x: Any, y: Any) -> float:
 
 
 def procrustes(x: Any, y: Any) -> float:
-    """Angle between two representations after the best rotation or reflection, in radians, 0 to
-    π/2.
+    """Angle between two representations after the best rotation or reflection.
 
     arccos(‖XcᵀYc‖₊ / (‖Xc‖·‖Yc‖)), ‖·‖₊ the sum of singular values: the narrower of the two is
-    padded with zeros, reflections are allowed. A metric on shapes. Raises ValueError for shapes
-    that do not fit, NaN and constant features. Source: Williams et al. 2021, arXiv:2110.14739, eq.
-    4-5.
+    padded with zeros, reflections are allowed. A metric on shapes.
 
+    Parameters
+    ----------
+    x, y
+        Representations of the same n samples, (n, p) and (n, q); arrays or tensors.
+
+    Returns
+    -------
+    float
+        Radians, 0 to π/2.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, NaN and constant features.
+
+    References
+    ----------
+    Williams et al. 2021, arXiv:2110.14739, eq. 4-5.
+
+    Examples
+    --------
     >>> x = np.random.default_rng(0).normal(size=(50, 4))
     >>> round(procrustes(x, 3 * x[:, ::-1] + 7), 6)
     0.0

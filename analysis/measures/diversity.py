@@ -23,12 +23,36 @@ def vendi(x: Any, *, q: float = 1, kernel: str = "cosine", sigma: float | None =
 
     exp of the Rényi entropy of order q of the eigenvalues λ of K/n: (Σ λ^q)^(1/(1−q)), exp(−Σ λ ln
     λ) at q = 1, 1/max λ at q = ∞. A larger q looks at common modes and settles with fewer samples;
-    q = 2 is n²/‖K‖², without eigenvalues. ``kernel``: ``cosine``, features as they are, or ``rbf``,
-    exp(−d²/2σ²) with ``sigma`` the same for every set that is compared. ``x``: (n, d). Raises
-    ValueError for shapes that do not fit, NaN, a sample of length zero under ``cosine``, and q ≤ 0.
-    Source: Friedman & Dieng 2023, arXiv:2210.02410, definition 3.1; Pasarkar & Dieng 2024,
+    q = 2 is n²/‖K‖², without eigenvalues.
+
+    Parameters
+    ----------
+    x
+        (n, d) features.
+    q
+        Order, above 0.
+    kernel
+        ``"cosine"``, features as they are, or ``"rbf"``, exp(−d²/2σ²).
+    sigma
+        σ of ``rbf``, the same for every set that is compared.
+
+    Returns
+    -------
+    float
+        From 1 to n.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, NaN, a sample of length zero under ``cosine``, and q ≤ 0.
+
+    References
+    ----------
+    Friedman & Dieng 2023, arXiv:2210.02410, definition 3.1; Pasarkar & Dieng 2024,
     arXiv:2310.12952, eq. 2.
 
+    Examples
+    --------
     >>> round(vendi(np.eye(5)), 6), round(vendi(np.ones((5, 3)), q=2), 6)
     (5.0, 1.0)
     """
@@ -52,12 +76,29 @@ def vendi(x: Any, *, q: float = 1, kernel: str = "cosine", sigma: float | None =
 
 
 def mean_pairwise_distance(x: Any, *, metric: str = "cosine") -> float:
-    """Mean over unordered pairs of different samples of 1 − cos(xᵢ, xⱼ), or of ‖xᵢ − xⱼ‖ for
-    ``euclidean``.
+    """Mean over unordered pairs of different samples of 1 − cos(xᵢ, xⱼ), or of ‖xᵢ − xⱼ‖.
 
-    One outlier moves it: read it beside :func:`vendi`. ``x``: (n, d), n ≥ 2. Raises ValueError for
-    shapes that do not fit, NaN, and a sample of length zero under ``cosine``.
+    One outlier moves it: read it beside :func:`vendi`.
 
+    Parameters
+    ----------
+    x
+        (n, d) features, n ≥ 2.
+    metric
+        ``"cosine"`` or ``"euclidean"``.
+
+    Returns
+    -------
+    float
+        0 to 2 for ``cosine``, 0 or more for ``euclidean``.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, NaN, and a sample of length zero under ``cosine``.
+
+    Examples
+    --------
     >>> mean_pairwise_distance(np.eye(4))
     1.0
     >>> mean_pairwise_distance([[0.0, 0], [3, 4]], metric="euclidean")
@@ -73,14 +114,34 @@ def mean_pairwise_distance(x: Any, *, metric: str = "cosine") -> float:
 
 
 def prdc(real: Any, fake: Any, *, k: int = 5) -> dict[str, float]:
-    """Precision, recall, density and coverage of ``fake`` (m, d) against ``real`` (n, d) samples.
+    """Precision, recall, density and coverage of ``fake`` against ``real`` samples.
 
     With balls reaching to each sample's k-th neighbour of its own kind, itself left out, and
     strictly inside them: precision, share of fakes in any real ball; recall, share of reals in any
     fake ball; density, real balls that a fake is in, over k, averaged (above 1 where fakes crowd);
-    coverage, share of real balls that hold a fake. Raises ValueError for shapes that do not fit,
-    NaN, and k not below both numbers of samples. Source: Kynkäänniemi et al. 2019,
-    arXiv:1904.06991; Naeem et al. 2020, arXiv:2002.09797, eq. 1-6."""
+    coverage, share of real balls that hold a fake.
+
+    Parameters
+    ----------
+    real, fake
+        (n, d) and (m, d) features.
+    k
+        Which neighbour a ball reaches to.
+
+    Returns
+    -------
+    dict
+        ``precision``, ``recall``, ``density``, ``coverage``.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, NaN, and k not below both numbers of samples.
+
+    References
+    ----------
+    Kynkäänniemi et al. 2019, arXiv:1904.06991; Naeem et al. 2020, arXiv:2002.09797, eq. 1-6.
+    """
     real, fake = _finite(real, "real", 2), _finite(fake, "fake", 2)
     if real.shape[1] != fake.shape[1]:
         raise ValueError(
@@ -138,12 +199,25 @@ def mode_coverage(labels: Any, n_modes: int, *, least: int = 1) -> float:
 
 
 def paired_difference(a: xr.DataArray, b: xr.DataArray, **options: Any) -> xr.Dataset:
-    """Mean over prompts of b − a, ``mean``, ``low`` and ``high``, with the same prompts drawn in
-    both.
+    """Mean over prompts of b − a, with the same prompts drawn in both.
 
-    ``a``, ``b``: one variable of two arms, with a ``prompt`` dimension; options of
-    :func:`stats.bootstrap_mean`. Raises ValueError for other prompts, other shapes, or other
-    numbers of seeds behind the two."""
+    Parameters
+    ----------
+    a, b
+        One variable of two arms, with a ``prompt`` dimension.
+    **options
+        Those of :func:`~xhat.analysis.stats.bootstrap_mean`.
+
+    Returns
+    -------
+    Dataset
+        ``mean``, ``low`` and ``high``.
+
+    Raises
+    ------
+    ValueError
+        For other prompts, other shapes, or other numbers of seeds behind the two.
+    """
     if "prompt" not in a.dims or set(a.dims) != set(b.dims):
         raise ValueError(
             f"both arms need a prompt dimension and the same dimensions, got {a.dims} and {b.dims}"

@@ -49,12 +49,38 @@ def cka(
 ) -> float:
     """Centred kernel alignment; 1 where the two are equal up to rotation and scale.
 
-    Debiased: HSIC₁(K, L) / √(HSIC₁(K, K)·HSIC₁(L, L)) with the U-statistics of Song et al. 2012
-    (JMLR 13, eq. 5), about 0 for independent data and never clamped: it may be negative; n ≤ 3 is
-    refused. Biased: ⟨HKH, HLH⟩ / (‖HKH‖·‖HLH‖) of Kornblith et al. 2019 (arXiv:1905.00414, eq. 3),
-    which grows with features over samples. ``kernel="rbf"``: exp(−d²/2σ²), σ² each representation's
-    own median squared distance between different samples, or ``sigma`` squared.
+    Debiased: HSIC₁(K, L) / √(HSIC₁(K, K)·HSIC₁(L, L)), about 0 for independent data and never
+    clamped: it may be negative. Biased: ⟨HKH, HLH⟩ / (‖HKH‖·‖HLH‖), which grows with features over
+    samples.
 
+    Parameters
+    ----------
+    x, y
+        Representations of the same n samples, (n, p) and (n, q); arrays or tensors.
+    kernel
+        ``"linear"``, or ``"rbf"``: exp(−d²/2σ²).
+    debiased
+        Whether the U-statistics are used.
+    sigma
+        σ of ``rbf``; None: σ² is each representation's own median squared distance between
+        different samples.
+
+    Returns
+    -------
+    float
+        At most 1.
+
+    Raises
+    ------
+    ValueError
+        For other numbers of samples, NaN, constant features, and n ≤ 3 where debiased.
+
+    References
+    ----------
+    Kornblith et al. 2019, arXiv:1905.00414, eq. 3; Song et al. 2012, JMLR 13, eq. 5.
+
+    Examples
+    --------
     >>> x = np.random.default_rng(0).normal(size=(50, 4))
     >>> round(cka(x, 3 * x[:, ::-1] + 7), 6)
     1.0
@@ -72,16 +98,37 @@ def cka_matrix(
     dtype: str = "float64",
     memory: int = 2**31,
 ) -> np.ndarray:
-    """Linear CKA of every x with every y (with every other x if ``ys`` is None): (len(xs),
-    len(ys)), float64.
+    """Linear CKA of every x with every y.
 
     The numbers of :func:`cka`, from one matrix product: each representation's centred Gram is made
-    once, and what is compared of it, a triangle of n² / 2 numbers, is kept as a vector. Where those
-    of all would need more than ``memory`` bytes, the triangles go through in strips of rows, and
-    ``xs`` and ``ys`` are read once a strip: entries may be lazy (a Zarr or dask array, an
-    ``xarray.DataArray``), one is in memory at a time. ``dtype="float32"`` halves time and memory,
-    with errors of about 1e-6. Tensors on a device stay there.
+    once, and what is compared of it, a triangle of n² / 2 numbers, is kept as a vector.
 
+    Parameters
+    ----------
+    xs, ys
+        Representations of the same n samples; with ``ys=None``, every x with every other x. Entries
+        may be lazy (a Zarr or dask array, an ``xarray.DataArray``): one is in memory at a time.
+        Tensors on a device stay there.
+    debiased
+        As in :func:`cka`.
+    dtype
+        ``"float64"``; ``"float32"`` halves time and memory, with errors of about 1e-6.
+    memory
+        Bytes. Where the triangles of all would need more, they go through in strips of rows, and
+        ``xs`` and ``ys`` are read once a strip.
+
+    Returns
+    -------
+    ndarray
+        (len(xs), len(ys)), float64.
+
+    Raises
+    ------
+    ValueError
+        As :func:`cka` does.
+
+    Examples
+    --------
     >>> x = np.random.default_rng(0).normal(size=(3, 20, 5))
     >>> bool(np.isclose(cka_matrix(x)[0, 2], cka(x[0], x[2])))
     True
@@ -114,12 +161,30 @@ def cka_matrix(
 
 
 def minibatch_cka(batches: Iterable[tuple[Any, Any]]) -> float:
-    """Debiased linear CKA from batches ``(x, y)`` of samples: the three HSIC₁ are summed, then
-    their ratio.
+    """Debiased linear CKA from batches of samples: the three HSIC₁ are summed, then their ratio.
 
     Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) · Σ HSIC₁(L, L)). Unbiased in each HSIC₁ at any batch size above
-    3, which smaller ones are refused for; one batch is :func:`cka`. Source: Nguyen et al. 2021,
-    arXiv:2010.15327, eq. 2-4."""
+    3; one batch is :func:`cka`.
+
+    Parameters
+    ----------
+    batches
+        Pairs (x, y) of the same samples, more than three of them in each.
+
+    Returns
+    -------
+    float
+        At most 1.
+
+    Raises
+    ------
+    ValueError
+        For a batch of three samples or fewer, and as :func:`cka` does.
+
+    References
+    ----------
+    Nguyen et al. 2021, arXiv:2010.15327, eq. 2-4.
+    """
     sums = np.zeros(3)
     for b, (x, y) in enumerate(batches):
         x, y = as_samples(x, f"x of batch {b}", 4), as_samples(y, f"y of batch {b}", 4)
@@ -136,22 +201,58 @@ def minibatch_cka(batches: Iterable[tuple[Any, Any]]) -> float:
 
 
 def rsa(x: Any, y: Any, *, metric: str = "correlation", compare: str = "spearman") -> float:
-    """Representational similarity analysis: how alike the dissimilarities between samples are, −1
-    to 1.
+    """Representational similarity analysis: how alike the dissimilarities between samples are.
 
-    Dissimilarities over pairs i < j: ``correlation`` 1 − r(xᵢ, xⱼ) over features, or
-    ``sqeuclidean`` ‖xᵢ − xⱼ‖². Compared by ``spearman`` (ties share their mean rank), ``pearson``
-    or ``cosine``. Source: Kriegeskorte et al. 2008, doi:10.3389/neuro.06.004.2008."""
+    Parameters
+    ----------
+    x, y
+        Representations of the same n samples, (n, p) and (n, q); arrays or tensors.
+    metric
+        Dissimilarity over pairs i < j: ``"correlation"``, 1 − r(xᵢ, xⱼ) over features, or
+        ``"sqeuclidean"``, ‖xᵢ − xⱼ‖².
+    compare
+        ``"spearman"`` (ties share their mean rank), ``"pearson"`` or ``"cosine"``.
+
+    Returns
+    -------
+    float
+        −1 to 1.
+
+    References
+    ----------
+    Kriegeskorte et al. 2008, doi:10.3389/neuro.06.004.2008.
+    """
     return _inner(rsa_kernel(metric, compare), x, y)
 
 
 def mutual_knn(x: Any, y: Any, *, k: int = 10, centre: bool = True) -> float:
-    """Share of each sample's k nearest neighbours that the two representations agree on, averaged;
-    0 to 1.
+    """Share of each sample's k nearest neighbours that the two representations agree on, averaged.
 
     Neighbours by cosine, the sample itself left out; of equally near ones the earlier counts as
-    nearer. Expected by chance: k / (n − 1). ``centre=False`` leaves features as they are, which is
-    the measure of Huh et al. 2024 (arXiv:2405.07987, appendix A). Raises ValueError unless n > k.
+    nearer. Expected by chance: k / (n − 1).
+
+    Parameters
+    ----------
+    x, y
+        Representations of the same n samples, (n, p) and (n, q); arrays or tensors.
+    k
+        Neighbours.
+    centre
+        Whether features are centred; False is the measure of the paper.
+
+    Returns
+    -------
+    float
+        0 to 1.
+
+    Raises
+    ------
+    ValueError
+        Unless n > k.
+
+    References
+    ----------
+    Huh et al. 2024, arXiv:2405.07987, appendix A.
     """
     return _inner(knn_kernel(k, centre), x, y)
 

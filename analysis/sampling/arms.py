@@ -55,13 +55,35 @@ def measure_arms(
     """Diversity across seeds, fidelity and cost of every arm, on the same prompts and the same
     noise.
 
-    Variables (arm, prompt): ``vendi_q2``, ``vendi_q1``, ``mean_pairwise_distance``, ``rms``, and
-    where the space can tell, ``attribute_entropy`` and ``fidelity``; (arm): ``evaluations`` of the
-    network and ``seconds`` for one picture on this machine, decoding included; (line): the ledger
-    of noise (:func:`~xhat.analysis.sampling.noise_ledger.noise_ledger`). Seed s gives every arm the
-    same x_T, which is checked. ``cache``: a folder where finals are kept as they are made, and
-    timings, so that a run that was stopped goes on; of the arms ``keep_x0`` with x̂₀ of every step.
-    Raises ValueError where arms start from other noise."""
+    Parameters
+    ----------
+    arms
+        Name → arm: a pipeline, and how it is called.
+    prompts, seeds
+        Seed s gives every arm the same x_T, which is checked.
+    space
+        Where pictures are compared.
+    cache
+        A folder where final latents and timings are kept as they are made, so that a run that was
+        stopped goes on.
+    batch_size
+        Samples in one call of a pipeline.
+    keep_x0
+        Arms of which x̂₀ of every step is kept too.
+
+    Returns
+    -------
+    Dataset
+        Variables (arm, prompt): those of :data:`~xhat.analysis.measures.registry.MEASURES` that the
+        space can tell; (arm): ``evaluations`` of the network and ``seconds`` for one picture on
+        this machine, decoding included; (line): the ledger of noise
+        (:func:`~xhat.analysis.sampling.noise_ledger.noise_ledger`).
+
+    Raises
+    ------
+    ValueError
+        Where arms start from other noise.
+    """
     prompts, seeds = list(prompts), list(seeds)
     if not arms:
         raise ValueError("no arms to measure: expected {name: Arm(pipe, call)}")
@@ -110,11 +132,21 @@ def measure_finals(finals: Mapping[str, xr.DataArray], space: FeatureSpace) -> x
 
 
 def summarised(measured: xr.Dataset, **options: Any) -> xr.Dataset:
-    """Mean over prompts and seeds of every measure of every arm, with its interval (arm, bound).
+    """Mean over prompts and seeds of every measure of every arm, with its interval.
 
-    Kinds of prompts are strata (:func:`strata_of`). Options are those of
-    :func:`~xhat.analysis.crossed.crossed_mean`. Plug-ins, and measures whose values by seed are not
-    there, have intervals over prompts alone."""
+    Parameters
+    ----------
+    measured
+        Of :func:`measure_arms`. Kinds of prompts are strata (:func:`strata_of`).
+    **options
+        Those of :func:`~xhat.analysis.crossed.crossed_mean`.
+
+    Returns
+    -------
+    Dataset
+        (arm, bound). Plug-ins, and measures whose values by seed are not there, have intervals over
+        prompts alone.
+    """
     options = {"strata": strata_of(measured), **options}
     found = measured.drop_dims(["prompt", "seed"], errors="ignore")
     for name in measure_names(measured):
@@ -124,10 +156,26 @@ def summarised(measured: xr.Dataset, **options: Any) -> xr.Dataset:
 
 
 def against(measured: xr.Dataset, reference: str, **options: Any) -> xr.Dataset:
-    """Every arm less the arm ``reference``, paired, with its interval (arm, bound).
+    """Every arm less the arm ``reference``, paired, with its interval.
 
-    Arms are all but the reference. Kinds of prompts are strata, and options those of
-    :func:`~xhat.analysis.crossed.crossed_mean`. Raises ValueError for a reference that is no arm.
+    Parameters
+    ----------
+    measured
+        Of :func:`measure_arms`. Kinds of prompts are strata (:func:`strata_of`).
+    reference
+        Name of an arm.
+    **options
+        Those of :func:`~xhat.analysis.crossed.crossed_mean`.
+
+    Returns
+    -------
+    Dataset
+        (arm, bound), of all arms but the reference.
+
+    Raises
+    ------
+    ValueError
+        For a reference that is no arm.
     """
     options = {"strata": strata_of(measured), **options}
     arms = [str(arm) for arm in measured["arm"].values]

@@ -32,20 +32,36 @@ def diversity_by_noise(
 ) -> xr.Dataset:
     """Diversity of x̂₀ across seeds, of every prompt at every step, with its mean over prompts.
 
-    Variables (prompt, step): ``vendi_q2``, ``vendi_q1``, ``mean_pairwise_distance`` (all by
-    cosine), ``rms`` of the latents, and ``attribute_entropy`` where ``labels`` is given: those of
-    :data:`~xhat.analysis.measures.registry.MEASURES`, estimated without the bias of few seeds but
-    for the plug-ins ``vendi_q1``, ``vendi_q2_plugin`` and ``attribute_entropy_plugin``. Of each
-    ``<name>_mean`` (step, bound), for new prompts and new seeds
-    (:func:`~xhat.analysis.crossed.crossed_mean`, whose ``level`` and ``strata`` may be given), from
-    ``<name>_by_seed`` (prompt, step, seed) where there is one. Coordinates of the trace along
-    ``step`` stay. ``features``:
-    latents (n, c, h, w) float32 → (n, d), a feature space, or its name, with the ``pipe`` that made
-    the trace (:func:`xhat.probes.features.feature_space`); left out, the latents themselves, whose
-    scale the cosine does not see. ``labels``: (latents, prompt) → {attribute: ((n,) labels,
-    n_values)} of what the prompt leaves open; entropy is averaged over these; a space that reads
-    attributes brings its own. Raises ValueError without ``pred_x0`` or with fewer than three
-    seeds."""
+    Parameters
+    ----------
+    trace
+        Of :func:`xhat.trace`, three seeds or more.
+    features
+        Latents (n, c, h, w) float32 → (n, d), a feature space, or its name
+        (:func:`xhat.probes.features.feature_space`); left out, the latents themselves, whose scale
+        the cosine does not see.
+    labels
+        (latents, prompt) → {attribute: ((n,) labels, n_values)} of what the prompt leaves open;
+        entropy is averaged over these. A space that reads attributes brings its own.
+    pipe
+        The pipeline that made the trace, where a name is given for ``features``.
+    level, strata
+        Those of :func:`~xhat.analysis.crossed.crossed_mean`.
+
+    Returns
+    -------
+    Dataset
+        Variables (prompt, step): those of :data:`~xhat.analysis.measures.registry.MEASURES` that
+        can be told here, estimated without the bias of few seeds but for the plug-ins ``vendi_q1``,
+        ``vendi_q2_plugin`` and ``attribute_entropy_plugin``. Of each ``<name>_mean`` (step, bound),
+        for new prompts and new seeds, from ``<name>_by_seed`` (prompt, step, seed) where there is
+        one. Coordinates of the trace along ``step`` stay.
+
+    Raises
+    ------
+    ValueError
+        Without ``pred_x0``, or with fewer than three seeds.
+    """
     how, labels, said = _space(features, labels, pipe)
     found = _measured(_variable(trace, "pred_x0", "step"), how, labels)
     return _summarised(found, said, level=level, strata=strata)
@@ -61,10 +77,25 @@ def final_diversity(
     level: float = stats.LEVEL,
     strata: Sequence[str] | None = None,
 ) -> xr.Dataset:
-    """:func:`diversity_by_noise` of the final latents: variables (prompt,), and scalars for means
-    and bounds.
+    """Diversity of the final latents across seeds.
 
-    ``fidelity(latents, prompt)`` → (n,) adds its mean over seeds under that name.
+    Parameters
+    ----------
+    trace, features, labels, pipe, level, strata
+        As in :func:`diversity_by_noise`.
+    fidelity
+        (latents, prompt) → (n,), whose mean over seeds is added under that name.
+
+    Returns
+    -------
+    Dataset
+        As :func:`diversity_by_noise` gives, without ``step``: variables (prompt,), and scalars with
+        bounds for means.
+
+    Raises
+    ------
+    ValueError
+        As :func:`diversity_by_noise` does.
     """
     how, labels, said = _space(features, labels, pipe)
     found = _measured(_variable(trace, "final"), how, labels, fidelity)

@@ -138,11 +138,23 @@ def noise_levels(scheduler: Any, steps: int | None = None) -> NoiseLevels:
 
 
 def noise_level(scheduler: Any, timestep: Any, step: int | None = None) -> NoiseLevel:
-    """Noise level at ``timestep``; ``step``, the index into the schedule, settles it where
-    timesteps repeat.
+    """Noise level at a timestep.
 
-    A timestep that the current schedule does not hold is looked up in the training schedule, if
-    there is one."""
+    Parameters
+    ----------
+    scheduler
+        A scheduler of diffusers. A timestep that its current schedule does not hold is looked up in
+        the training schedule, if there is one.
+    timestep
+        As the scheduler counts it.
+    step
+        Index into the schedule, which settles it where timesteps repeat.
+
+    Returns
+    -------
+    NoiseLevel
+        ``timestep``, ``sigma`` = √(1−ᾱ)/√ᾱ, ``alpha_bar``.
+    """
     t = float(timestep)
     index = step_index(scheduler, t) if step is None else step
     return _level_at(*in_charge(scheduler, index), t)

@@ -111,8 +111,24 @@ def x0_at(
 def eps_from_x0(
     scheduler: Any, x0: torch.Tensor, timestep: Any, x_t: torch.Tensor, step: int | None = None
 ) -> torch.Tensor:
-    """ε = (x_t − a·x₀)/b, the noise that makes ``x_t`` of ``x0``. Raises ValueError where b = 0: no
-    noise.
+    """ε = (x_t − a·x₀)/b, the noise that makes ``x_t`` of ``x0``.
+
+    Parameters
+    ----------
+    scheduler, timestep, x_t, step
+        As in :func:`pred_x0`.
+    x0
+        Latents in VAE units, shaped as ``x_t``.
+
+    Returns
+    -------
+    Tensor
+        Shaped as ``x_t``.
+
+    Raises
+    ------
+    ValueError
+        Where b = 0: no noise.
     """
     a, b = _scales_at(scheduler, timestep, step)
     if b == 0:

@@ -27,6 +27,12 @@ class Segment:
     """Steps ``start`` to ``stop`` (excluded) of a model's own schedule of ``num_inference_steps``
     steps.
 
+    Parameters
+    ----------
+    model
+        Name of the model.
+    start, stop, num_inference_steps
+        Which steps, of how many.
     guidance_scale
         classifier-free guidance of these steps; at 1 or below the plain conditional prediction is
         used, in one evaluation. A model that takes its guidance as an input is given this scale.
@@ -50,8 +56,13 @@ class Segment:
         them, before any shift and without the end at 0. A pipeline called with them runs at the
         same levels.
 
-    Raises ValueError for a segment that runs no step, and for any field that is out of its range.
+    Raises
+    ------
+    ValueError
+        For a segment that runs no step, and for any field that is out of its range.
 
+    Examples
+    --------
     >>> Segment("student", 1, 4, 4).steps
     range(1, 4)
     """

@@ -29,8 +29,26 @@ Pair = Any
 
 
 def rival(name: str, pair: Pair, **options: Any) -> Any:
-    """The pipeline of a rival. Raises ValueError for a name that is not in :data:`RIVALS`, with the
-    nearest ones.
+    """The pipeline of a rival.
+
+    Parameters
+    ----------
+    name
+        One of :data:`RIVALS`.
+    pair
+        With ``base``, ``student`` and ``students``, as :func:`xhat.load_pair` gives it.
+    **options
+        Those of the function in :data:`RIVALS`.
+
+    Returns
+    -------
+    pipe
+        A pipeline of the base's class, called like it.
+
+    Raises
+    ------
+    ValueError
+        For any other name, with the nearest ones.
     """
     if name not in RIVALS:
         near = nearest(name, RIVALS, 2) or list(RIVALS)
