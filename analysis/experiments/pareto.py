@@ -6,6 +6,7 @@ alone; all methods are measured on the second."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from xhat.samplers.plans.defaults import default_guidance, default_steps
 from xhat.samplers.plans.plan import Plan
 from xhat.samplers.plans.policy import Policy
 from xhat.samplers.rivals.adaptive import Adaptive
-from xhat.samplers.rivals.registry import rival
+from xhat.samplers.rivals.registry import InapplicableRival, rival
 from xhat.zoo.family.attributes import OPEN_PROMPTS
 
 RANK = 32
@@ -44,7 +45,9 @@ SINGLE = {
     "own_noise": "student, own noise",
     "hybrid_own_noise": "hybrid, own noise",
     "guidance_interval": "guidance interval",
+    "guidance_interval_published": "guidance interval of SDXL",
     "cads": "CADS",
+    "cads_published": "CADS, as published",
     "particles": "particle guidance",
     "teacher": "Distillation++",
     "modes": "mode guidance",
@@ -63,7 +66,7 @@ def contenders(pair: Any, policy: Policy, rank: int = RANK) -> dict[str, tuple[s
     An ensemble and one student a range of noise are there where the pair has several students of
     one schedule."""
     base, student = pair.base, pair.student
-    pipes = {name: (text, rival(name, pair)) for name, text in SINGLE.items()}
+    pipes = _rivals(pair)
     pipes["base"] = (SINGLE["base"], base)
     pipes["student"] = (SINGLE["student"], student)
     pipes["hybrid"] = "hybrid, first step in several", hybrid(base, student)
@@ -84,6 +87,19 @@ def contenders(pair: Any, policy: Policy, rank: int = RANK) -> dict[str, tuple[s
         pipes |= {name: (text, rival(name, pair, names=fellows)) for name, text in SEVERAL.items()}
     pipes["policy"] = "policy", hybrid(base, student, policy=policy)
     return {name: (text, Arm(pipe)) for name, (text, pipe) in pipes.items()}
+
+
+def _rivals(pair: Any) -> dict[str, tuple[str, Any]]:
+    """name → (label, pipeline) of the rivals of one student; those that would change nothing are
+    left out, with a warning.
+    """
+    pipes = {}
+    for name, label in SINGLE.items():
+        try:
+            pipes[name] = label, rival(name, pair)
+        except InapplicableRival as error:
+            warnings.warn(f"{label} is left out: {error}", stacklevel=3)
+    return pipes
 
 
 def _fellows(pair: Any) -> list[str]:

@@ -20,6 +20,7 @@ from xhat.hooks.record.rows import joined, take
 from xhat.samplers.composite.facade import Facade
 from xhat.samplers.composite.handover import unit
 from xhat.samplers.composite.scheduler import CompositeScheduler
+from xhat.samplers.composite.tap import differs
 from xhat.samplers.plans.plan import Segment
 from xhat.samplers.plans.schedule import timestep_at
 
@@ -178,8 +179,10 @@ class CompositeDenoiser(Facade):
         if not taps:
             return inputs
         given = changed = self._cond(inputs)
-        for tap in taps:
-            changed = tap.condition(run, changed)
+        for number, tap in enumerate(taps):
+            before, changed = changed, tap.condition(run, changed)
+            if differs(changed, before):
+                run.note_change(number)
         if changed is given:
             return inputs
         return (

@@ -77,12 +77,13 @@ class Run:
     """The entries of a plan, the position among them, and what was seen so far of this call's
     samples.
 
-    ``evaluations`` counts network evaluations a sample; ``models`` is there once the denoiser was
-    first called."""
+    ``evaluations`` counts network evaluations a sample; ``changed`` has the steps that each tap
+    changed, by its place among the taps; ``models`` is there once the denoiser was first called."""
 
     entries: list[Entry]
     position: int = 0
     evaluations: float = 0
+    changed: dict[int, set[int]] = field(default_factory=dict)
     x_T: torch.Tensor | None = None
     condition: torch.Tensor | None = None
     memory: dict[Any, Any] = field(default_factory=dict)
@@ -127,6 +128,12 @@ class Run:
         return entry.level.timestep / entry.scheduler.config.num_train_timesteps
 
     @property
+    def next_share(self) -> float:
+        """The same of the timestep that this step goes to."""
+        entry = self.entry
+        return entry.target.timestep / entry.then.config.num_train_timesteps
+
+    @property
     def groups(self) -> list[list[int]]:
         """Positions in the batch of the samples of each prompt."""
         if "groups" not in self.memory:
@@ -147,9 +154,17 @@ class Run:
 
         Two runs that start from the same x_T draw the same, whatever batches the samples are in.
         """
+        return torch.stack(self.draw_each(list(like), stream))
+
+    def draw_each(self, likes: Sequence[torch.Tensor], stream: str) -> list[torch.Tensor]:
+        """The same for a list of tensors of several shapes, one a sample."""
         seeds = [zlib.crc32(f"{stream} {self.position} {key}".encode()) for key in self.keys]
-        rows = [torch.randn(like.shape[1:], generator=_generator(seed)) for seed in seeds]
-        return torch.stack(rows).to(like.device, like.dtype)
+        pairs = zip(likes, seeds, strict=True)
+        return [torch.randn(x.shape, generator=_generator(s)).to(x) for x, s in pairs]
+
+    def note_change(self, tap: int) -> None:
+        """Note that a tap changed the step now under way."""
+        self.changed.setdefault(tap, set()).add(self.position)
 
     def fresh(self, like: torch.Tensor, generator: Any) -> torch.Tensor:
         """New noise: of the generators the pipeline passes on, else of each sample's own stream."""

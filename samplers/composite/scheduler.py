@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from xhat.hooks.noise.x0 import eps_from_x0, x0_at
 from xhat.samplers.composite.handover import CLEAN, carry, output_of_x0, place, unit
 from xhat.samplers.composite.run import Entry, Run, lay_out, shared_noise
-from xhat.samplers.composite.tap import Tap
+from xhat.samplers.composite.tap import Tap, differs
 from xhat.samplers.plans.plan import Plan
 from xhat.samplers.plans.timing import Timing, check_even
 
@@ -41,6 +42,7 @@ class CompositeScheduler:
         self.plan, self.schedulers, self.taps = plan, dict(schedulers), tuple(taps)
         self.timings = dict(timings or {})
         self.begin_index: int | None = None
+        self._told: set[int] = set()
         self.set_timesteps()
 
     def set_timesteps(
@@ -142,8 +144,8 @@ class CompositeScheduler:
         """
         entry = self.run.entry
         self.run.begin(sample)
-        for tap in self.taps:
-            model_output = self._tapped(tap, entry, model_output, sample)
+        for number in range(len(self.taps)):
+            model_output = self._tapped(number, entry, model_output, sample)
         if entry.noise is None:
             result = _native(
                 entry, model_output, sample, return_dict, {"eta": eta, "generator": generator}
@@ -152,16 +154,39 @@ class CompositeScheduler:
             x = self._landed(entry, model_output, sample, generator)
             result = SchedulerOutput(prev_sample=x) if return_dict else (x,)
         self.run.position += 1
+        if self.run.position == len(self.run.entries):
+            self._check_taps()
         return result
 
+    def _check_taps(self) -> None:
+        """Say what the taps changed in a run that has ended. Raises ValueError for one that is
+        meant to change every run and did not change this one."""
+        for number, tap in enumerate(self.taps):
+            steps = self.run.changed.get(number, set())
+            if tap.active and not steps:
+                raise ValueError(
+                    f"{tap!r} changed nothing in this call: its pictures are those of the plan "
+                    f"alone. Noise levels of the run: "
+                    f"{', '.join(f'{entry.level.sigma:.3g}' for entry in self.run.entries)}; "
+                    f"samples: {self.run.samples}. Choose settings that reach them"
+                )
+            if tap.active and number not in self._told:
+                self._told.add(number)
+                logging.getLogger(__name__).info(
+                    "%r changed %d of %d steps", tap, len(steps), len(self.run.entries)
+                )
+
     def _tapped(
-        self, tap: Tap, entry: Entry, model_output: torch.Tensor, x_t: torch.Tensor
+        self, number: int, entry: Entry, model_output: torch.Tensor, x_t: torch.Tensor
     ) -> torch.Tensor:
         """The model output whose x̂₀ is what the tap makes of this one's."""
+        tap = self.taps[number]
         x0 = x0_at(entry.scheduler, model_output, entry.level, x_t)
         changed = tap.estimate(self.run, x_t / unit(entry.scheduler, entry.level), x0)
         if changed is x0:
             return model_output
+        if differs(changed, x0):
+            self.run.note_change(number)
         return output_of_x0(entry.scheduler, changed, entry.level, x_t).to(model_output.dtype)
 
     def _landed(

@@ -19,6 +19,13 @@ class Tap:
 
     guidance_scale: float = 1.0
 
+    @property
+    def active(self) -> bool:
+        """Whether the settings are those of a method that changes every run: then a run in which
+        nothing was changed is an error. Taps that watch, and those of weight zero, are not.
+        """
+        return False
+
     def condition(self, run: Run, inputs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of the denoiser, by name, before it is evaluated: of the conditional branch
         alone.
@@ -32,3 +39,18 @@ class Tap:
         Giving back the very ``x0`` leaves the step as it was, to the bit.
         """
         return x0
+
+
+def differs(changed: Any, given: Any) -> bool:
+    """Whether any tensor in ``changed`` has other values than its like in ``given``, of the same
+    make.
+    """
+    if changed is given:
+        return False
+    if isinstance(given, torch.Tensor):
+        return not torch.equal(changed, given)
+    if isinstance(given, dict):
+        return any(differs(changed[name], value) for name, value in given.items())
+    if isinstance(given, list | tuple):
+        return any(differs(a, b) for a, b in zip(changed, given, strict=True))
+    return False

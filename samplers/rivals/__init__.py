@@ -6,6 +6,7 @@ from xhat.lazy import lazily
 
 _EXPORTS = {
     "rival": "xhat.samplers.rivals.registry",
+    "InapplicableRival": "xhat.samplers.rivals.registry",
     "RIVALS": "xhat.samplers.rivals.registry",
     "CADS": "xhat.samplers.rivals.cads",
     "ParticleGuidance": "xhat.samplers.rivals.particles",

@@ -49,6 +49,10 @@ class ModeGuidance(Tap):
                 f"modes={self.modes}, pilots={self.pilots}: expected 1 <= modes <= pilots"
             )
 
+    @property
+    def active(self) -> bool:
+        return self.weight != 0
+
     def estimate(self, run: Run, x_t: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
         if run.share <= self.stop or self.weight == 0:
             return x0

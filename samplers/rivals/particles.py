@@ -23,10 +23,14 @@ class ParticleGuidance(Tap):
     code.
 
     Samples that are drawn together belong together: the same seed in another batch gives another
-    picture."""
+    picture. A call in which no prompt has a second sample is refused."""
 
     coefficient: float = 8.0
     sigma_stop: float = 1.0
+
+    @property
+    def active(self) -> bool:
+        return self.coefficient != 0
 
     def estimate(self, run: Run, x_t: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
         level = run.entry.level

@@ -11,6 +11,7 @@ from typing import Any
 
 from xhat.hooks.naming import nearest
 from xhat.hooks.noise.levels import noise_levels
+from xhat.samplers.composite.fit import slot_of
 from xhat.samplers.composite.lowrank import extract_lora
 from xhat.samplers.composite.pipeline import compose, hybrid
 from xhat.samplers.composite.tap import Tap
@@ -26,6 +27,10 @@ from xhat.samplers.rivals.particles import ParticleGuidance
 from xhat.samplers.rivals.teacher import TeacherGuidance
 
 Pair = Any
+
+
+class InapplicableRival(ValueError):
+    """A rival that would change nothing of a pair's pictures."""
 
 
 def rival(name: str, pair: Pair, **options: Any) -> Any:
@@ -105,27 +110,62 @@ def hybrid_own_noise(pair: Pair, **options: Any) -> Any:
     )
 
 
+SDXL_INTERVAL = 0.28, 5.42
+SDXL_SIDE = 128
+"""σ_low and σ_high of the paper, and the side of the latents that they were found for."""
+
+
 def guidance_interval(
     pair: Pair,
     *,
-    sigma_low: float = 0.28,
-    sigma_high: float = 5.42,
+    sigma_low: float | None = None,
+    sigma_high: float | None = None,
     guidance_scale: float | None = None,
     num_inference_steps: int | None = None,
 ) -> Any:
     """The base guided only where σ_low < σ ≤ σ_high, at scale 1 elsewhere (Kynkäänniemi et al.,
-    arXiv 2404.07724, Sec. 3; the limits are the paper's for SDXL). An unguided step costs one
-    evaluation."""
+    arXiv 2404.07724, Sec. 3). An unguided step costs one evaluation.
+
+    The limits are the paper's for SDXL, 0.28 and 5.42 at 128 × 128 latents, times the side of the
+    base's latents over 128: so much less noise hides as much of a smaller picture (Hoogeboom et
+    al., arXiv 2301.11093, Sec. 3.1). Raises :class:`InapplicableRival` where no step lies between
+    them."""
+    factor = latent_side(pair.base) / SDXL_SIDE
+    limits = zip((sigma_low, sigma_high), SDXL_INTERVAL, strict=True)
+    low, high = (paper * factor if given is None else given for given, paper in limits)
     steps = default_steps(pair.base) if num_inference_steps is None else num_inference_steps
     scale = default_guidance(pair.base) if guidance_scale is None else guidance_scale
     levels = noise_levels(scheduled(pair.base.scheduler, Segment("base", 0, steps, steps)))
-    inside = [sigma_low < sigma <= sigma_high for sigma in levels.sigma]
+    inside = [low < sigma <= high for sigma in levels.sigma]
+    if not any(inside):
+        raise InapplicableRival(
+            f"no step lies in the guidance interval {low:.3g} < σ <= {high:.3g}: the base's are at "
+            f"σ = {', '.join(f'{sigma:.3g}' for sigma in levels.sigma)}. Give sigma_low, sigma_high"
+        )
     cuts = [0, *(i for i in range(1, steps) if inside[i] != inside[i - 1]), steps]
     segments = [
         Segment("base", a, b, steps, scale if inside[a] else 1.0)
         for a, b in zip(cuts, cuts[1:], strict=False)
     ]
     return compose({"base": pair.base}, Plan(segments))
+
+
+def guidance_interval_published(pair: Pair, **options: Any) -> Any:
+    """The same with the paper's limits for SDXL as they are, whatever the base's latents."""
+    low, high = SDXL_INTERVAL
+    return guidance_interval(pair, sigma_low=low, sigma_high=high, **options)
+
+
+def latent_side(pipe: Any) -> int:
+    """Side of a pipeline's latents at its own size. Raises ValueError where it does not say one."""
+    network = getattr(pipe, slot_of(pipe))
+    side = getattr(pipe, "default_sample_size", None) or network.config.get("sample_size")
+    if not isinstance(side, int):
+        raise ValueError(
+            f"{type(network).__name__} does not say how large its latents are: give sigma_low and "
+            "sigma_high of the guidance interval"
+        )
+    return side
 
 
 def cads(
@@ -142,6 +182,11 @@ def cads(
     return _tapped(pair, CADS(**options), **call)
 
 
+def cads_published(pair: Pair, **options: Any) -> Any:
+    """The same with the schedule's values at the steps, as published for many of them."""
+    return cads(pair, mean=False, **options)
+
+
 def particles(pair: Pair, **options: Any) -> Any:
     """The student under particle guidance: options of
     :class:`~xhat.samplers.rivals.particles.ParticleGuidance`.
@@ -149,11 +194,13 @@ def particles(pair: Pair, **options: Any) -> Any:
     return _tapped(pair, ParticleGuidance(**options))
 
 
-def teacher(pair: Pair, **options: Any) -> Any:
+def teacher(pair: Pair, *, guidance_scale: float | None = None, **options: Any) -> Any:
     """The student under its teacher's guidance: options of
-    :class:`~xhat.samplers.rivals.teacher.TeacherGuidance`.
+    :class:`~xhat.samplers.rivals.teacher.TeacherGuidance`. The teacher is guided as the base is by
+    default.
     """
-    return _tapped(pair, TeacherGuidance(**options))
+    scale = default_guidance(pair.base) if guidance_scale is None else guidance_scale
+    return _tapped(pair, TeacherGuidance(guidance_scale=scale, **options))
 
 
 def modes(pair: Pair, **options: Any) -> Any:
@@ -231,7 +278,9 @@ RIVALS: dict[str, Callable[..., Any]] = {
     "own_noise": own_noise,
     "hybrid_own_noise": hybrid_own_noise,
     "guidance_interval": guidance_interval,
+    "guidance_interval_published": guidance_interval_published,
     "cads": cads,
+    "cads_published": cads_published,
     "particles": particles,
     "teacher": teacher,
     "modes": modes,

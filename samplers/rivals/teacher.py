@@ -18,7 +18,8 @@ class TeacherGuidance(Tap):
 
     s is the noise level the step goes to (s = t − Δt, which the paper finds better than s = t or a
     random one), ε new noise that belongs to each sample. The first ``steps`` steps of the run are
-    corrected; each costs one evaluation of the teacher, two where its guidance is above 1."""
+    corrected; each costs one evaluation of the teacher, two where its guidance is above 1. λ = 0.2
+    is this project's choice. A run of one step has no level to go to, and is refused."""
 
     weight: float = 0.2
     steps: int = 1
@@ -28,6 +29,10 @@ class TeacherGuidance(Tap):
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
             raise ValueError(f"weight={self.weight}: expected a share between 0 and 1")
+
+    @property
+    def active(self) -> bool:
+        return self.weight != 0 and self.steps > 0
 
     def estimate(self, run: Run, x_t: torch.Tensor, x0: torch.Tensor) -> torch.Tensor:
         target = run.entry.target

@@ -19,6 +19,7 @@ from xhat.samplers.composite.pipeline import compose
 from xhat.samplers.composite.tap import Tap
 from xhat.samplers.plans.plan import Plan, Segment
 from xhat.samplers.plans.timing import Timing, even, shift, timing_of
+from xhat.samplers.rivals.cads import CADS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NAMES = ["sd3", "pixart", "flux", "aura", "lumina", "zimage"]
@@ -333,6 +334,17 @@ def test_guidance_of_a_pipeline_that_does_not_stack_its_branches_is_refused(tiny
     for name in ("lumina", "zimage"):
         with pytest.raises(ValueError, match="both branches stacked in one batch"):
             xhat.hybrid(*pairs[name], plan=Plan([Segment("base", 0, 2, 2, 3.0)]))
+
+
+@pytest.mark.parametrize("name", ["zimage", "lumina", "flux"])
+def test_cads_reaches_the_prompt_of_every_network(tiny, pairs, name):
+    """Z-Image's is a list under another name."""
+    base, student = pairs[name]
+    models, plan = {"student": student, "base": base}, Plan([Segment("student", 0, 4, 4)])
+    plain, annealed = (compose(models, plan, taps) for taps in ([], [CADS()]))
+    one, other = (latents(tiny, name, pipe) for pipe in (plain, annealed))
+    assert not torch.allclose(one, other, atol=1e-3)
+    assert 0 in annealed.scheduler.run.changed[0]
 
 
 def test_guidance_of_a_flux_that_does_not_take_it_is_refused(flux):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import xhat
 from xhat.hooks.noise.levels import noise_levels
 from xhat.samplers.composite.pipeline import compose
+from xhat.samplers.composite.run import Run
 from xhat.samplers.composite.tap import Tap
 from xhat.samplers.plans.build import whole
 from xhat.samplers.plans.plan import Plan, Segment
@@ -32,14 +33,18 @@ COSTS = {
     "own_noise": 4,
     "hybrid_own_noise": 8,
     "cads": 4,
+    "cads_published": 4,
     "particles": 4,
-    "teacher": 5,
+    "teacher": 6,
     "ensemble": 4,
     "one_to_many": 4,
     "strength": 4,
 }
 SEEDS = range(4)  # with which both students of an ensemble have work
-SMALL = {"modes": {"modes": 2, "pilots": 4, "pilot_steps": 2}}
+SMALL = {
+    "modes": {"modes": 2, "pilots": 4, "pilot_steps": 2},
+    "guidance_interval": {"sigma_high": 1.0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +91,16 @@ def test_the_base_and_the_student_are_themselves(pairs, sample):
 
 NEUTRAL = [
     CADS(scale=0.0),
-    CADS(tau1=1.5, tau2=2.0),
     ParticleGuidance(coefficient=0.0),
-    ParticleGuidance(sigma_stop=100.0),
     TeacherGuidance(weight=0.0),
     TeacherGuidance(steps=0),
     ModeGuidance(weight=0.0),
-    ModeGuidance(stop=1.0),
     Tap(),
+]
+IDLE = [
+    CADS(tau1=1.5, tau2=2.0),
+    ParticleGuidance(sigma_stop=100.0),
+    ModeGuidance(stop=1.0),
 ]
 
 
@@ -106,6 +113,31 @@ def test_a_neutral_tap_changes_not_a_bit(pairs, sample, tap, guidance):
     assert torch.equal(
         sample(compose(models, plan, [tap]), "sd"), sample(compose(models, plan), "sd")
     )
+
+
+@pytest.mark.parametrize("tap", IDLE, ids=lambda tap: type(tap).__name__)
+def test_a_rival_that_changed_nothing_is_no_arm(pairs, sample, tap):
+    pair = pairs("sd")
+    models = {"base": pair.base, "student": pair.student}
+    pipe = compose(models, whole("student", pair.student), [tap])
+    with pytest.raises(ValueError, match=f"{type(tap).__name__}.* changed nothing in this call"):
+        sample(pipe, "sd", seeds=SEEDS)
+
+
+def test_a_teacher_of_a_student_of_one_step_is_no_arm(pairs, sample):
+    pair = pairs("sd")
+    models = {"base": pair.base, "student": pair.student}
+    plan = whole("student", pair.student, num_inference_steps=1)
+    with pytest.raises(ValueError, match="TeacherGuidance.* changed nothing"):
+        sample(compose(models, plan, [TeacherGuidance()]), "sd")
+
+
+def test_a_rival_says_at_its_first_call_that_it_changed_the_run(pairs, sample, caplog):
+    pipe = rival("cads", pairs("sd"))
+    with caplog.at_level("INFO", logger="xhat"):
+        sample(pipe, "sd")
+        sample(pipe, "sd")
+    assert [r.getMessage().split(") ")[1] for r in caplog.records] == ["changed 2 of 4 steps"]
 
 
 class Replaced(Tap):
@@ -134,14 +166,44 @@ def test_a_sample_does_not_depend_on_its_batch(pairs, sample, way):
 
 
 def test_cads_without_a_prompt_to_anneal_is_refused():
-    """A list of embeddings, as Z-Image's network takes, is not noised: nothing would be done."""
-    run = SimpleNamespace(share=1.0, draw=lambda like, key: torch.zeros_like(like))
+    run = SimpleNamespace(share=1.0, next_share=0.75, draw=lambda like, key: torch.zeros_like(like))
     x, prompt = torch.zeros(1, 4, 8, 8), torch.randn(2, 3, 4)
     changed = CADS().condition(run, {"x": x, "added": {"text_embeds": prompt}})
     assert changed["x"] is x
     assert not torch.equal(changed["added"]["text_embeds"], prompt)
-    with pytest.raises(ValueError, match=r"arguments \(x, cap_feats\) there is none"):
-        CADS().condition(run, {"x": x, "cap_feats": list(prompt)})
+    with pytest.raises(ValueError, match=r"arguments \(x, words\) there is none"):
+        CADS().condition(run, {"x": x, "words": prompt})
+
+
+def test_cads_anneals_a_list_of_prompts_each_by_its_own_noise():
+    """As Z-Image's network takes them: each of its own length."""
+    run = Run([])
+    run.begin(torch.randn(2, 4, 8, 8))
+    run.__class__ = type("Early", (Run,), {"share": 1.0, "next_share": 0.75})
+    prompts = [torch.randn(3, 4), torch.randn(5, 4)]
+    both = CADS().condition(run, {"cap_feats": prompts})["cap_feats"]
+    assert [p.shape for p in both] == [p.shape for p in prompts]
+    assert not any(torch.equal(a, b) for a, b in zip(both, prompts, strict=True))
+    noises = run.draw_each(prompts, "cads cap_feats")
+    expected = CADS().anneal(prompts[1][None], noises[1][None], CADS().gamma(1.0, 0.75))[0]
+    assert torch.equal(both[1], expected)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.8), st.floats(0.01, 0.6))
+def test_gamma_of_a_step_is_the_mean_over_its_time(one, other, tau1, width):
+    end, start = sorted((one, other))
+    cads = CADS(tau1=tau1, tau2=tau1 + width)
+    times = torch.linspace(end, start, 4001, dtype=torch.float64).tolist()
+    mean = sum(cads.gamma(t) for t in times) / len(times)
+    assert cads.gamma(start, end) == pytest.approx(mean, abs=2e-3)
+
+
+def test_four_steps_leave_some_of_the_prompt_in_each():
+    """999, 749, 499, 249: at the schedule's own values, the first step had none of it."""
+    times = [1.0, 0.75, 0.5, 0.25, 0.0]
+    means = [CADS().gamma(a, b) for a, b in zip(times, times[1:], strict=False)]
+    assert means == pytest.approx([0.15, 0.85, 1.0, 1.0])
+    assert CADS().gamma(1.0) == 0
 
 
 def test_gamma_is_one_then_falls_to_zero():
@@ -225,10 +287,8 @@ def test_particles_of_another_prompt_are_not_seen(pairs, sample):
     together = sample(pipe, "sd", seeds=range(2))
     apart = sample(pipe, "sd", seeds=range(2), prompts=["a red planet"])
     torch.testing.assert_close(together[:2], apart, rtol=1e-3, atol=1e-3)
-    lone = sample(pipe, "sd", seeds=[0])
-    torch.testing.assert_close(
-        lone, sample(rival("student", pair), "sd", seeds=[0]), rtol=1e-3, atol=1e-3
-    )
+    with pytest.raises(ValueError, match="ParticleGuidance.* changed nothing in this call"):
+        sample(pipe, "sd", seeds=[0])
 
 
 # teacher
@@ -328,6 +388,21 @@ def test_the_guidance_interval_is_where_it_should_be(pairs):
     scales = [s.guidance_scale for s in pipe.scheduler.plan.segments for _ in s.steps]
     assert scales == [2.5 if 0.5 < sigma <= 5.0 else 1.0 for sigma in levels]
     assert pipe.scheduler.plan.evaluations == 6 + scales.count(2.5)
+
+
+def test_the_guidance_interval_goes_with_the_side_of_the_latents(pairs):
+    """8 of the paper's 128: σ in (0.0175, 0.339]; as published, in (0.28, 5.42]."""
+    pair = pairs("sd")
+    levels = noise_levels(pair.base.scheduler, 40).sigma
+    for name, low, high in (
+        ("guidance_interval", 0.0175, 0.33875),
+        ("guidance_interval_published", 0.28, 5.42),
+    ):
+        pipe = rival(name, pair, num_inference_steps=40)
+        scales = [s.guidance_scale for s in pipe.scheduler.plan.segments for _ in s.steps]
+        assert scales == [3.0 if low < sigma <= high else 1.0 for sigma in levels]
+    with pytest.raises(ValueError, match="no step lies in the guidance interval"):
+        rival("guidance_interval", pair, sigma_low=20.0, sigma_high=30.0)
 
 
 def test_an_interval_that_holds_all_is_the_guided_base(pairs, sample):
