@@ -34,6 +34,7 @@ def test_seeds_of_the_command_line(text):
         parse.seeds(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "call",
     [

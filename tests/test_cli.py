@@ -36,6 +36,7 @@ def test_seeds_are_a_range_or_a_list(capsys):
     assert "expected 0:64" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_trace_writes_a_store_that_opens(tmp_path, capsys):
     import xhat
 
@@ -79,6 +80,7 @@ def test_trace_writes_a_store_that_opens(tmp_path, capsys):
     assert tree["activations/h/value"].dims[:3] == ("prompt", "seed", "step")
 
 
+@pytest.mark.slow
 def test_points_of_a_student_are_listed_at_its_own_steps(capsys):
     assert main(["points", "demo/dmd"]) == 0
     listed = capsys.readouterr().out

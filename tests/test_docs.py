@@ -17,6 +17,7 @@ PAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [path for path, blocks in PAGES.items() if blocks], ids=lambda path: path.stem
 )

@@ -40,6 +40,7 @@ def _swallowing(path):
                     yield function.name
 
 
+@pytest.mark.slow
 def test_no_value_error_of_ours_is_swallowed():
     found = {
         (str(path.relative_to(ROOT)), name)

@@ -34,6 +34,7 @@ def test_they_go_to_stderr_until_the_program_says_where(before, after, out, err)
     assert (done.stdout, done.stderr) == (out, err)
 
 
+@pytest.mark.slow
 def test_the_library_does_not_print():
     calls = {
         str(path.relative_to(ROOT))

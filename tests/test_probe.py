@@ -62,6 +62,7 @@ def probed(bare, prompts, tmp_path_factory):
     return out, argv
 
 
+@pytest.mark.slow
 def test_a_bare_unet_with_its_base(probed):
     out, _ = probed
     results = json.loads((out / "results.json").read_text())
@@ -93,6 +94,7 @@ def test_a_bare_unet_with_its_base(probed):
         assert found["gain_mean"][0] > 0.2, name
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on(probed, capsys):
     out, argv = probed
     before = {p: p.stat().st_mtime_ns for p in (out / "cache").rglob("*.nc")}
@@ -105,6 +107,7 @@ def test_a_run_that_was_stopped_goes_on(probed, capsys):
     assert "give another --out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_model_alone_says_what_cannot_be_said(prompts, tmp_path, capsys):
     assert run("demo/dmd", "--prompts", prompts, out=tmp_path) == 0
     said = capsys.readouterr().out
@@ -112,6 +115,7 @@ def test_one_model_alone_says_what_cannot_be_said(prompts, tmp_path, capsys):
     assert json.loads((tmp_path / "results.json").read_text())["verdict"]["plan"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sdxl", "sd3"])
 def test_random_weights_have_nothing_to_show(name, tiny, tmp_path, capsys):
     """Small random pairs, saved as such models are published: a pipeline each, and for SDXL a
@@ -140,6 +144,7 @@ def test_random_weights_have_nothing_to_show(name, tiny, tmp_path, capsys):
     assert "nothing to show" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_families_that_do_not_fit_are_refused_in_one_line(tiny, tmp_path, capsys):
     tiny.sd().save_pretrained(tmp_path / "sd")
     capsys.readouterr()
@@ -150,6 +155,7 @@ def test_families_that_do_not_fit_are_refused_in_one_line(tiny, tmp_path, capsys
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_values_that_are_not_finite_are_named_by_step_and_point(tiny, tmp_path):
     pipe = tiny.sd()
     xhat.set_defaults(pipe, num_inference_steps=2, guidance_scale=1.0)
@@ -234,6 +240,7 @@ def test_the_gain_is_one_for_the_truth_and_not_above_zero_for_any_line():
     assert neighbour_correlation(smooth + 100) == pytest.approx(neighbour_correlation(smooth))
 
 
+@pytest.mark.slow
 def test_a_trained_model_has_learned_and_a_random_one_has_not(tiny):
     base = xhat.load_pair("demo").base
     call = {"num_inference_steps": 4, "guidance_scale": 1.0}
@@ -276,6 +283,7 @@ def test_a_scheduler_that_cannot_be_entered_is_replaced_and_said(tiny):
     assert divisible(pipe) is None
 
 
+@pytest.mark.slow
 def test_space_and_points_are_chosen_for_the_model(tiny):
     pair = xhat.load_pair("demo")
     assert space_of(None, pair.base, None).name == "judge"
@@ -291,6 +299,7 @@ def test_space_and_points_are_chosen_for_the_model(tiny):
     assert set(probe_arms(pair.base, pair.student)) == arms
 
 
+@pytest.mark.slow
 def test_a_slider_does_the_same_to_the_same_network(tiny, tmp_path):
     """And where the two schedules do not meet, that is said."""
     generator = torch.Generator().manual_seed(0)
@@ -341,6 +350,7 @@ def made(gain, fidelity, loss=2.0):
     return xr.Dataset({k: (("arm", "prompt"), v) for k, v in names.items()}, coords, {"n_seeds": 8})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gain", "fidelity", "loss", "says"),
     [

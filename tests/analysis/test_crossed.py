@@ -135,6 +135,7 @@ def test_the_two_way_jackknife_of_a_mean_adds_both_variances(rng):
         crossed_jackknife(0.0, [1.0], [1.0, 2.0])
 
 
+@pytest.mark.slow
 def test_the_two_way_jackknife_takes_the_bias_of_few_prompts_off():
     """Of the square of a mean, whose bias is its variance, nothing is left."""
     rng = np.random.default_rng(5)
@@ -151,6 +152,7 @@ def test_the_two_way_jackknife_takes_the_bias_of_few_prompts_off():
     assert abs(corrected) < 0.03
 
 
+@pytest.mark.slow
 def test_simultaneous_intervals_hold_together():
     """18 arms of no effect that share prompts and seeds: any is flagged in about 5 % of runs."""
     rng = np.random.default_rng(4)

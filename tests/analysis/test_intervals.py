@@ -104,6 +104,7 @@ def test_one_interval_is_written_at_a_time():
 numbers = st.floats(-1e9, 1e9, allow_nan=False)
 
 
+@pytest.mark.slow
 @given(numbers, numbers, numbers, st.booleans())
 def test_no_text_says_nan_or_turns_a_bound_into_zero(value, a, b, signed):
     low, high = min(a, b), max(a, b)

@@ -45,6 +45,7 @@ def datasets(draw):
     return xr.Dataset(arrays, {"x": [f"seed {i}" for i in range(size)]}, draw(attributes))
 
 
+@pytest.mark.slow
 @given(
     data=st.dictionaries(st.sampled_from(["measured", "curves"]), datasets(), max_size=2),
     sentences=st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=3),

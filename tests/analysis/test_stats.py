@@ -21,6 +21,7 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.mark.slow
 def test_bootstrap_of_many_units_is_the_normal_interval(rng):
     x = rng.normal(size=400)
     interval = bootstrap_mean(x, resamples=20000)
@@ -31,6 +32,7 @@ def test_bootstrap_of_many_units_is_the_normal_interval(rng):
     )
 
 
+@pytest.mark.slow
 def test_bootstrap_of_few_units_covers_as_it_says():
     """At 8 units a plain percentile interval of 95 % covers about 88 %: the expansion is what is
     tested.

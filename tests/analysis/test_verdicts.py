@@ -32,6 +32,7 @@ def test_each_kind_where_it_belongs(effect, margin, kind):
     assert (found.needed is None) == (kind != "undecided" or margin is None)
 
 
+@pytest.mark.slow
 def test_errors_are_as_rare_as_is_said():
     """No effect: yes or opposite in about 5 %. An effect of the margin: as rarely equivalent."""
     rng = np.random.default_rng(6)
@@ -51,6 +52,7 @@ def test_a_significant_difference_within_the_margin_says_both():
     assert "less than the margin of 2" in text
 
 
+@pytest.mark.slow
 def test_what_is_said_to_be_seen_is_seen():
     """At the size that is needed, the effect is told from zero in 80 % of runs."""
     rng = np.random.default_rng(8)

@@ -15,6 +15,7 @@ def colours(lines):
     return [to_rgb(line.get_color()) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["diversity", "commitment"])
 def test_curves_have_an_interval_each_and_noise_falls(run, name):
     data = load_data(name, run)
@@ -32,6 +33,7 @@ def test_curves_have_an_interval_each_and_noise_falls(run, name):
             np.testing.assert_array_equal(line.get_xdata(), shown)
 
 
+@pytest.mark.slow
 def test_differences_stand_below_the_curves_and_leave_the_reference_out(run):
     data = load_data("diversity", run)
     less = data["vendi_q2_mean"] - 1
@@ -43,6 +45,7 @@ def test_differences_stand_below_the_curves_and_leave_the_reference_out(run):
     assert len(axes[2].collections) == 2
 
 
+@pytest.mark.slow
 def test_a_plain_map_of_similarity_is_drawn():
     cka = np.linspace(0.62, 0.98, 6).reshape(3, 2)
     data = xr.Dataset(
@@ -70,6 +73,7 @@ def test_data_that_lack_something_are_told_what(name, says):
 HOSTILE = r"$\frac{1$ & 5$ or 6$"
 
 
+@pytest.mark.slow
 def test_names_are_printed_letter_by_letter(run, similarity):
     data = similarity.assign_coords(layer=[HOSTILE, *similarity["layer"].values[1:]])
     figure = draw("similarity_map", data)

@@ -36,6 +36,7 @@ def data(count=14, fidelity=True, seed=0):
     return xr.Dataset(found, coords={"arm": arms}, attrs={"measure": "vendi_q2"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fidelity", [True, False])
 def test_at_most_six_are_named_and_the_rest_are_counted(fidelity):
     found = data(fidelity=fidelity)

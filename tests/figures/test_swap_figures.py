@@ -56,6 +56,7 @@ def test_a_square_is_the_colour_of_who_makes_the_step(measured):
     assert len(panels) == 3
 
 
+@pytest.mark.slow
 def test_rows_of_all_panels_are_of_one_arm(measured):
     """The point in a row is the mean of the arm whose squares stand beside it; the bar is its
     interval.
@@ -79,6 +80,7 @@ def test_rows_of_all_panels_are_of_one_arm(measured):
         )
 
 
+@pytest.mark.slow
 def test_controls_are_drawn_as_differences_from_the_student(measured):
     data, _, names = measured
     table = control_table(data, {n: n for n in names})

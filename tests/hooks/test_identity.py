@@ -170,6 +170,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 def test_every_change_of_a_pipeline_is_another_identity(tiny):
     described = {"nothing": describe(tiny.sd()), "nothing again": describe(tiny.sd())}
     assert described.pop("nothing again") == described["nothing"]
@@ -207,6 +208,7 @@ def test_offloaded_weights_are_read_where_they_are(tiny):
 CALL = {"seeds": [0], "num_inference_steps": 1, "progress": False, "height": 32, "width": 32}
 
 
+@pytest.mark.slow
 def test_a_store_is_not_another_calls(tiny, tmp_path):
     pipe, store = tiny.sd(), tmp_path / "a.zarr"
     arguments = CALL | {"store": store, "guidance_scale": 2}

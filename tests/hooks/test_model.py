@@ -40,6 +40,7 @@ def test_what_is_stated_holds_for_copies_and_not_for_the_original(tiny):
     assert xhat.defaults(pipe)["num_inference_steps"] == 50
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_by_diffusers_alone(tiny, tmp_path):
     pipe = xhat.set_defaults(few_steps(tiny.sd()), **CALL)
     pipe.save_pretrained(tmp_path)
@@ -50,6 +51,7 @@ def test_saved_and_loaded_by_diffusers_alone(tiny, tmp_path):
     assert xhat.defaults(loaded)["num_inference_steps"] == 50  # no longer run as it was saved
 
 
+@pytest.mark.slow
 def test_an_embedded_checkpoint_loaded_by_diffusers_alone(tmp_path):
     from xhat.zoo.pairs import embedded
 
@@ -68,6 +70,7 @@ def test_a_schedule_is_given_as_a_whole(tiny):
     }
 
 
+@pytest.mark.slow
 def test_notes_are_added_and_leave_the_defaults(tiny):
     pipe = note(note(xhat.set_defaults(tiny.sd(), **CALL), plan="a"), taps=["b"])
     assert model_of(pipe).description == {"plan": "a", "taps": ["b"]}

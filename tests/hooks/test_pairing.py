@@ -43,6 +43,7 @@ def arrays():
     return torch.stack([torch.from_numpy(np.array(p) / 255.0) for p in pictures()]).movedim(3, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [2, 3, 6])
 @pytest.mark.parametrize("given", [pictures, arrays, lambda: arrays().movedim(1, 3).numpy()])
 def test_one_picture_a_prompt(img2img, given, batch_size):
@@ -139,6 +140,7 @@ def test_what_inpainting_ends_with(inpaint, mask):
         assert "left out" in decoded.attrs["final"]
 
 
+@pytest.mark.slow
 def test_a_tracer_leaves_out_what_it_cannot_tell(tiny):
     pipe = tiny.sd()
     for kind in ("latent", "np"):

@@ -53,6 +53,7 @@ def test_the_contract(tiny, name):
     np.testing.assert_allclose(found["alpha_bar"], 1 / (1 + found["sigma"] ** 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_is_the_plain_call_with_its_generator(tiny, name):
     """Of the same batch, the very bits; of another batch, the same picture up to the arithmetic of
@@ -70,6 +71,7 @@ def test_a_sample_is_the_plain_call_with_its_generator(tiny, name):
     assert np.abs(found["images"].values[1, 1] / 255 - alone).max() < 3 / 255
 
 
+@pytest.mark.slow
 def test_a_seed_is_the_same_noise_whatever_the_batch(tiny):
     pipe = tiny.sd(scheduler=diffusers.LCMScheduler(original_inference_steps=4))
     whole = trace(pipe, tiny, batch_size=6, num_inference_steps=4)
@@ -84,6 +86,7 @@ def test_a_seed_is_the_same_noise_whatever_the_batch(tiny):
     )  # every prompt starts alike
 
 
+@pytest.mark.slow
 def test_defaults_are_the_checkpoints_own(tiny):
     pipe = tiny.sd(scheduler=diffusers.LCMScheduler(original_inference_steps=4))
     xhat.set_defaults(pipe, num_inference_steps=4, guidance_scale=1.0, timesteps=None)
@@ -259,6 +262,7 @@ def test_nan_is_named_with_its_step_and_point(tiny, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_nan_in_latents_is_named_too(tiny):
     pipe = tiny.sd()
     nn.init.constant_(pipe.unet.conv_out.bias, float("inf"))
@@ -273,6 +277,7 @@ def test_overflow_of_a_reduction_is_named(tiny):
         trace(pipe, tiny, hooks={"in": "mean(dtype=float16)"})
 
 
+@pytest.mark.slow
 def test_what_never_fired_is_reported(tiny):
     pipe = tiny.sd()
     pipe.unet.idle = nn.Identity()
@@ -383,6 +388,7 @@ def test_the_announcement_is_near_the_truth(tiny, tmp_path, caplog):
 # Tracer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_tracer_around_an_ordinary_call(tiny, name):
     pipe = tiny.build(name)
@@ -396,6 +402,7 @@ def test_tracer_around_an_ordinary_call(tiny, name):
     assert tracer.trace.sizes["sample"] == 2
 
 
+@pytest.mark.slow
 def test_tracer_agrees_with_trace(tiny):
     pipe = tiny.sd()
     whole = trace(pipe, tiny, hooks=["h"], batch_size=6)
@@ -418,6 +425,7 @@ def test_tracer_agrees_with_trace(tiny):
     )
 
 
+@pytest.mark.slow
 def test_calls_follow_each_other(tiny):
     pipe = tiny.sd()
     with xhat.Tracer(pipe) as tracer:
@@ -439,6 +447,7 @@ def test_a_tracer_that_heard_nothing_says_so(tiny):
         _ = tracer.trace
 
 
+@pytest.mark.slow
 def test_tracer_writes_to_its_store(tiny, tmp_path):
     pipe = tiny.sd()
     with xhat.Tracer(pipe, hooks={"h": "gram", "in": "mean"}, store=tmp_path / "t.zarr") as tracer:

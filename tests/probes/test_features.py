@@ -13,6 +13,7 @@ def base():
     return xhat.load_pair("demo").base
 
 
+@pytest.mark.slow
 def test_decoding_is_the_pipelines_own(base):
     call = {"num_inference_steps": 2, "guidance_scale": 1.0}
     latents, images = (

@@ -162,6 +162,7 @@ def made_trace(signal_from=1, classes=3, noise_shared=0.0):
     return tree, labels
 
 
+@pytest.mark.slow
 def test_curves_say_from_when_a_label_is_there():
     tree, labels = made_trace()
     found = probe_curves(tree, {"colour": labels}, permutations=19)
@@ -183,6 +184,7 @@ def test_curves_say_from_when_a_label_is_there():
     assert found.attrs["unit"] == "prompt"
 
 
+@pytest.mark.slow
 def test_shared_noise_is_seen_by_the_control_unless_folds_cross_the_seeds():
     tree, labels = made_trace(noise_shared=4.0)
     grouped = probe_curves(tree, {"colour": labels}, permutations=1, crossed=False).sel(
@@ -213,6 +215,7 @@ def test_a_model_that_always_draws_the_same_leaves_nothing_to_read():
     assert np.isnan(found["chance"]).all()
 
 
+@pytest.mark.slow
 def test_attributes_apply_to_some_prompts():
     tree, labels = made_trace()
     some = labels.astype("U2").copy()

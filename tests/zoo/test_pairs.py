@@ -9,6 +9,7 @@ from xhat.zoo.load.embedded import RETIRED, WEIGHTS, embedded
 from xhat.zoo.pairs import load_model
 
 
+@pytest.mark.slow
 def test_diffusers_loads_every_member_and_gives_the_same_picture():
     from diffusers import StableDiffusionPipeline
 
@@ -23,6 +24,7 @@ def test_diffusers_loads_every_member_and_gives_the_same_picture():
         assert (a == b).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in embedded() if name != "base"])
 def test_students_step_at_their_training_timesteps(name):
     student = load_model(f"demo/{name}")

@@ -40,6 +40,7 @@ def test_the_table_holds_what_was_measured(run):
     assert few[0] == "base at 4 steps, guidance 1 (4 evaluations)"
 
 
+@pytest.mark.slow
 def test_the_primary_contrast_comes_first(run):
     _, _, result = run
     assert result.sentences[0].startswith("Vendi (q = 2): the hybrid")
@@ -47,11 +48,13 @@ def test_the_primary_contrast_comes_first(run):
     assert any("late-committing control" in sentence for sentence in result.sentences)
 
 
+@pytest.mark.slow
 def test_the_result_is_read_as_it_was_saved(run):
     out, _, result = run
     assert Result.load(out).identical(result)
 
 
+@pytest.mark.slow
 def test_arms_share_their_noise(run):
     out, _, _ = run
     first = {n: xhat.open_trace(out / "traces" / f"{n}.zarr")["latents"][:, :, 0] for n in ARMS}
@@ -70,6 +73,7 @@ def test_evaluations_are_counted(run):
     assert cost(paper, "a planet", batch_size=1)[0] == 4
 
 
+@pytest.mark.slow
 def test_report_is_one_file_that_needs_nothing(run):
     out, _, result = run
     html = (out / "report.html").read_text()
@@ -80,6 +84,7 @@ def test_report_is_one_file_that_needs_nothing(run):
         assert sentence in html.replace("&#39;", "'")
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_run_is_drawn(run):
     out, _, _ = run
     drawn = {p.stem for p in (out / "figures").glob("*.pdf")}
@@ -93,6 +98,7 @@ def test_a_run_that_was_stopped_goes_on(run):
     assert demo(config, traces=out / "traces").identical(result)
 
 
+@pytest.mark.slow
 def test_a_control_that_is_no_student_is_named(run):
     with pytest.raises(ValueError, match="no student 'nobody' to be the control"):
         demo(Demo(pair=run[1].pair, control="nobody", **ASKED), traces=run[0])

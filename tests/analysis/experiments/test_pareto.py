@@ -144,6 +144,7 @@ def test_shares_of_the_front_are_certain_where_prompts_agree():
     assert share["rival"] == share["broken"] == 1
 
 
+@pytest.mark.slow
 def test_the_sentences_say_who_wins(policy):
     measured = made(**ARMS)
     lines = sentences(measured, policy, predicted(policy, measured))
@@ -161,6 +162,7 @@ def test_the_sentences_say_who_wins(policy):
     assert "rival, the most diverse of 2 as cheap and as faithful, has less than the policy" in line
 
 
+@pytest.mark.slow
 def test_whoever_is_picked_among_many_is_tested_for_having_been_picked(policy):
     """Of 18 methods of no effect the best one alone would be called better too often."""
     rng = np.random.default_rng(11)
@@ -176,6 +178,7 @@ def test_whoever_is_picked_among_many_is_tested_for_having_been_picked(policy):
     assert lucky["picked"] <= 3
 
 
+@pytest.mark.slow
 def test_predictions_meet_what_was_measured(policy):
     measured = made(**{**ARMS, "hybrid_1": ([1.6, 1.8, 1.7], 0.8, 4)})
     plans = np.array(
@@ -189,6 +192,7 @@ def test_predictions_meet_what_was_measured(policy):
     assert "mean error of 0.050" in sentences(measured, policy, expected)[-1]
 
 
+@pytest.mark.slow
 def test_memory_counts_each_weight_once(small):
     pair = small
     base, student = (
@@ -247,12 +251,14 @@ def test_every_method_is_measured(run):
     assert len(set(measured["label"].values.tolist())) == len(arms)
 
 
+@pytest.mark.slow
 def test_the_policy_is_the_arm_that_runs_its_plan(run):
     measured = run[-1].data["measured"]
     same = measured.sel(arm="policy")
     np.testing.assert_array_equal(same["vendi_q2"], measured["vendi_q2"].sel(arm="hybrid_1"))
 
 
+@pytest.mark.slow
 def test_the_adaptive_policy_is_the_student_where_no_prompt_needs_more(run):
     measured = run[-1].data["measured"]
     own, adaptive = (measured.sel(arm=name) for name in ("student", "policy_adaptive"))

@@ -52,6 +52,7 @@ def found(result):
     return result.data["patching"]
 
 
+@pytest.mark.slow
 def test_layers_are_in_the_order_of_the_way_through(pair, tiny):
     assert units(pair[0].unet) == [
         "in",
@@ -90,6 +91,7 @@ def test_before_the_weights_differ_a_patch_changes_nothing(found):
     )
 
 
+@pytest.mark.slow
 def test_where_all_difference_is_the_whole_is_carried(found):
     """Behind the middle block both are one again: it, or the output, makes the student's first step
     the base's.
@@ -106,6 +108,7 @@ def test_where_all_difference_is_the_whole_is_carried(found):
     assert hybrid != pytest.approx(float(estimates["rms_ref"].sel(reference="student")), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_mean_is_the_same_for_every_seed(pair):
     base, _ = pair
     tree = xhat.trace(base, PROMPTS, seeds=range(3), hooks={"h": "full"}, progress=False)
@@ -117,6 +120,7 @@ def test_the_mean_is_the_same_for_every_seed(pair):
     np.testing.assert_array_equal(mean.value.values[:, 0], mean.value.values[:, 2])
 
 
+@pytest.mark.slow
 def test_arms_of_other_edits_are_other_files(pair, tmp_path):
     _, student = pair
     arms = {"a": Arm(student, edits=(replace("h", 1.0, steps=0),)), "b": Arm(student)}
@@ -129,12 +133,14 @@ def test_arms_of_other_edits_are_other_files(pair, tmp_path):
     assert len(list((tmp_path / "a").iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_the_primary_contrast_comes_first_and_the_table_has_every_layer(result):
     assert "the hybrid of one evaluation" in result.sentences[0]
     assert [row[0] for row in result.table.rows] == [*LAYERS, "all: the hybrid"]
     assert result.settings["layers"] == LAYERS
 
 
+@pytest.mark.slow
 def test_the_figure_has_a_panel_a_measure_and_every_layer(found):
     figure = draw(found)
     assert [a.get_ylabel() for a in figure.axes] == ["Vendi (q = 2)"]
@@ -142,6 +148,7 @@ def test_the_figure_has_a_panel_a_measure_and_every_layer(found):
     assert ticks == found["layer"].values.tolist()
 
 
+@pytest.mark.slow
 def test_layers_that_are_not_there_are_named(pair):
     with pytest.raises(ValueError, match="no hook point is named 'mid'"):
         measure_patching(asked(pair, seeds=range(2), layers=["mid"]))

@@ -66,6 +66,7 @@ def result(small_pair, tmp_path_factory):
     return first
 
 
+@pytest.mark.slow
 def test_a_later_hand_over_for_larger_latents(result):
     data = result.data["regime"].sortby("side")
     assert np.all(np.diff(data["handover"].values) > 0)
@@ -74,6 +75,7 @@ def test_a_later_hand_over_for_larger_latents(result):
         assert bool(((share > 0) | share.isnull()).all())
 
 
+@pytest.mark.slow
 def test_every_published_student_is_marked_where_arithmetic_puts_it(result):
     data = result.data["regime"]
     side = data.attrs["latent_side"]
@@ -82,10 +84,12 @@ def test_every_published_student_is_marked_where_arithmetic_puts_it(result):
         assert marked == pytest.approx(grid.handover(side))
 
 
+@pytest.mark.slow
 def test_the_sentences_give_verdicts_at_both_ends(result):
     assert sum("log-SNR" in sentence for sentence in result.sentences) >= 4
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_it_is_the_same_and_is_drawn(result, tmp_path):
     loaded = Result.load(result.save(tmp_path / "out"))
     assert loaded.identical(result)

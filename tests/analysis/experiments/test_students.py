@@ -69,6 +69,7 @@ def test_equal_weights_at_equal_x_t_are_equally_represented(found):
     )
 
 
+@pytest.mark.slow
 def test_the_untrained_network_sees_the_same_input_and_makes_something_else_of_it(found):
     data = found[0]
     first = data.isel(level=0).sel(network="untrained")
@@ -76,6 +77,7 @@ def test_the_untrained_network_sees_the_same_input_and_makes_something_else_of_i
     assert float(first["cka"].sel(layer="out", bound="estimate")) < 0.99
 
 
+@pytest.mark.slow
 def test_untrained_is_another_network_and_leaves_the_first_and_the_generator_alone(tiny):
     pipe = tiny.sd()
     xhat.set_defaults(pipe, num_inference_steps=2)
@@ -98,6 +100,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(found):
     assert measure_similarity(config, cache=out).identical(result)
 
 
+@pytest.mark.slow
 def test_the_result_is_saved_and_read_and_says_the_means(found, tmp_path):
     data, result, _, _ = found
     assert Result.load(result.save(tmp_path)).identical(result)
@@ -107,12 +110,14 @@ def test_the_result_is_saved_and_read_and_says_the_means(found, tmp_path):
     np.testing.assert_allclose(row[1:], inside.mean("layer"))
 
 
+@pytest.mark.slow
 def test_a_student_that_is_not_there_is_refused(found):
     config = dataclasses.replace(found[2], students=["dmd"])
     with pytest.raises(ValueError, match="no student 'dmd': it has twin"):
         measure_similarity(config, cache=found[3])
 
 
+@pytest.mark.slow
 def test_networks_read_at_other_points_are_refused(tiny):
     import xhat
 

@@ -66,6 +66,7 @@ def test_replacing_nothing_is_the_student_and_everything_the_base_to_the_bit(sam
     np.testing.assert_array_equal(sampled["bbbb"]["final"], sampled["base"]["final"])
 
 
+@pytest.mark.slow
 def test_every_arm_starts_from_the_same_noise_and_ends_elsewhere(sampled):
     assert check_paired(sampled) == BITS
     finals = {n: arm["final"].values for n, arm in sampled.items() if n not in ("student", "base")}
@@ -75,6 +76,7 @@ def test_every_arm_starts_from_the_same_noise_and_ends_elsewhere(sampled):
             assert not np.array_equal(finals[a], finals[b]), (a, b)
 
 
+@pytest.mark.slow
 def test_with_fresh_noise_each_step_adds_the_noise_that_the_students_would(sampled):
     for pattern in ("fsss", "ffss", "ssff", "ffff"):
         np.testing.assert_array_equal(
@@ -101,6 +103,7 @@ def test_swapping_a_model_for_itself_changes_nothing(small_pair):
         np.testing.assert_array_equal(arm["final"], found["ssss"]["final"], err_msg=name)
 
 
+@pytest.mark.slow
 def test_every_control_is_there_and_each_plan_is_run_once(small_pair):
     made = swap_arms(small_pair.base, small_pair.student)
     arms, of_pattern, of_control = made.arms, made.of_pattern, made.of_control
@@ -114,11 +117,13 @@ def test_every_control_is_there_and_each_plan_is_run_once(small_pair):
     assert {arm for c in CONTRASTS for arm in (c.more, c.less)} <= set(arms)
 
 
+@pytest.mark.slow
 def test_the_base_is_guided_as_it_is_by_default(small_pair):
     made = swap_arms(small_pair.base, small_pair.student)
     assert made.arms[made.of_pattern["BBBB"]].pipe.scheduler.plan.segments[0].guidance_scale == 3.0
 
 
+@pytest.mark.slow
 def test_between_weights_of_two_shapes_there_is_no_dial(own_pair, tiny):
     import diffusers
 
@@ -164,6 +169,7 @@ def test_the_command_leaves_a_result_and_figures(command):
     assert {p.suffix for p in (command / "figures").iterdir()} == {".pdf", ".png"}
 
 
+@pytest.mark.slow
 def test_the_folder_of_another_command_is_refused_before_anything_is_sampled(command, capsys):
     from xhat.cli import main
 

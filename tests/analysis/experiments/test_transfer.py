@@ -169,6 +169,7 @@ def test_a_discovered_direction_is_read_in_standard_deviations_along_its_axis(tm
     assert all("critter" in prompt for prompt in control.prompts)
 
 
+@pytest.mark.slow
 def test_clip_scores_are_cosines_of_pictures_and_texts(tiny, tmp_path):
     from transformers import CLIPConfig, CLIPModel
 
@@ -316,6 +317,7 @@ def measured(run, models, controls):
     return Bench(models, controls, LatentSpace(), run[0], EXTENT).run()
 
 
+@pytest.mark.slow
 def test_scale_zero_is_the_picture_without_the_control(models, controls):
     from xhat.hooks.trace import trace
 
@@ -339,6 +341,7 @@ def test_scale_zero_is_the_picture_without_the_control(models, controls):
         doses(models["base"], Control("x", one.file), range(2), LatentSpace())
 
 
+@pytest.mark.slow
 def test_every_control_goes_there_and_back(run, measured):
     _, result = run
     away = result.data["retention"]["away"].sel(bound="estimate")
@@ -354,6 +357,7 @@ def test_every_control_goes_there_and_back(run, measured):
     np.testing.assert_array_equal(one, back)  # the same weights
 
 
+@pytest.mark.slow
 def test_alignment_and_energy_know_their_closed_form(measured):
     """A LoRA on the last layer reads what comes before it: x̂₀ moves within the LoRA's one output
     channel mix.
@@ -373,6 +377,7 @@ def test_alignment_and_energy_know_their_closed_form(measured):
     assert (energy["base"] > 0).all()
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_read_and_not_made(run, models, controls, monkeypatch):
     out, result = run
 
@@ -388,6 +393,7 @@ def test_a_finished_study_is_read_and_not_made(run, models, controls, monkeypatc
         measure_transfer(other, cache=out)
 
 
+@pytest.mark.slow
 def test_table_and_sentences_say_what_was_measured_and_are_saved(run, tmp_path):
     _, result = run
     text = result.table.to_text()
@@ -404,6 +410,7 @@ def test_table_and_sentences_say_what_was_measured_and_are_saved(run, tmp_path):
     assert Result.load(result.save(tmp_path)).identical(result)
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_study_are_drawn_from_its_saved_data(run, tmp_path):
     from xhat.figures.kit.registry import redraw
 
@@ -430,6 +437,7 @@ def test_an_opposite_effect_is_named_as_such():
     assert "shown to keep less than a quarter of it: c" in _transfer(gone)[0]
 
 
+@pytest.mark.slow
 def test_twins_are_compared_by_their_weights(measured):
     pairs = twin_data(measured)
     assert pairs["pair"].values.tolist() == ["one / one@dmd"]
@@ -438,6 +446,7 @@ def test_twins_are_compared_by_their_weights(measured):
     assert pairs["left_random"].item() == pytest.approx(1 / 4)
 
 
+@pytest.mark.slow
 def test_a_study_needs_a_base_a_student_and_controls(models, controls, tmp_path):
     with pytest.raises(ValueError, match="expected a model named 'base'"):
         measure_transfer(asked({"base": models["base"]}, controls), cache=tmp_path)

@@ -39,6 +39,7 @@ def xs():
     ]
 
 
+@pytest.mark.slow
 def test_cka_of_pytorch_cka(xs):
     peer = pytest.importorskip("cka")
     theirs = peer.cka_from_features(

@@ -365,6 +365,7 @@ def test_procrustes_is_the_best_rotations_angle_and_agrees_with_scipy(xy):
     assert procrustes(x, y) == pytest.approx(np.arccos(cos))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 9999))
 def test_procrustes_obeys_the_triangle_inequality(seed):

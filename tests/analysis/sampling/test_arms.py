@@ -75,6 +75,7 @@ def test_every_arm_starts_from_the_seeds_own_noise_to_the_bit(run, samples):
     assert set(run[2]["x_T"].values) == {BITS}
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_pipelines_own_call(run, samples):
     generators = [torch.Generator().manual_seed(s) for s in SEEDS]
     call = {
@@ -89,6 +90,7 @@ def test_samples_are_those_of_the_pipelines_own_call(run, samples):
     assert "pred_x0" not in samples["student"]
 
 
+@pytest.mark.slow
 def test_the_ledger_tells_each_draw_and_who_made_the_step(samples):
     """The hybrid's base step draws nothing: the student's second step then adds the noise that its
     first would have.
@@ -106,6 +108,7 @@ def test_the_ledger_tells_each_draw_and_who_made_the_step(samples):
     assert lines["skip"]["timestep"].values.tolist() == [749, 499, 249]
 
 
+@pytest.mark.slow
 def test_measures_are_those_of_the_samples(run, samples):
     _, _, measured = run
     features = feature_space("latent").features(samples["hybrid"]["final"].values[0])
@@ -150,6 +153,7 @@ def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_timings_are_kept_with_the_samples(run, monkeypatch):
     arms, cache, measured = run
     monkeypatch.setattr(arms_module, "cost", None)
@@ -159,6 +163,7 @@ def test_timings_are_kept_with_the_samples(run, monkeypatch):
     xr.testing.assert_identical(again, measured)
 
 
+@pytest.mark.slow
 def test_damaged_samples_are_sampled_again(run, samples, tmp_path):
     arms = {"own": run[0]["own"]}
     sample_arms(arms, PROMPTS, SEEDS, cache=tmp_path)
@@ -171,11 +176,13 @@ def test_damaged_samples_are_sampled_again(run, samples, tmp_path):
     np.testing.assert_array_equal(again["final"], samples["own"]["final"])
 
 
+@pytest.mark.slow
 def test_without_a_cache_the_samples_are_the_same(run, samples):
     found = sample_arms({"own": run[0]["own"]}, PROMPTS, SEEDS)["own"]
     np.testing.assert_array_equal(found["final"], samples["own"]["final"])
 
 
+@pytest.mark.slow
 def test_stale_samples_are_not_read(own_pair, tmp_path):
     def left(seeds=SEEDS, prompts=PROMPTS, batch_size=24, call=None):
         hybrid = Arm(xhat.hybrid(own_pair.base, own_pair.student), call or {})
@@ -200,6 +207,7 @@ def test_stale_samples_are_not_read(own_pair, tmp_path):
     assert left() == 6
 
 
+@pytest.mark.slow
 def test_arms_of_other_noise_are_refused(run, samples):
     arms, _, _ = run
     other = sample_arms({"other": arms["student"]}, PROMPTS, [4, 5, 6])["other"]
@@ -209,6 +217,7 @@ def test_arms_of_other_noise_are_refused(run, samples):
         check_paired({"student": samples["student"], "other": other})
 
 
+@pytest.mark.slow
 def test_noise_is_compared_across_spaces(small_pair, samples):
     """Euler keeps x_T at its own σ: the same noise, at another size."""
     euler = diffusers.EulerDiscreteScheduler.from_config(small_pair.base.scheduler.config)
@@ -267,6 +276,7 @@ def test_no_arms_is_an_error():
         measure_arms({}, PROMPTS, SEEDS, space=feature_space("latent"))
 
 
+@pytest.mark.slow
 def test_a_plan_of_one_model_is_that_model_to_the_bit(small_pair, samples):
     plan = Plan([Segment("student", 0, 4, 4)])
     found = sample_arms(

@@ -38,6 +38,7 @@ def test_names_may_hold_what_globs_read_otherwise(cache):
     assert not cache.holds("own a", KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_damage_is_seen_named_and_made_again(tmp_path, seed):
     rng = np.random.default_rng(seed)

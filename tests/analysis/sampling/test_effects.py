@@ -61,6 +61,7 @@ def test_a_network_given_its_own_states_reads_what_it_read(base, states):
             np.testing.assert_array_equal(again[point], states[point])
 
 
+@pytest.mark.slow
 def test_another_network_is_given_the_same_input(student, states):
     from xhat.hooks.points.names import denoiser_of
 
@@ -76,6 +77,7 @@ def test_another_network_is_given_the_same_input(student, states):
     assert not np.allclose(given[:, 1], own[:, 1])
 
 
+@pytest.mark.slow
 def test_effect_of_the_last_layer_is_known_in_closed_form(base, states, last):
     kept = {}
     handle = base.unet.conv_out.register_forward_pre_hook(
@@ -97,6 +99,7 @@ def test_effect_of_the_last_layer_is_known_in_closed_form(base, states, last):
             assert not found[point].values.any(), point
 
 
+@pytest.mark.slow
 def test_effect_is_linear_in_the_scale_of_the_last_layer_and_zero_at_zero(base, states, last):
     rest = responses(base, states, points=POINTS)
     one, two, none = (
@@ -115,6 +118,7 @@ def test_a_control_leaves_nothing_behind(base, last):
     assert [name for name, _ in base.unet.named_modules()] == before
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:never edited")
 def test_states_at_other_noise_levels_are_refused(tiny, base, states):
     other = defaults(tiny.sd(seed=1, scheduler=tiny.ddim(timestep_spacing="leading")))

@@ -17,6 +17,7 @@ def flipped(data):
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [flipped, lambda data: data[:-7], lambda data: b""])
 def test_a_damaged_file_is_made_again(tiny, tmp_path, damage):
     arms = {"base": Arm(tiny.sd(), CALL)}
@@ -31,6 +32,7 @@ def test_a_damaged_file_is_made_again(tiny, tmp_path, damage):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [file]
 
 
+@pytest.mark.slow
 def test_one_file_a_key_and_one_more_with_every_x0_where_asked_for(tiny, tmp_path):
     arms = {"base": Arm(tiny.sd(), CALL)}
     sample_arms(arms, ["a face"], [0], cache=tmp_path)

@@ -39,6 +39,7 @@ def test_every_source_varies_the_pictures(samples):
         assert len(np.unique(one.reshape(3, -1).round(5), axis=0)) == 3, source
 
 
+@pytest.mark.slow
 def test_a_deterministic_sampler_has_no_later_noise(tiny):
     pipe = tiny.sd()  # DDIM, η = 0
     samples = sample_noise_sources(pipe, PROMPTS[:1], [0, 1], call=CALL, progress=False)["final"]
@@ -47,6 +48,7 @@ def test_a_deterministic_sampler_has_no_later_noise(tiny):
     np.testing.assert_array_equal(samples.sel(source="both"), samples.sel(source="x_T"))
 
 
+@pytest.mark.slow
 def test_a_seed_does_not_depend_on_its_batch(stochastic, samples):
     alone = sample_noise_sources(
         stochastic, PROMPTS, [3, 5, 8], call=CALL, batch_size=1, progress=False

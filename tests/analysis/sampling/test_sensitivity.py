@@ -157,6 +157,7 @@ def test_a_sampler_that_forgets_its_noise_has_no_gain(own_pair, monkeypatch):
     assert float(found["gain"].max()) < 1e-3
 
 
+@pytest.mark.slow
 def test_packed_latents_are_refused(tiny):
     call = {"num_inference_steps": 1, **tiny.call_arguments("flux")}
     with pytest.raises(ValueError, match=r"expected \(n, channel, y, x\)"):

@@ -108,6 +108,7 @@ def test_without_alignment_every_step_meets_every_other(world, pair):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", MEASURES)
 def test_a_map_from_grams_equals_the_map_from_activations(world, pair, measure):
     def grams(value):
@@ -161,6 +162,7 @@ def test_intervals_and_nulls_tell_likeness_from_noise(pair):
     assert found.attrs["units"] == P
 
 
+@pytest.mark.slow
 def test_distances_are_significant_where_small(pair):
     near = similarity_map(*pair, measure="procrustes").sel(layer_a="first", layer_b="near")
     assert (near["similarity"] < near["critical"]).all()
@@ -365,6 +367,7 @@ def test_refusals(world, pair):
     assert similarity_map(a, off, tolerance=0.02, by=None).sizes["pair"] == 2
 
 
+@pytest.mark.slow
 def test_real_traces_end_to_end(tiny):
     """A small pipeline at four and at two steps, from activations and from Grams that were kept
     while tracing.

@@ -28,6 +28,7 @@ def test_a_redraw_gives_equal_pdf_bytes_with_type_42_fonts(run, tmp_path):
         assert png.stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_drawing_leaves_matplotlib_as_it_was(run):
     before = dict(mpl.rcParams)
     draw("commitment", run=run)
@@ -43,6 +44,7 @@ def test_the_shipped_figures_are_redrawn_from_little_data(tmp_path):
     assert set(drawn) == {entry.name for entry in figures() if entry.there}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "says"),
     [

@@ -37,6 +37,7 @@ def test_it_needs_nothing_beside_itself(report):
     assert "@import" not in text
 
 
+@pytest.mark.slow
 def test_pictures_have_alternative_texts_and_tables_headers(report):
     found = Elements(report.read_text()).found
     images = [attrs for tag, attrs in found if tag == "img"]
@@ -47,6 +48,7 @@ def test_pictures_have_alternative_texts_and_tables_headers(report):
     assert any(tag == "main" for tag, _ in found)
 
 
+@pytest.mark.slow
 def test_hostile_names_stay_text(report):
     text = report.read_text()
     assert "<script>alert" not in text
@@ -54,6 +56,7 @@ def test_hostile_names_stay_text(report):
     assert "the lowest CKA is at &lt;h&gt;" in text
 
 
+@pytest.mark.slow
 def test_the_report_of_a_run_says_what_its_result_says(run, tmp_path):
     table = Table(["model", "Vendi"], [["<base>", (1.8, 1.4, 2.4)]])
     data = {name: load_data(name, run) for name in ("measured", "diversity")}
@@ -64,6 +67,7 @@ def test_the_report_of_a_run_says_what_its_result_says(run, tmp_path):
     assert "1.8 <small>[1.4, 2.4]</small>" in text
 
 
+@pytest.mark.slow
 def test_the_page_opens_without_an_error_and_holds_the_wall(report, page):
     page.open(report)
     assert page.run("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
@@ -75,12 +79,14 @@ def test_the_page_opens_without_an_error_and_holds_the_wall(report, page):
     assert page.problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 390, 1000])
 def test_nothing_is_wider_than_the_page(report, page, width):
     page.open(report, width=width)
     assert page.run("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 def test_dark_is_dark(report, page):
     page.open(report, dark=True)
     ink, paper = (
@@ -103,6 +109,7 @@ def test_the_advice_is_that_of_the_verdict(measured, shift, says):
     assert "spends 4 evaluations" in text
 
 
+@pytest.mark.slow
 def test_the_story_goes_from_the_finding_to_what_to_do(report):
     text = report.read_text()
     places = [text.index(f"<h2>{part}</h2>") for part in ("How sure", "Where it happens")]
@@ -113,6 +120,7 @@ def test_the_story_goes_from_the_finding_to_what_to_do(report):
         assert text.count(f"<dfn>{term}</dfn>") == 1
 
 
+@pytest.mark.slow
 def test_a_level_in_the_text_moves_the_wall(report, page):
     page.open(report)
     page.run("document.querySelector('figcaption a[href=\"#wall&sigma=4\"]').click()")
@@ -121,6 +129,7 @@ def test_a_level_in_the_text_moves_the_wall(report, page):
     assert page.problems == []
 
 
+@pytest.mark.slow
 def test_figures_are_dark_on_a_dark_page(report, page):
     page.open(report, dark=True)
     filters = page.run(

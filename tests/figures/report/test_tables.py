@@ -16,6 +16,7 @@ def rows(text):
     return list(csv.DictReader(io.StringIO(text)))
 
 
+@pytest.mark.slow
 def test_csv_holds_every_published_number():
     for name, table in tables([]).items():
         of_paper = [row for row in rows(table.to_csv()) if row["source"].startswith("published")]

@@ -41,6 +41,7 @@ def call(**kwargs):
     } | kwargs
 
 
+@pytest.mark.slow
 def test_edits_that_change_nothing_change_no_bit(tiny):
     pipe = tiny.sd()
     plain = pipe(**call()).images
@@ -53,6 +54,7 @@ def test_edits_that_change_nothing_change_no_bit(tiny):
         assert np.array_equal(patched(pipe, [edit], **call()).images, plain), edit
 
 
+@pytest.mark.slow
 def test_its_own_trace_put_back_changes_no_bit(tiny):
     pipe = tiny.sd()
     whole = trace(pipe)
@@ -63,6 +65,7 @@ def test_its_own_trace_put_back_changes_no_bit(tiny):
     assert np.array_equal(same["final"], whole["final"])
 
 
+@pytest.mark.slow
 def test_how(tiny):
     pipe = tiny.sd()
     plain = reading(trace(pipe))[:, :, 0]  # before the first edit reaches later steps
@@ -156,6 +159,7 @@ def pair(tiny):
 TRAINED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
+@pytest.mark.slow
 def test_base_into_student_at_equal_noise_levels(tiny):
     """DDIM at 999, 749, 499, 249 and LCM at 999, 749, 499, 249; of eight DDIM steps, every second
     is one of LCM's.
@@ -172,6 +176,7 @@ def test_base_into_student_at_equal_noise_levels(tiny):
     assert np.array_equal(reading(found), reading(whole)[:, :, shared, 1])  # the conditional half
 
 
+@pytest.mark.slow
 def test_only_where_the_other_run_has_the_noise_level(tiny):
     base, student = pair(tiny)
     whole = trace(base, num_inference_steps=2, guidance_scale=1.0)  # 999 and 499
@@ -231,6 +236,7 @@ def test_a_tracer_serves_as_a_source(tiny):
     assert np.array_equal(images, plain)
 
 
+@pytest.mark.slow
 def test_edits_belong_to_the_run(tiny, tmp_path):
     pipe, store = tiny.sd(), tmp_path / "a.zarr"
     trace(pipe, [scale("h", 2.0)], store=store)
@@ -269,6 +275,7 @@ def test_nnsight_reads_what_the_hooks_read(tiny):
     )
 
 
+@pytest.mark.slow
 def test_nnsight_leaves_the_pipeline_as_it_was(tiny):
     pipe = tiny.sd()
     plain = pipe(**call()).images

@@ -69,6 +69,7 @@ def test_shapes_are_those_of_a_real_call(tiny, name):
         assert point.bytes == out[0].numel() * 4
 
 
+@pytest.mark.slow
 def test_the_table_prints_and_is_indexed_by_alias(tiny):
     table = points(tiny.sd(), height=16, width=16)
     assert table["h"].path == "mid_block"
@@ -87,6 +88,7 @@ def test_html_escapes_what_it_shows():
     assert "&lt;b&gt;" in page
 
 
+@pytest.mark.slow
 def test_rehearsal_leaves_nothing_behind(tiny):
     pipe = tiny.sd()
     pipe.scheduler.set_timesteps(7)
@@ -103,6 +105,7 @@ def test_rehearsal_leaves_nothing_behind(tiny):
     assert not any(m._forward_hooks for m in pipe.unet.modules())
 
 
+@pytest.mark.slow
 def test_rehearsal_calls_no_callback(tiny):
     pipe, heard = tiny.sd(), []
     rehearse(pipe, [], num_inference_steps=2, callback_on_step_end=lambda *a: heard.append(a))

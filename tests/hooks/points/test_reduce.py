@@ -138,6 +138,7 @@ def test_the_sketch_is_shared_between_calls():
     assert reduce._sketch.cache_info().misses == 1
 
 
+@pytest.mark.slow
 def test_a_rehearsal_leaves_nothing_behind_in_what_a_projection_keeps(tiny, tmp_path):
     """The signs and places of a projection are made once and kept: never those of a run without
     data.

@@ -97,6 +97,7 @@ def test_weights_and_processors_are_untouched(tiny, name):
         )
 
 
+@pytest.mark.slow
 def test_generators_and_callbacks_are_untouched(tiny):
     pipe = tiny.sd(scheduler=lcm())
     seen: list[list[int]] = [[], []]

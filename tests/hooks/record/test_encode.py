@@ -19,6 +19,7 @@ def counted(encoder):
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd", "sdxl"])
 def test_a_prompt_is_encoded_once_for_all_its_seeds(tiny, name):
     pipe = tiny.build(name)

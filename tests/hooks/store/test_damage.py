@@ -128,6 +128,7 @@ def corrupted(made, folder, damage, kind, seed):
     return store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("damage", "kind"), KINDS)
 def test_no_damage_is_read_as_data(made, tmp_path, damage, kind):
     got = [outcome(corrupted(made, tmp_path, damage, kind, s), made[1]) for s in range(4)]
@@ -135,6 +136,7 @@ def test_no_damage_is_read_as_data(made, tmp_path, damage, kind):
     assert set(got) <= ({"named", "same"} if (damage, kind) == (flip, "metadata") else {"named"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["pred_x0", "activations/in/value"])
 def test_a_step_read_alone_is_checked_too(made, tmp_path, variable):
     """Of a shard only a part is read: its bytes must be those of this part of this shard."""
@@ -150,6 +152,7 @@ def test_a_step_read_alone_is_checked_too(made, tmp_path, variable):
         xhat.open_trace(store)[variable].isel(step=1).values  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "kind"),
     [
@@ -170,6 +173,7 @@ def test_a_repair_makes_again_what_is_damaged(pipe, made, tmp_path, damage, kind
     assert before == {p.name for p in (store / "pred_x0" / "c" / "0").iterdir()}
 
 
+@pytest.mark.slow
 def test_gram_matrices_are_made_again_of_every_tile(pipe, made, tmp_path):
     store = tmp_path / "a.zarr"
     shutil.copytree(made[0], store)
@@ -181,6 +185,7 @@ def test_gram_matrices_are_made_again_of_every_tile(pipe, made, tmp_path):
     assert not (store / "scratch").exists()
 
 
+@pytest.mark.slow
 def test_a_whole_store_is_left_as_it_is(pipe, made, tmp_path):
     store = tmp_path / "a.zarr"
     shutil.copytree(made[0], store)
@@ -189,6 +194,7 @@ def test_a_whole_store_is_left_as_it_is(pipe, made, tmp_path):
     assert before == {p: p.read_bytes() for p in store.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_chunks_of_nothing_but_the_fill_value_are_there(made):
     """One that is not there would be taken for one that was lost."""
     group = zarr.open_group(made[0])
@@ -197,6 +203,7 @@ def test_chunks_of_nothing_but_the_fill_value_are_there(made):
         assert group[name].metadata.codecs[-1].to_dict()["name"] == "crc32c"
 
 
+@pytest.mark.slow
 def test_a_tracers_store_is_checked_too(pipe, tmp_path):
     store = tmp_path / "a.zarr"
     with xhat.Tracer(pipe, hooks={"h": "mean"}, store=store):

@@ -125,6 +125,7 @@ def test_analyses_of_a_lazy_trace_read_it_in_parts(store):
     xr.testing.assert_identical(*maps)
 
 
+@pytest.mark.slow
 def test_the_same_call_runs_on_a_distributed_cluster(store):
     distributed = pytest.importorskip("distributed")
     lazy, whole = xhat.open_trace(store, chunks={}), xhat.open_trace(store).load()
@@ -140,6 +141,7 @@ def test_the_same_call_runs_on_a_distributed_cluster(store):
     xr.testing.assert_identical(found, diversity_by_noise(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["file://{folder}/a.zarr", "memory://scale/a.zarr"])
 def test_stores_by_url(tiny, tmp_path, prefix):
     url = prefix.format(folder=tmp_path)
@@ -157,6 +159,7 @@ def test_stores_by_url(tiny, tmp_path, prefix):
     assert [p.name for p in tmp_path.iterdir()] == (["a.zarr"] if prefix.startswith("file") else [])
 
 
+@pytest.mark.slow
 def test_the_first_process_does_not_end_well_where_another_did_not(tiny, tmp_path, monkeypatch):
     """Its share alone is no trace: it waits while another process lives, and then says what is
     missing; the same call goes on.
@@ -178,6 +181,7 @@ def test_the_first_process_does_not_end_well_where_another_did_not(tiny, tmp_pat
     assert np.isfinite(got["pred_x0"].values).all()
 
 
+@pytest.mark.slow
 def test_the_first_process_waits_for_the_share_of_another(tiny, tmp_path, monkeypatch):
     """The other process makes its share while the first one waits."""
     from xhat.hooks import trace as trace_module

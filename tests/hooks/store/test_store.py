@@ -55,6 +55,7 @@ def test_a_store_holds_what_memory_would(pipe, unbroken, tmp_path):
     assert list(found["activations"].children) == list(unbroken["activations"].children)
 
 
+@pytest.mark.slow
 def test_plain_xarray_reads_it(pipe, unbroken, tmp_path):
     trace(pipe, tmp_path / "a.zarr")
     found = xr.open_datatree(tmp_path / "a.zarr", engine="zarr", consolidated=False)
@@ -63,6 +64,7 @@ def test_plain_xarray_reads_it(pipe, unbroken, tmp_path):
     assert zarr.open_group(tmp_path / "a.zarr").metadata.zarr_format == 3
 
 
+@pytest.mark.slow
 def test_dask_reads_it_a_chunk_at_a_time(pipe, unbroken, tmp_path):
     trace(pipe, tmp_path / "a.zarr")
     lazy = open_trace(tmp_path / "a.zarr", chunks={})
@@ -83,6 +85,7 @@ def test_a_large_tile_is_split_by_step(tiny, tmp_path, monkeypatch):
     xr.testing.assert_identical(found.load(), trace(tiny.sd(), None))
 
 
+@pytest.mark.slow
 def test_a_remote_store(pipe, unbroken):
     store = "memory://traces/remote.zarr"
     found = trace(pipe, store)
@@ -197,6 +200,7 @@ def fork(action) -> int:
     return child
 
 
+@pytest.mark.slow
 def test_twenty_kills_at_random_moments(pipe, tmp_path):
     """SIGKILL, anywhere between the first instruction and the last; each time the next run goes
     on.
@@ -221,6 +225,7 @@ def test_twenty_kills_at_random_moments(pipe, tmp_path):
     assert not list(tmp_path.rglob("scratch"))
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_trace_of_one(pipe, unbroken, tmp_path, monkeypatch):
     path = tmp_path / "a.zarr"
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -244,6 +249,7 @@ def test_two_processes_make_the_trace_of_one(pipe, unbroken, tmp_path, monkeypat
 # What stands in the way
 
 
+@pytest.mark.slow
 def test_two_runs_into_one_store_are_refused(pipe, tmp_path):
     path = str(tmp_path / "a.zarr")
     with (
@@ -281,6 +287,7 @@ def test_a_remote_lock_is_taken_over_when_it_is_old(monkeypatch):
         assert not lock.held(store, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -299,6 +306,7 @@ def test_a_store_of_another_run_is_refused_and_left_alone(pipe, unbroken, tmp_pa
     xr.testing.assert_identical(open_trace(tmp_path / "a.zarr").load(), unbroken)
 
 
+@pytest.mark.slow
 def test_other_weights_are_another_run(tiny, pipe, tmp_path):
     trace(pipe, tmp_path / "a.zarr")
     with pytest.raises(ValueError, match="belongs to another run .*weights"):
@@ -321,6 +329,7 @@ def test_opening_what_is_not_there(tmp_path):
         open_trace(tmp_path / "nothing.zarr")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "way_out"), [(99, "upgrade xhat"), ("0.1", "read it with the xhat that wrote it")]
 )
@@ -350,6 +359,7 @@ def disk_full_at(monkeypatch, call):
     monkeypatch.setattr(_local, "_put", full)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [1, 5, 12, 40, 60])
 def test_a_full_disk_stops_the_run_and_loses_nothing(pipe, unbroken, tmp_path, monkeypatch, files):
     path = tmp_path / "a.zarr"

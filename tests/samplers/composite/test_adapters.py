@@ -103,6 +103,7 @@ def test_saving_says_what_to_do(pairs, tmp_path, way):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_it_says_works(pairs, sample):
     pair = pairs("sd")
     hybrid = xhat.hybrid(pair.base, pair.student)

@@ -30,6 +30,7 @@ def counted(pipe, slot):
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "pixart"])
 def test_only_guided_segments_are_evaluated_twice(fresh_pair, sample, name):
     pair = fresh_pair(name)
@@ -40,6 +41,7 @@ def test_only_guided_segments_are_evaluated_twice(fresh_pair, sample, name):
     assert hybrid.scheduler.run.evaluations == hybrid.scheduler.plan.evaluations == 5
 
 
+@pytest.mark.slow
 def test_without_guidance_no_negative_prompt_is_encoded(pairs, sample):
     pair = pairs("sd")
     encoded = []
@@ -51,6 +53,7 @@ def test_without_guidance_no_negative_prompt_is_encoded(pairs, sample):
     assert (plain, len(encoded) - plain) == (1, 2)
 
 
+@pytest.mark.slow
 def test_the_negative_prompt_is_the_calls_own(pairs, sample):
     pair = pairs("sd")
     plan = Plan([Segment("base", 0, 3, 3, 4.0)])
@@ -71,6 +74,7 @@ def test_guidance_that_the_pipeline_cannot_give_is_refused(pairs, sample):
         sample(hybrid, "pixart", guidance_scale=1.0)
 
 
+@pytest.mark.slow
 def test_rescaled_guidance_is_refused_where_there_is_guidance(pairs, sample):
     pair = pairs("sd")
     guided = xhat.hybrid(pair.base, pair.student, base_guidance_scale=3.0)
@@ -80,6 +84,7 @@ def test_rescaled_guidance_is_refused_where_there_is_guidance(pairs, sample):
     assert torch.equal(sample(plain, "sd", guidance_rescale=0.5), sample(plain, "sd"))
 
 
+@pytest.mark.slow
 def test_everything_moves_together(fresh_pair, sample):
     pair = fresh_pair("sd")
     hybrid = xhat.hybrid(pair.base, pair.student).to(torch.float64)
@@ -92,6 +97,7 @@ def test_everything_moves_together(fresh_pair, sample):
     assert moved.device.type == "meta"
 
 
+@pytest.mark.slow
 def test_the_composite_answers_for_the_model_of_the_step(pairs, sample):
     pair = pairs("sdxl")
     hybrid = xhat.hybrid(pair.base, pair.student, base_evaluations=1)
@@ -107,6 +113,7 @@ def test_the_composite_answers_for_the_model_of_the_step(pairs, sample):
     assert not hasattr(unet, "save_pretrained")
 
 
+@pytest.mark.slow
 def test_what_changes_a_network_changes_all(fresh_pair):
     pair = fresh_pair("sd")
     hybrid = xhat.hybrid(pair.base, pair.student)

@@ -113,6 +113,7 @@ def begin(composite, shape=(64, 1)):
     return noise, noise * float(composite.init_noise_sigma)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), product(SCHEDULERS, SCHEDULERS))
 def test_the_step_before_ends_where_the_step_after_begins(first, second):
     """Every pair: the state handed over lies at exactly the next level, in the next scheduler's own
@@ -141,6 +142,7 @@ def test_the_step_before_ends_where_the_step_after_begins(first, second):
     assert float(x.std()) / deviation == pytest.approx(1, abs=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), product(sorted(EXACT_STEPS), sorted(EXACT_STEPS)))
 def test_deterministic_pairs_follow_the_probability_flow(first, second):
     composite = two(first, second, n=120, m=120, start=60)
@@ -279,6 +281,7 @@ def test_respacing_says_whether_it_could():
         assert close(landing(scheduler, 0), target.sigma) == could, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["HeunDiscreteScheduler", "PNDMScheduler", "KDPM2DiscreteScheduler"]
 )

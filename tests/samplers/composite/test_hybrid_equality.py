@@ -64,6 +64,7 @@ def test_student_steps_only_are_the_student(tiny, name, guidance_scale):
     assert torch.equal(latents_of(tiny, name, hybrid), alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scheduler",
     [
@@ -83,6 +84,7 @@ def test_a_schedule_cut_in_two_is_the_whole(tiny, sd_pair, scheduler):
     assert torch.equal(latents_of(tiny, "sd", xhat.hybrid(base, student, plan=cut)), alone)
 
 
+@pytest.mark.slow
 def test_embedded_guidance_is_the_students_own(tiny, sd_pair):
     """A network that takes the guidance scale as an input gets it, in one evaluation (LCM)."""
     base = sd_pair[0]
@@ -122,6 +124,7 @@ def by_hand(base, student, guidance_scale):
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
 def test_hybrid_is_the_loop_written_by_hand(tiny, guidance_scale):
     base, student = pair(tiny, "sd")
@@ -157,6 +160,7 @@ def test_every_step_begins_where_the_one_before_ends(sd_pair, steps):
     assert len(base) == (own > handed_over * (1 + 1e-5)).sum()
 
 
+@pytest.mark.slow
 def test_number_of_steps_and_guidance_of_the_call_change_nothing(tiny, sd_pair):
     hybrid = xhat.hybrid(*sd_pair, base_guidance_scale=2.0)
     plain = latents_of(tiny, "sd", hybrid)
@@ -166,6 +170,7 @@ def test_number_of_steps_and_guidance_of_the_call_change_nothing(tiny, sd_pair):
     assert torch.equal(latents_of(tiny, "sd", hybrid), plain)
 
 
+@pytest.mark.slow
 def test_the_pipelines_are_left_as_they_were(tiny):
     base, student = pair(tiny, "sd")
     before = (
@@ -187,6 +192,7 @@ def test_the_pipelines_are_left_as_they_were(tiny):
     assert model_of(base).origin == "pipeline"
 
 
+@pytest.mark.slow
 def test_a_sample_does_not_depend_on_its_batch(tiny, sd_pair):
     hybrid = xhat.hybrid(*sd_pair)
     both = latents_of(tiny, "sd", hybrid)
@@ -226,6 +232,7 @@ def test_a_hybrid_is_traced_like_any_pipeline(tiny, name):
     )
 
 
+@pytest.mark.slow
 def test_a_hybrid_is_identified_as_its_base_is(tiny, tmp_path):
     """What made its samples can be told from another of its kind: so a store of it can resume."""
     from xhat.hooks.describe import describe

@@ -138,6 +138,7 @@ class Handed:
         return (x_t - b * output) / a, output, after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["own", "shared", "fresh"])
 @pytest.mark.parametrize("x0", [None, "zero", "mean", "shuffle"])
 def test_what_is_handed_over(tiny, sd_pair, noise, x0):

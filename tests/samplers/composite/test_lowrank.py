@@ -167,6 +167,7 @@ def test_only_plain_layers_are_factored():
     assert not factorable(toy.norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "pixart"])
 def test_the_hybrid_of_one_copy_is_the_hybrid_of_two(pairs, sample, name):
     pair = pairs(name)

@@ -278,6 +278,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "reason"), REFUSED.items())
 def test_a_loop_in_which_no_plan_runs_is_refused_by_name(tiny, name, reason):
     pipe = of_class(getattr(diffusers, name), tiny.sd(0))

@@ -84,6 +84,7 @@ def test_a_traced_call_returns_the_very_bits(tiny, pairs, name):
     assert all(np.isfinite(r.array.data).all() for r in readings.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_block_is_a_point_with_its_shape(tiny, pairs, name):
     pipe = pairs[name][0]
@@ -198,6 +199,7 @@ def test_a_plan_of_one_model_is_that_model(tiny, pairs, name, who):
     assert torch.equal(latents(tiny, name, hybrid, num_inference_steps=7), alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 32])
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.5])
 def test_flux_at_its_own_guidance_and_size(tiny, flux, guidance_scale, size):
@@ -223,6 +225,7 @@ def test_the_guidance_of_flux_is_an_input(tiny, flux):
     assert not torch.allclose(one, other, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flux", "zimage", "lumina"])
 def test_models_of_other_shifts_keep_them(tiny, name):
     """Each model has the noise levels of its own pipeline, though the pipeline above speaks of the

@@ -166,6 +166,7 @@ def test_controls_cost_what_their_plans_say(controlled):
     assert run["hybrid"][1] == 5 + 3
 
 
+@pytest.mark.slow
 def test_controls_are_not_one_another(controlled):
     plans, run = controlled
     same = {frozenset(p) for p in (("student", "strength_1"),)}
@@ -173,6 +174,7 @@ def test_controls_are_not_one_another(controlled):
         assert torch.equal(run[a][0], run[b][0]) == (frozenset((a, b)) in same), (a, b)
 
 
+@pytest.mark.slow
 def test_dialled_to_the_base_the_student_is_the_base_on_the_students_schedule(
     pairs, controlled, sample
 ):

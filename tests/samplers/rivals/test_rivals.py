@@ -52,6 +52,7 @@ def alone(pairs, sample):
     return sample(rival("student", pairs("sd")), "sd", seeds=SEEDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(RIVALS))
 def test_every_rival_is_a_pipeline_with_its_own_pictures(pairs, sample, alone, name):
     pair = pairs("sd")
@@ -68,6 +69,7 @@ def test_every_rival_is_a_pipeline_with_its_own_pictures(pairs, sample, alone, n
         assert pipe.scheduler.run.evaluations == COSTS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sdxl", "sd3", "pixart"])
 @pytest.mark.parametrize("way", ["cads", "teacher", "particles", "modes", "ensemble", "strength"])
 def test_taps_work_on_every_kind_of_pipeline(pairs, sample, name, way):
@@ -104,6 +106,7 @@ IDLE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tap", NEUTRAL, ids=lambda tap: type(tap).__name__)
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_a_neutral_tap_changes_not_a_bit(pairs, sample, tap, guidance):

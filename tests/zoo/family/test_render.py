@@ -23,6 +23,7 @@ def test_a_seed_is_a_picture(kind):
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_backgrounds_have_their_colour():
     values = {"colour": "white", "size": "small", "surface": "plain", "ring": "no", "moons": "no"}
     corners = {
@@ -33,6 +34,7 @@ def test_backgrounds_have_their_colour():
         assert corners[colour].argmax() == i
 
 
+@pytest.mark.slow
 def test_pictures_come_back_from_the_cache(tmp_path):
     first = pictures(2, seed=5, cache=tmp_path / "p.npz")
     again = pictures(2, seed=5, cache=tmp_path / "p.npz")

@@ -31,6 +31,7 @@ def step(scheduler, v, t, x, noises):
     return scheduler.add_noise(out.denoised, next(noises), below[None])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("timesteps", [TIMESTEPS, LATE_TIMESTEPS])
 def test_a_renoised_student_samples_as_lcm(shipped_teacher, normal, timesteps):

@@ -103,6 +103,7 @@ def run(name):
     return distil.Distillation(name, None, 1)
 
 
+@pytest.mark.slow
 def test_distribution_matching_rests_where_the_scores_agree(teacher, data, monkeypatch):
     """The fake-score network starts as the base: without guidance, no direction is left."""
     game = dmd.Game(run("dmd"), teacher, data, guidance=1.0)
@@ -130,6 +131,7 @@ def distil_seeds():
     return seeded(0, 0)
 
 
+@pytest.mark.slow
 def test_em_rests_where_the_scores_agree(teacher, monkeypatch):
     """The chain then leaves the picture as it is, wherever it takes the noise."""
     monkeypatch.setattr(em, "GUIDANCE", 1.0)
@@ -143,6 +145,7 @@ def test_em_rests_where_the_scores_agree(teacher, monkeypatch):
         assert torch.allclose(made, goal, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_lightnings_goal_lands_where_the_teacher_does(teacher, data, monkeypatch):
     monkeypatch.setattr(lightning, "BATCH", 8)
     trainer = lightning.Lightning(run("lightning"), teacher, data)

@@ -71,6 +71,7 @@ def alike(tiny, name, one, other, **call):
 # Layouts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 @pytest.mark.parametrize("name", NAMES)
 def test_bare_weights(tiny, pairs, tmp_path, name, suffix):
@@ -240,6 +241,7 @@ def write_lora(layout, slot, factors, folder):
     return folder if layout == "folder" else folder / "pytorch_lora_weights.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layout"),
     [("sdxl", "peft"), ("sdxl", "folder"), ("sdxl", "kohya"), ("sd", "kohya"), ("sd3", "peft")],
@@ -271,6 +273,7 @@ def test_a_lora_shares_the_weights_of_its_base_and_is_switched(tiny, pairs, tmp_
     assert not same(tiny, "sdxl", loaded, base)
 
 
+@pytest.mark.slow
 def test_a_hybrid_with_a_lora(tiny, pairs, tmp_path):
     """One copy of the weights, with the adapter on for the student's steps alone; its strength is
     the adapter's.
@@ -327,6 +330,7 @@ def cache(tmp_path, monkeypatch):
 SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
+@pytest.mark.slow
 def test_a_published_pair_from_the_cache(tiny, pairs, cache, capsys):
     base, student = pairs["sdxl"]
     into_cache(cache, SDXL_BASE, pipe=base)
@@ -365,6 +369,7 @@ def test_a_base_in_half_precision_from_the_files_that_are(tiny, pairs, cache):
     )
 
 
+@pytest.mark.slow
 def test_a_single_step_at_its_timestep(tiny, pairs, cache):
     base, student = pairs["sdxl"]
     into_cache(cache, SDXL_BASE, pipe=base)
@@ -379,6 +384,7 @@ def test_a_single_step_at_its_timestep(tiny, pairs, cache):
     assert pipe.scheduler.timesteps.tolist() == [800]
 
 
+@pytest.mark.slow
 def test_a_published_lora_and_a_published_folder(tiny, pairs, cache):
     base, student = pairs["sdxl"]
     into_cache(cache, SDXL_BASE, pipe=base)
@@ -429,6 +435,7 @@ def test_like_a_published_one(tiny, pairs, tmp_path):
     assert type(base.scheduler) is not type(pipe.scheduler)
 
 
+@pytest.mark.slow
 def test_the_embedded_student_as_a_bare_file(tmp_path):
     student = load_model("demo/dmd")
     save_file(state_of(student), tmp_path / "dmd.safetensors")

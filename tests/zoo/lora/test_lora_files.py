@@ -90,6 +90,7 @@ def old_diffusers(state):
     return found
 
 
+@pytest.mark.slow
 def test_every_format_draws_the_same(pipe, state, tmp_path):
     ours = save_lora(tmp_path / "ours.safetensors", state, {"steps": 3})
     expected = drawn(pipe, ours)

@@ -83,6 +83,7 @@ def test_the_objective_is_the_denoiser_of_a_moved_mean():
     assert len(found.x_t) == 3 * 2 * 5
 
 
+@pytest.mark.slow
 def test_training_reaches_the_closed_form():
     """The best LoRA moves the mean of the target by ±η·(m₊ − m₋), and nothing else is asked of
     it.
@@ -98,6 +99,7 @@ def test_training_reaches_the_closed_form():
     torch.testing.assert_close(moved, expected, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "pixart", "flux", "aura"])
 def test_a_slider_moves_what_it_was_trained_for(tiny, name, tmp_path):
     pipe, call = tiny.build(name), {**tiny.call_arguments(name), "num_inference_steps": 3}
@@ -127,6 +129,7 @@ def test_a_slider_moves_what_it_was_trained_for(tiny, name, tmp_path):
         )  # by chance below 0.1, of so many directions
 
 
+@pytest.mark.slow
 def test_scale_zero_changes_no_bit_and_sliders_add(tiny, tmp_path):
     base, student = tiny.sd(0), tiny.sd(1, diffusers.LCMScheduler(original_inference_steps=4))
     for pipe, steps in ((base, 4), (student, 4)):
@@ -224,6 +227,7 @@ def test_x0_of_what_the_network_is_given(tiny, scheduler):
     torch.testing.assert_close(ours, torch.cat(heard), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_mistakes_are_told(tiny):
     pipe = tiny.sd(0)
     small = {"height": 16, "width": 16, "num_inference_steps": 2}

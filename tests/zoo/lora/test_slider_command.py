@@ -39,6 +39,7 @@ def test_every_slider_of_the_table_is_shipped_and_says_how_it_was_made():
         assert {"target", "model", "steps", "seed", "rank", "layers"} <= set(said)
 
 
+@pytest.mark.slow
 def test_a_shipped_slider_moves_what_the_judge_reads():
     pipe, judge, turned = load_model("demo/base"), load_judge(), SLIDERS["square"]
     load_slider(pipe, shipped()["square"], "square_slider")
@@ -69,6 +70,7 @@ def test_list_names_them_all(capsys):
     assert "a square critter" in listed
 
 
+@pytest.mark.slow
 def test_apply_draws_a_grid(tmp_path, capsys):
     argv = [
         "slider",
@@ -95,6 +97,7 @@ def test_apply_draws_a_grid(tmp_path, capsys):
         assert data.attrs["slider"] == "square"
 
 
+@pytest.mark.slow
 def test_train_writes_a_slider_that_apply_takes(tmp_path, capsys):
     path = tmp_path / "mine.safetensors"
     argv = ["slider", "train", "demo/dmd", "--target", "a planet", "--positive", "a big planet"]

@@ -28,6 +28,7 @@ def found(tiny):
     return pipe, sliderspace.directions(pipe, "a planet", colours, 2, samples=20, seed=7, **CALL)
 
 
+@pytest.mark.slow
 def test_axes_are_the_principal_components_of_the_samples(found):
     pipe, directions = found
     features = []
@@ -42,6 +43,7 @@ def test_axes_are_the_principal_components_of_the_samples(found):
     assert np.allclose(directions.share, pca.explained_variance_ratio_, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_direction_moves_features_along_its_axis(found, tmp_path):
     pipe, directions = found
     state = sliderspace.train_direction(
@@ -84,6 +86,7 @@ def test_the_wanted_output_recovers_the_picture(tiny, name):
     )
 
 
+@pytest.mark.slow
 def test_customisation_lowers_its_own_loss_and_refuses_packed_latents(tiny, tmp_path):
     pipe = tiny.sd(0)
     images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
