@@ -31,9 +31,6 @@ ROOMS = {
 """The rooms of a folder, floor by floor: a room imports from lower floors only, and from the files
 that lie in the folder itself, "", where these are not given a floor of their own."""
 
-KNOWN_STAIRS = {}
-"""Imports upward that are still there, and must go."""
-
 
 def modules() -> dict[str, Path]:
     """Dotted name below xhat → file, of every folder of ours."""
@@ -96,11 +93,7 @@ def test_rooms_of_a_folder_import_downward(folder):
         if room(name) is not None and room(other) is not None and room(name) != room(other)
         if floors[room(other)] >= floors[room(name)]
     }
-    known = {pair for pair in KNOWN_STAIRS if pair[0].split(".")[0] == folder}
-    assert upward.keys() <= known, {k: v for k, v in upward.items() if k not in known}
-    assert known <= upward.keys(), (
-        f"gone, so strike them from KNOWN_STAIRS: {known - upward.keys()}"
-    )
+    assert not upward, upward
 
 
 def cycles() -> list[set[str]]:

@@ -25,8 +25,10 @@ import xarray as xr
 from xhat.analysis.crossed import UndefinedRatio, crossed_mean, crossed_ratio
 from xhat.analysis.experiments.setting import Setting
 from xhat.analysis.measures.by_seed import vendi_q2_by_seed
+from xhat.analysis.measures.diversity import similarities
 from xhat.analysis.measures.handover_snr import (
     PUBLISHED_GRIDS,
+    SDXL_TIMESTEPS,
     matched_timesteps,
     scaled_linear_log_snr,
 )
@@ -41,9 +43,6 @@ from xhat.hooks.describe import checksum, describe
 from xhat.probes.features import FeatureSpace
 from xhat.samplers.composite.pipeline import hybrid
 from xhat.zoo.family.attributes import OPEN_PROMPTS
-
-SDXL_TIMESTEPS = (999, 749, 499, 249)
-"""Of DMD2, Lightning and Turbo on SDXL: the grid whose hand-over is moved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,12 +166,7 @@ def _alone(
 
 def _vendi(finals: np.ndarray, space: FeatureSpace) -> np.ndarray:
     """Values by (prompt, seed) of Vendi q = 2 of final latents (prompt, seed, …)."""
-    values = []
-    for latents in finals:
-        x = np.asarray(space.features(latents), dtype=np.float64)
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
-        values.append(vendi_q2_by_seed(x @ x.T))
-    return np.stack(values)
+    return np.stack([vendi_q2_by_seed(similarities(space.features(x))) for x in finals])
 
 
 def _share(whole: np.ndarray, part: np.ndarray) -> Interval:

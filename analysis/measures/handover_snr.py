@@ -113,24 +113,29 @@ class PublishedGrid:
         return float(self.log_snr(reference_side)[1])
 
 
-_FOUR = (999, 749, 499, 249)
+SDXL_TIMESTEPS = (999, 749, 499, 249)
+"""Of DMD2, Lightning and Turbo."""
 _QUARTERS = (1.0, 0.75, 0.5, 0.25)
 
 PUBLISHED_GRIDS = (
     PublishedGrid(
-        "SDXL DMD2", 128, _FOUR, scaled_linear_log_snr, "model card tianweiy/DMD2, 4-step example"
+        "SDXL DMD2",
+        128,
+        SDXL_TIMESTEPS,
+        scaled_linear_log_snr,
+        "model card tianweiy/DMD2, 4-step example",
     ),
     PublishedGrid(
         "SDXL Lightning",
         128,
-        _FOUR,
+        SDXL_TIMESTEPS,
         scaled_linear_log_snr,
         "model card ByteDance/SDXL-Lightning: Euler, trailing spacing",
     ),
     PublishedGrid(
         "SDXL Turbo",
         64,
-        _FOUR,
+        SDXL_TIMESTEPS,
         scaled_linear_log_snr,
         "model card stabilityai/sdxl-turbo: trailing spacing, 512 × 512",
     ),

@@ -114,8 +114,8 @@ def clip_reading(clip: Any, text: str) -> str:
 def open_prompts(kind: str, attribute: str = "") -> tuple[str, ...]:
     """Those of the family's open prompts that show this kind and leave the attribute open.
 
-    >>> open_prompts("planet", "ring")
-    ('a planet', 'a blue planet', 'a big planet', 'a striped planet with no moons')
+    >>> open_prompts("planet", "ring")[:3]
+    ('a planet', 'a blue planet', 'a big planet')
     """
     scenes = {prompt: parse(prompt) for prompt in OPEN_PROMPTS}
     return tuple(

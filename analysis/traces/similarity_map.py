@@ -26,6 +26,9 @@ from xhat.analysis.traces.layers import (
 
 Pairs = list[tuple[int, int]]
 UNITS = ("prompt", "seed")
+CORRECTED_FROM = 8
+"""Fewest prompts and seeds whose bias a jackknife can tell (measured from 8 × 12 on, in
+``benchmarks/coverage.py``): from 2 × 6 it made similarities of 1.7."""
 
 
 def similarity_map(
@@ -54,11 +57,12 @@ def similarity_map(
     of both is ``x_t``, the network's input: shared noise alone is similar.
 
     ``similarity``; ``interval`` (bound): two-way jackknife over prompts and seeds, for new ones of
-    both, where CKA has its bias of few prompts and seeds taken off
-    (:func:`~xhat.analysis.crossed.crossed_jackknife`); with one prompt, or one seed, over the other
-    alone. By units ``by`` (prompt or seed): ``null_mean``, ``null_deviation``, ``p``, ``critical``
-    and ``p_map``: permutations of whole units, the last two corrected over the map without x_t
-    (``by=None`` leaves all these out); ``seed_to_seed_a``, ``_b``: each layer under one half of the
+    both, where CKA of 8 prompts and seeds or more has its bias of few taken off
+    (:func:`~xhat.analysis.crossed.crossed_jackknife`), and nothing is above 1; with one prompt, or
+    one seed, over the other alone. By units ``by`` (prompt or seed): ``null_mean``,
+    ``null_deviation``, ``p``, ``critical`` and ``p_map``: permutations of whole units, the last two
+    corrected over the map without x_t (``by=None`` leaves all these out); ``seed_to_seed_a``,
+    ``_b``: each layer under one half of the
     seeds against itself under the other, how far the prompt alone goes; ``untrained``: trace_a
     against the trace ``untrained``, a network of b's shape on b's schedule; ``ceiling_a``: each
     layer of trace_a against the same one of the trace ``ceiling``, that model trained or sampled
@@ -100,9 +104,12 @@ def similarity_map(
         more, said = _resampled(
             how, a, b, prepared, pairs, found["similarity"], groups, by, permutations, level, seed
         )
-        counts, correct = (len(prompts), len(seeds)), measure == "cka"
+        counts = len(prompts), len(seeds)
+        correct = measure == "cka" and min(counts) >= CORRECTED_FROM
         interval = _interval(how, (a, b), pairs, found["similarity"], counts, level, correct)
         found["interval"] = np.stack([interval.estimate, interval.low, interval.high], axis=-1)
+        if measure == "cka":
+            found["interval"] = np.minimum(found["interval"], 1)
         found, attrs = found | more, attrs | interval.attrs | said
     if untrained is not None:
         c = layers_of(untrained, how, prompts, seeds, branch, "untrained", {j for _, j in pairs})

@@ -266,7 +266,7 @@ def test_measures_take_a_space_by_name():
     assert len(by_name.attrs["weights"]) == 64
     x = feature_space("pixel", pair.base).features(traced["final"].values[0])
     pixels = final_diversity(traced, features="pixel", pipe=pair.base)
-    assert float(pixels["vendi_q2"][0]) == pytest.approx(vendi(x, q=2), rel=1e-6)
+    assert float(pixels["vendi_q2_plugin"][0]) == pytest.approx(vendi(x, q=2), rel=1e-6)
     named, plain = (
         diversity_by_noise(traced, features=f)["vendi_q2"].values for f in ("latent", None)
     )

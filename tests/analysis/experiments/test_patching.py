@@ -143,7 +143,7 @@ def test_the_primary_contrast_comes_first_and_the_table_has_every_layer(result):
 @pytest.mark.slow
 def test_the_figure_has_a_panel_a_measure_and_every_layer(found):
     figure = draw(found)
-    assert [a.get_ylabel() for a in figure.axes] == ["Vendi (q = 2)"]
+    assert [a.get_ylabel() for a in figure.axes] == ["Vendi (q = 2),\nless the student's"]
     ticks = [t.get_text() for t in figure.axes[0].get_xticklabels()]
     assert ticks == found["layer"].values.tolist()
 

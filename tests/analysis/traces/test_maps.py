@@ -169,17 +169,39 @@ def test_distances_are_significant_where_small(pair):
     assert (near["p_map"] <= 0.05).all()
 
 
+def left_out(x, y, prompts, seeds):
+    of = np.repeat(np.arange(prompts), seeds), np.tile(np.arange(seeds), prompts)
+    return [
+        [cka(x[unit != u], y[unit != u]) for u in range(count)]
+        for unit, count in zip(of, (prompts, seeds), strict=True)
+    ]
+
+
 def test_the_interval_is_the_jackknife_over_prompts_and_seeds(world, pair):
     x, y = rows(world[0][0]["first"], 0), rows(world[1][0]["far"], 0)
-    of = np.repeat(np.arange(P), S), np.tile(np.arange(S), P)
-    without = [
-        [cka(x[unit != u], y[unit != u]) for u in range(count)]
-        for unit, count in zip(of, (P, S), strict=True)
-    ]
-    interval = crossed_jackknife(cka(x, y), *without)
+    interval = crossed_jackknife(cka(x, y), *left_out(x, y, P, S), correct=False)
     cell = similarity_map(*pair).isel(pair=0).sel(layer_a="first", layer_b="far")
-    expected = [interval.estimate, interval.low, interval.high]
+    expected = np.minimum([interval.estimate, interval.low, interval.high], 1)
     np.testing.assert_allclose(cell["interval"], expected)
+
+
+@pytest.mark.parametrize(("seeds", "correct"), [(7, False), (8, True)])
+def test_the_bias_is_taken_off_from_eight_prompts_and_seeds_on(seeds, correct):
+    rng = np.random.default_rng(1)
+    meaning = rng.normal(size=(8, seeds, 1, 5))
+    a, b = ({"layer": meaning + rng.normal(size=meaning.shape)} for _ in range(2))
+    latents = rng.normal(size=(8, seeds, 1, 2, 2, 2))
+    trees = [
+        traced(x, latents, SIGMA_A[:1], [f"prompt {p}" for p in range(8)], np.arange(seeds))
+        for x in (a, b)
+    ]
+    x, y = (z["layer"].reshape(8 * seeds, 5) for z in (a, b))
+    interval = crossed_jackknife(cka(x, y), *left_out(x, y, 8, seeds), correct=correct)
+    cells = similarity_map(*trees, permutations=5).isel(pair=0)
+    cell = cells.sel(layer_a="layer", layer_b="layer")
+    np.testing.assert_allclose(
+        cell["interval"], [interval.estimate, interval.low, interval.high], rtol=1e-6
+    )
 
 
 def test_neighbours_are_not_corrected_and_one_seed_leaves_prompts_alone(pair):
