@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xhat.analysis.intervals import check_bounded
+from xhat.figures.kit.heat import draw_heat
 from xhat.figures.kit.style import label, new_figure
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def draw(data: xr.Dataset) -> Figure:
     rows, more of them columns."""
     check_bounded(data, "cosine", "same_random")
     students = [str(m) for m in data["model"].values]
-    points = [str(p) for p in data["point"].values]
+    points = ["x̂₀" if p == "x0" else str(p) for p in data["point"].values]
     maps = {student: _maps(data.sel(model=student)) for student in students}
     flat = _flat(maps)
     panels = {name: text for name, text in PANELS.items() if name not in flat}
@@ -57,15 +58,14 @@ def draw(data: xr.Dataset) -> Figure:
     image: Any = None
     for row, student in zip(axes.T if upright else axes, students, strict=True):
         one = data.sel(model=student)
+        levels = [f"{s:.2g}" for s in one["sigma"].values]
         for axis, name in zip(row, panels, strict=True):
-            image = _heat(axis, maps[student][name])
-            axis.set(
-                xticks=range(data.sizes["step"]),
-                xticklabels=[f"{s:.2g}" for s in one["sigma"].values],
-            )
-        _dots(row[0], one)
+            dots = _above(one, maps[student]) if name == "cosine" else None
+            scale = {"vmin": 0, "vmax": 90, "cmap": "YlGnBu_r"}
+            angles = _angle(maps[student][name])
+            image = draw_heat(axis, angles, points, levels, dots=dots, **scale)
     names = [f"base and {label(s)}" for s in students], list(panels.values())
-    _labels(axes, points, *(names if upright else names[::-1]))
+    _labels(axes, *(names if upright else names[::-1]))
     bar = figure.colorbar(
         image, ax=axes, shrink=min(1.0, 0.6 + 0.4 / shape[0]), aspect=30, pad=0.02
     )
@@ -95,16 +95,11 @@ def _angle(values: np.ndarray) -> np.ndarray:
     return np.degrees(np.arccos(np.clip(values, -1, 1)))
 
 
-def _labels(axes: Any, points: list[str], above: list[str], beside: list[str]) -> None:
+def _labels(axes: Any, above: list[str], beside: list[str]) -> None:
     for axis, title in zip(axes[0], above, strict=True):
         axis.set_title(title)
     for axis, name in zip(axes[:, 0], beside, strict=True):
-        axis.set(
-            yticks=range(len(points)),
-            yticklabels=["x̂₀" if p == "x0" else str(p) for p in points],
-            ylabel=name,
-        )
-        axis.tick_params(axis="y", labelsize=6)
+        axis.set_ylabel(name)
     for axis in axes[-1]:
         axis.set_xlabel("noise level σ")
 
@@ -133,19 +128,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
     )
 
 
-def _heat(axis: Any, values: np.ndarray) -> Any:
-    axis.set_facecolor("0.85")
-    image = axis.imshow(
-        _angle(values), vmin=0, vmax=90, cmap="YlGnBu_r", aspect="auto", interpolation="nearest"
-    )
-    axis.tick_params(length=0)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-    return image
-
-
-def _dots(axis: Any, data: xr.Dataset) -> None:
+def _above(data: xr.Dataset, maps: dict[str, np.ndarray]) -> np.ndarray:
+    """Where the mean cosine is above that of every random LoRA to itself."""
     most = data["same_random"].sel(bound="high").transpose("point", "step").values
-    above = _maps(data)["cosine"] > most
-    y, x = np.nonzero(above)
-    axis.plot(x, y, "o", ms=2, color="white", mec="black", mew=0.4)
+    return np.asarray(maps["cosine"] > most)

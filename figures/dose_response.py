@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.analysis.intervals import BOUNDS, check_bounded
+from xhat.analysis.intervals import check_bounded
+from xhat.figures.kit.bands import draw_band
 from xhat.figures.kit.style import colour, label, marker, new_figure, width
 
 if TYPE_CHECKING:
@@ -61,13 +62,11 @@ def _panel(axis: Any, data: xr.Dataset) -> None:
         there = np.isfinite(curve["effect"].sel(bound="estimate").values)
         if not there.any():
             continue
-        curve, tint = curve.isel(scale=np.flatnonzero(there)), colour(str(model))
-        x = curve["scale"].values
-        y, low, high = (curve["effect"].sel(bound=b).values for b in BOUNDS)
-        axis.plot(x, y, marker=marker(str(model)), ms=2.5, lw=1, color=tint)
-        axis.fill_between(x, low, high, color=tint, alpha=0.15, lw=0)
-        worn = curve["saturated"].values == 1
-        axis.plot(x[worn], y[worn], "x", ms=5, mew=0.9, color="0.1", zorder=3)
+        curve = curve.isel(scale=np.flatnonzero(there))
+        draw_band(axis, curve["scale"], curve["effect"], str(model))
+        worn = curve.isel(scale=np.flatnonzero(curve["saturated"] == 1))
+        at = worn["scale"], worn["effect"].sel(bound="estimate")
+        axis.plot(*at, "x", ms=5, mew=0.9, color="0.1", zorder=3)
 
 
 def _legend(figure: Any, data: xr.Dataset) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.analysis.intervals import BOUNDS, check_bounded
+from xhat.analysis.intervals import check_bounded
+from xhat.figures.kit.bands import draw_band
 from xhat.figures.kit.style import colour, label, marker, new_figure, noise_axis
 
 if TYPE_CHECKING:
@@ -65,9 +66,7 @@ def draw(data: xr.Dataset) -> Figure:
 
 def _curves(axis: Axes, data: xr.Dataset, model: str) -> None:
     sigma, tint = data["sigma"].values, colour(model)
-    task, low, high = (data["task"].sel(bound=b) for b in BOUNDS)
-    axis.plot(sigma, task, marker=marker(model), ms=2.5, lw=1.2, color=tint)
-    axis.fill_between(sigma, low, high, color=tint, alpha=0.18, lw=0)
+    draw_band(axis, sigma, data["task"], model, lw=1.2)
     for key, style in (("x0", "--"), ("x_t", ":"), ("untrained", "-.")):
         if key in data:
             axis.plot(sigma, data[key], style, lw=0.8, color=tint)

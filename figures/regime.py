@@ -7,7 +7,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xhat.analysis.intervals import check_bounded
-from xhat.figures.kit.style import colour, new_figure
+from xhat.figures.kit.bands import draw_band
+from xhat.figures.kit.style import new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,9 +56,6 @@ def _points(axis: Axes, data: xr.Dataset) -> None:
 
 
 def _curves(axis: Axes, data: xr.Dataset, names: dict[str, tuple[str, str]]) -> None:
-    x = data["handover"].values
-    for name, (text, tint) in names.items():
-        estimate, low, high = (data[name].sel(bound=b).values for b in ("estimate", "low", "high"))
-        axis.fill_between(x, low, high, color=colour(tint), alpha=0.18, lw=0)
-        axis.plot(x, estimate, "o-", ms=3, lw=1.2, color=colour(tint), label=text)
+    for name, (text, model) in names.items():
+        draw_band(axis, data["handover"], data[name], model, marker="o", ms=3, lw=1.2, label=text)
     axis.legend(loc="best", frameon=False)

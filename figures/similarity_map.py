@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xhat.analysis.intervals import BOUND, BOUNDS
-from xhat.figures.kit.style import colour, label, marker, new_figure
+from xhat.analysis.intervals import BOUND
+from xhat.figures.kit.bands import draw_band
+from xhat.figures.kit.heat import draw_heat
+from xhat.figures.kit.style import label, new_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -45,9 +47,6 @@ def draw(data: xr.Dataset) -> Figure:
     axes = maps.subplots(1, len(students), squeeze=False, sharey=True)[0]
     for axis, student in zip(axes, students, strict=True):
         image = _map(axis, data.sel(network=student), label(student), low)
-    axes[0].set_yticks(
-        range(data.sizes["layer"]), [str(n) for n in data["layer"].values], fontsize=6
-    )
     maps.colorbar(image, ax=axes, label="CKA with the base", pad=0.01, aspect=14)
     shown = profiles.subplots(1, len(levels), squeeze=False, sharey=True)[0]
     for axis, level in zip(shown, levels, strict=True):
@@ -70,15 +69,18 @@ def _cells(data: xr.Dataset) -> xr.DataArray:
 
 def _map(axis: Axes, data: xr.Dataset, title: str, low: float) -> Any:
     """On the scale of all maps, from the tenth below their least to 1."""
-    cells = _cells(data).transpose("layer", "level").values
-    image = axis.imshow(cells, vmin=min(low, 0.9), vmax=1, cmap="viridis", aspect="auto")
-    if "p_map" in data:
-        rows, columns = np.nonzero(data["p_map"].transpose("layer", "level").values > ALPHA)
-        axis.scatter(columns, rows, s=5, color="white", edgecolors="black", linewidths=0.4)
-    axis.set_title(title)
-    axis.set_xticks(range(data.sizes["level"]), [f"{s:.2g}" for s in data["level"].values])
-    axis.set_xlabel("noise level σ")
-    axis.spines[:].set_visible(False)
+    data = data.transpose("layer", "level", ...)
+    image = draw_heat(
+        axis,
+        _cells(data).values,
+        data["layer"].values.tolist(),
+        [f"{s:.2g}" for s in data["level"].values],
+        dots=data["p_map"].values > ALPHA if "p_map" in data else None,
+        vmin=min(low, 0.9),
+        vmax=1,
+        cmap="viridis",
+    )
+    axis.set(title=title, xlabel="noise level σ")
     return image
 
 
@@ -86,13 +88,9 @@ def _profile(axis: Axes, data: xr.Dataset, networks: list[str]) -> None:
     names = [str(n) for n in data["layer"].values]
     depth = np.arange(len(names))
     for name in networks:
-        one = data.sel(network=name)
-        text = label(name)
-        shade, cka = colour(name), _cells(one)
-        axis.plot(depth, cka, marker=marker(name), ms=2.2, lw=1, color=shade, label=text)
-        if BOUND in one["cka"].dims:
-            low, high = (one["cka"].sel(bound=b) for b in BOUNDS[1:])
-            axis.fill_between(depth, low, high, color=shade, alpha=0.15, lw=0)
+        cka = data["cka"].sel(network=name)
+        cka = cka if BOUND in cka.dims else cka.expand_dims(BOUND)
+        draw_band(axis, depth, cka, name, ms=2.2, label=label(name), legend=False)
     if "seed_to_seed" in data:
         axis.plot(
             depth, data["seed_to_seed"], ls=":", lw=1, color="#333333", label="base, other seeds"

@@ -58,6 +58,12 @@ class Pair:
     def student(self) -> Any:
         return self.students[self.chosen]
 
+    @property
+    def control(self) -> str | None:
+        """Name of the same student trained to commit late, where the family has one."""
+        name = f"{self.chosen}-late"
+        return name if name in self.loaders else None
+
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{name}</td><td>{d.get('num_inference_steps', '')}</td>"

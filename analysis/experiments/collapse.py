@@ -132,7 +132,7 @@ def collapse_arms(pair: Any, control: str | None = None) -> dict[str, Arm]:
 
 def control_of(pair: Any, control: str | None) -> str | None:
     """The late-committing student that is shown beside: the one asked for, or the pair's own."""
-    name = control or getattr(pair, "control", None)
+    name = control or pair.control
     if name is not None and name not in pair.students:
         raise ValueError(
             f"no student {name!r} to be the control; there are {', '.join(pair.students)}"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xhat.analysis.intervals import BOUNDS, check_bounded
+from xhat.analysis.intervals import BOUND, check_bounded
+from xhat.figures.kit.bands import SPAN
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,9 +28,28 @@ def forest(
 ) -> None:
     """The intervals ``name`` (arm, bound) at heights ``place``, each in its shade."""
     check_bounded(data, name)
-    mean, low, high = (data[name].sel(bound=part).values for part in BOUNDS)
-    axis.hlines(place, low, high, color=shades, lw=1.2)
-    axis.scatter(mean, place, color=shades, s=11, zorder=3)
+    import pandas as pd
+    import seaborn as sns
+
+    values = data[name].transpose("arm", BOUND).values
+    rows = np.arange(len(place)).repeat(values.shape[1])
+    tints = np.asarray(shades)[rows]
+    frame = pd.DataFrame({"x": values.ravel(), "y": place[rows], "shade": tints})
+    style = {"linestyle": "none", "ms": 3.3, "mew": 0, "err_kws": {"lw": 1.2}}
+    sns.pointplot(
+        frame,
+        x="x",
+        y="y",
+        hue="shade",
+        palette={shade: shade for shade in shades},
+        orient="y",
+        native_scale=True,
+        legend=False,
+        ax=axis,
+        **SPAN,
+        **style,
+    )
+    axis.set(xlabel="", ylabel="")
     axis.tick_params(axis="y", length=0)
     axis.locator_params(axis="x", nbins=4)
     axis.spines["left"].set_visible(False)

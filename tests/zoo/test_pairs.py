@@ -33,6 +33,12 @@ def test_students_step_at_their_training_timesteps(name):
     assert student.scheduler.timesteps.tolist() == list(LATE_TIMESTEPS if late else TIMESTEPS)
 
 
+def test_the_control_is_the_same_student_trained_to_commit_late():
+    assert xhat.load_pair("demo").control == "turbo-late"
+    assert xhat.load_pair("demo/lcm").control is None
+    assert xhat.load_pair("sdxl/dmd2").control is None
+
+
 def test_a_retired_name_is_refused_with_its_heir():
     for refused in (xhat.load_pair, load_model):
         with pytest.raises(ValueError, match="demo/paired is retired; take demo/lcm"):

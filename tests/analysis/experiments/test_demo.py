@@ -17,8 +17,7 @@ ARMS = ["base", "base_few", "student", "hybrid_one", "hybrid", "control", "contr
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out, pair = tmp_path_factory.mktemp("demo"), xhat.load_pair("demo")
-    control = next(name for name in pair.students if name != pair.chosen)
-    config = Demo(pair=pair, control=control, **ASKED)
+    config = Demo(pair=pair, **ASKED)
     result = demo(config, traces=out / "traces")
     result.save(out)
     redraw(run=out, out=out / "figures")
