@@ -18,8 +18,8 @@ import sys
 import xhat
 
 assert xhat.__file__.startswith(sys.argv[1]), xhat.__file__
-for name in ("hooks.trace", "samplers.hybrid", "zoo.pairs", "zoo.sliders", "probes.features", "analysis.demo", "figures.registry", "figures.report",
-             "commands.demo", "cli"):
+for name in ("hooks.trace", "samplers.composite.pipeline", "zoo.pairs", "zoo.lora.shipped", "probes.features", "analysis.experiments.collapse",
+             "figures.kit.registry", "figures.report.render", "commands.demo", "cli", "samplers.hybrid"):  # the last by its name before the move
     importlib.import_module(f"xhat.{name}")
 pair = xhat.load_pair("demo")
 assert set(pair.loaders) > {"base"}
