@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from xhat.hooks.model import model_of
-from xhat.samplers.plans.plan import GRIDS
+from xhat.samplers.plans.segment import GRIDS
 
 
 def default_steps(pipe: Any) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 from xhat.hooks.naming import suggestion
 from xhat.hooks.noise.levels import NoiseLevels, noise_levels
 from xhat.samplers.plans.defaults import default_guidance, schedule_of
-from xhat.samplers.plans.plan import NOISES, Plan, Segment
+from xhat.samplers.plans.plan import Plan
 from xhat.samplers.plans.schedule import NoSchedule, scheduled
+from xhat.samplers.plans.segment import NOISES, Segment
 from xhat.samplers.plans.timing import timing_of
 
 BASE_EVALUATIONS = 5

@@ -15,7 +15,7 @@ import torch
 
 from xhat.hooks.noise.levels import kind, space
 from xhat.hooks.noise.schedulers import EDM
-from xhat.samplers.plans.plan import Segment
+from xhat.samplers.plans.segment import Segment
 from xhat.samplers.plans.timing import Timing
 
 # They make a step between any two timesteps of their training schedule, but take no list of them.
@@ -37,23 +37,33 @@ def scheduled(
     Raises ValueError for a spacing or a grid that the scheduler does not take, as
     :class:`NoSchedule` where it has none of so many steps."""
     own, timing = _respaced(scheduler, segment), timing or Timing()
-    steps = segment.num_inference_steps
+    setting = settings(own, segment, timing)
     if not segment.grid:
+        steps = segment.num_inference_steps
         try:
-            own.set_timesteps(steps, device=device, **timing.settings(own, steps))
+            own.set_timesteps(device=device, **setting)
         except ValueError as error:
             raise NoSchedule(f"{type(own).__name__}, {steps} steps: {error}") from error
         return own
     _check_range(own, segment)
+    with _quiet(own):
+        own.set_timesteps(device=device, **setting)
     if by_hand(own, segment):
-        own.set_timesteps(steps, device=device)
         own.timesteps = torch.tensor(_whole_numbers(segment), device=device)
-    else:
-        settings = timing.settings(own, None) | _grid(own, segment)
-        with _quiet(own):
-            own.set_timesteps(device=device, **settings)
     _check_grid(own, segment)
     return own
+
+
+def settings(scheduler: Any, segment: Segment, timing: Timing) -> dict[str, Any]:
+    """The keywords of ``set_timesteps`` with which a scheduler gets the segment's schedule; without
+    its grid where that is put in from outside (:func:`by_hand`).
+    """
+    steps = segment.num_inference_steps
+    if not segment.grid:
+        return {"num_inference_steps": steps, **timing.settings(scheduler, steps)}
+    if by_hand(scheduler, segment):
+        return {"num_inference_steps": steps}
+    return timing.settings(scheduler, None) | _grid(scheduler, segment)
 
 
 def by_hand(scheduler: Any, segment: Segment) -> bool:

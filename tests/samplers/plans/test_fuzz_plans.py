@@ -10,7 +10,8 @@ from html import escape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xhat.samplers.plans.plan import ESTIMATES, NOISES, SPACINGS, Plan, Segment
+from xhat.samplers.plans.plan import Plan, Segment
+from xhat.samplers.plans.segment import ESTIMATES, NOISES, SPACINGS
 
 FEW = settings(max_examples=80, deadline=None)
 odd = st.one_of(

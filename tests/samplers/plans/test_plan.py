@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xhat.samplers.plans.plan import ESTIMATES, NOISES, SPACINGS, Plan, Segment
+from xhat.samplers.plans.plan import Plan, Segment
+from xhat.samplers.plans.segment import ESTIMATES, NOISES, SPACINGS
 
 SCALES = st.floats(-2, 20, allow_nan=False).map(lambda x: round(x, 3))
 
