@@ -14,8 +14,9 @@ from xhat.hooks.edits.patch import Patch
 from xhat.hooks.naming import nearest
 from xhat.hooks.points.select import Selection
 from xhat.hooks.record.final import LEFT_OUT, check_final
+from xhat.hooks.record.packing import unpacked
 from xhat.hooks.record.record import Array, Record, check_finite
-from xhat.hooks.record.recorder import Recorder, unpacked
+from xhat.hooks.record.recorder import Recorder
 from xhat.hooks.store.schema import path_of
 from xhat.hooks.store.tiles import Tile
 
@@ -116,6 +117,8 @@ class Sampler:
                 "prompt": prompts,
                 "num_images_per_prompt": len(seeds),
             }  # a prompt is encoded once
+            one = {k: v for k, v in call.items() if _is_prompt(k) and isinstance(v, str)}
+            call |= {k: [v] * len(prompts) for k, v in one.items()}  # FLUX does not repeat it
         else:
             each = {k for k in call if _is_prompt(k) and call[k]} | apart
             call = {k: _repeated(v, len(seeds)) if k in each else v for k, v in call.items()}

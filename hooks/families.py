@@ -13,6 +13,43 @@ from torch import nn
 
 
 @dataclass(frozen=True)
+class Guidance:
+    """How a family's pipelines make classifier-free guidance, u + g·(c − u), of a conditional and
+    an unconditional prediction.
+
+    Parameters
+    ----------
+    apart
+        Whether the network is called once for each, c first; else both are in one batch.
+    beyond
+        Whether it is written as c + g·(c − u): that g is one less.
+    normalized
+        Whether the sum has the norm of c over its last dimension.
+    truncates
+        Whether the pipeline may leave out u at its last steps.
+    argument
+        Name of g in the pipeline's call.
+    """
+
+    apart: bool = False
+    beyond: bool = False
+    normalized: bool = False
+    truncates: bool = False
+    argument: str = "guidance_scale"
+
+    def in_call(self, scale: float) -> float:
+        """A scale of u + g·(c − u), as the pipeline's call counts it."""
+        return scale - 1 if self.beyond else scale
+
+    def of_call(self, scale: float) -> float:
+        """A scale of the pipeline's call, as that of u + g·(c − u)."""
+        return scale + 1 if self.beyond else scale
+
+
+STACKED = Guidance()
+
+
+@dataclass(frozen=True)
 class Family:
     """A family of pipelines.
 
@@ -40,8 +77,8 @@ class Family:
     runs_plans
         Whether plans of several models are known to run in its pipelines' loops: they begin at pure
         noise, and tell the scheduler nothing but a number of steps, and what is said above.
-    stacks_branches
-        Whether guidance is u + g·(c − u), of both branches in one batch (u, c).
+    guidance
+        How its pipelines guide; None where segments of a plan cannot.
     loop
         What a loop in which no plan can be run does otherwise.
     """
@@ -56,7 +93,7 @@ class Family:
     conditions: tuple[str, ...] = ("encoder_hidden_states", "pooled_projections", "text_embeds")
     image_last: tuple[str, ...] = ()
     runs_plans: bool = False
-    stacks_branches: bool = False
+    guidance: Guidance | None = None
     loop: str = ""
 
 
@@ -79,7 +116,7 @@ FAMILIES = (
             "StableDiffusionXLControlNetPipeline",
         ),
         runs_plans=True,
-        stacks_branches=True,
+        guidance=STACKED,
     ),
     Family(
         "InstructPix2Pix",
@@ -97,22 +134,22 @@ FAMILIES = (
         ("StableDiffusion3Pipeline",),
         image_last=("JointTransformerBlock",),
         runs_plans=True,
-        stacks_branches=True,
+        guidance=STACKED,
     ),
     Family(
         "PixArt",
         ("PixArtAlphaPipeline", "PixArtSigmaPipeline"),
         runs_plans=True,
-        stacks_branches=True,
+        guidance=STACKED,
     ),
-    Family("Sana", ("SanaPipeline",), runs_plans=True, stacks_branches=True),
-    Family("Hunyuan-DiT", ("HunyuanDiTPipeline",), runs_plans=True, stacks_branches=True),
+    Family("Sana", ("SanaPipeline",), runs_plans=True, guidance=STACKED),
+    Family("Hunyuan-DiT", ("HunyuanDiTPipeline",), runs_plans=True, guidance=STACKED),
     Family(
         "AuraFlow",
         ("AuraFlowPipeline",),
         image_last=("AuraFlowJointTransformerBlock",),
         runs_plans=True,
-        stacks_branches=True,
+        guidance=STACKED,
     ),
     Family(
         "Chroma",
@@ -120,9 +157,15 @@ FAMILIES = (
         even_sigmas=True,
         image_last=("ChromaTransformerBlock",),
         runs_plans=True,
+        guidance=Guidance(apart=True),
     ),
     Family(
-        "FLUX", ("FluxPipeline",), even_sigmas=True, image_last=_flux_like("Flux"), runs_plans=True
+        "FLUX",
+        ("FluxPipeline",),
+        even_sigmas=True,
+        image_last=_flux_like("Flux"),
+        runs_plans=True,
+        guidance=Guidance(apart=True, argument="true_cfg_scale"),
     ),
     Family(
         "FLUX.2",
@@ -143,6 +186,7 @@ FAMILIES = (
         even_sigmas=True,
         image_last=_flux_like("OvisImage"),
         runs_plans=True,
+        guidance=Guidance(apart=True),
     ),
     Family(
         "Qwen-Image",
@@ -150,8 +194,15 @@ FAMILIES = (
         even_sigmas=True,
         image_last=("QwenImageTransformerBlock",),
         runs_plans=True,
+        guidance=Guidance(apart=True, normalized=True, argument="true_cfg_scale"),
     ),
-    Family("Krea 2", ("Krea2Pipeline",), even_sigmas=True, runs_plans=True),
+    Family(
+        "Krea 2",
+        ("Krea2Pipeline",),
+        even_sigmas=True,
+        runs_plans=True,
+        guidance=Guidance(apart=True, beyond=True),
+    ),
     Family(
         "Lumina-Next",
         ("LuminaPipeline", "LuminaText2ImgPipeline"),
@@ -163,6 +214,7 @@ FAMILIES = (
         even_sigmas=True,
         backward_time=True,
         runs_plans=True,
+        guidance=Guidance(apart=True, normalized=True, truncates=True),
     ),
     Family(
         "Z-Image",
@@ -173,6 +225,7 @@ FAMILIES = (
         backward_time=True,
         conditions=("cap_feats",),
         runs_plans=True,
+        guidance=Guidance(beyond=True),
     ),
     Family("Kandinsky 3", ("Kandinsky3Pipeline",), runs_plans=True),
     Family(
@@ -185,7 +238,7 @@ FAMILIES = (
         ("CogVideoXPipeline", "CogVideoXTransformer3DModel", "ConsisIDTransformer3DModel"),
         latent_dims=FRAMES_FIRST,
         runs_plans=True,
-        stacks_branches=True,
+        guidance=STACKED,
     ),
     Family(
         "Stable Video Diffusion",
@@ -238,6 +291,14 @@ def branch_names(pipe: Any, count: int) -> tuple[str, ...] | None:
     if count == 2:
         return ("cond", "uncond") if family_of(pipe).cond_first else ("uncond", "cond")
     return None
+
+
+def calls_apart(pipe: Any) -> tuple[str, ...] | None:
+    """Names of the branches that a pipeline calls its network for one after the other at a step,
+    in that order; None where it stacks them, or where nothing is known.
+    """
+    guidance = family_of(pipe).guidance
+    return ("cond", "uncond") if guidance is not None and guidance.apart else None
 
 
 def branch_count(pipe: Any) -> int | None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from xhat.hooks.families import STACKED, family_of
+
 if TYPE_CHECKING:
     from xhat.hooks.protocols import Pipeline
 
@@ -218,4 +220,5 @@ def _of_scheduler(pipe: Pipeline) -> dict[str, Any]:
     if type(pipe.scheduler).__name__ not in FEW_STEP_SCHEDULERS:
         return {}
     steps = min(4, pipe.scheduler.config.get("original_inference_steps") or 4)
-    return {"num_inference_steps": steps, "guidance_scale": 1.0}
+    rule = family_of(pipe).guidance or STACKED
+    return {"num_inference_steps": steps, rule.argument: rule.in_call(1.0)}

@@ -28,3 +28,9 @@ def tiny() -> ModuleType:
     """Builders of small random pipelines: ``tiny.sd()``, ``.sdxl()``, ``.sd3()``, ``.pixart()``."""
     torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
     return _load(Path(__file__).with_name("models.py"))
+
+
+@pytest.fixture(scope="session")
+def loops(tiny: ModuleType) -> ModuleType:
+    """Builders of pipelines of other families: ``loops.BUILDERS[name](tiny, seed)``."""
+    return _load(Path(__file__).with_name("loops.py"))

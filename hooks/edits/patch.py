@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import nn
 
 from xhat.hooks.edits.edit import Edit, Source
-from xhat.hooks.families import branch_count, branch_names
+from xhat.hooks.families import branch_count, branch_names, calls_apart
 from xhat.hooks.noise import levels as noise
 from xhat.hooks.points.names import Denoisers, denoisers_of, modules_at
 from xhat.hooks.points.readings import pick_input, pick_output
@@ -72,7 +72,7 @@ class Patch:
             )
 
     def _begin(self) -> None:
-        self.step, self._first = 0, 0
+        self.step, self._first, self._calls = 0, 0, 0
         self.branch: str | None = None  # of a pipeline that calls its denoiser once a branch
         self._levels: noise.NoiseLevels | None = None
 
@@ -80,6 +80,10 @@ class Patch:
         """The denoiser is about to be evaluated."""
         if self._levels is None:
             self.start(args[1] if len(args) > 1 else kwargs.get("timestep"))
+        apart = calls_apart(self.pipe)
+        if apart is not None:
+            self.branch = apart[min(self._calls, len(apart) - 1)]
+        self._calls += 1
         x = pick_input(args, kwargs)
         rows = 0 if x is None else len(x)
         self.rows = rows if self.branch else rows_of(self.pipe, rows, self.samples)

@@ -76,6 +76,8 @@ class Record:
     random: bool = False  # whether any step drew noise
     # names of the branches that are stacked in one batch, by their number
     stacked: Mapping[int, tuple[str, ...] | None] = field(default_factory=dict)
+    # names of the branches that the network is called for one by one, in that order
+    apart: tuple[str, ...] | None = None
     latent_dims: tuple[str, ...] | None = None  # where they are not LATENT_DIMS
     lost: bool = False  # whether some noise could not be told
     decoded: list[torch.Tensor] = field(default_factory=list)  # what the VAE was given after it
@@ -144,7 +146,7 @@ class Record:
             if any(fired):
                 shelf = self.shelves.get(i)
                 try:
-                    reading = _assemble(selection, fired, shelf, self.rows, self.stacked)
+                    reading = _assemble(selection, fired, shelf, self)
                 except Unreadable as error:
                     warnings.warn(f"{error}. It is left out; the rest is kept", stacklevel=3)
                     continue
@@ -163,10 +165,10 @@ def _assemble(
     selection: Selection,
     fired: list[list[Firing]],
     shelf: torch.Tensor | None,
-    rows: int,
-    stacked: Mapping[int, tuple[str, ...] | None],
+    record: Record,
 ) -> Reading:
-    branches = _branches(selection.name, fired, rows, stacked)
+    rows = record.rows
+    branches = _branches(selection.name, fired, record)
     sample = next(f for f in fired if f)[0].value
     shape = (len(fired), len(branches), rows, *sample.shape[1:])
     if shelf is not None and _filled(shelf, fired) and len(sample) == len(branches) * rows:
@@ -234,14 +236,10 @@ def _count(firings: list[Firing], rows: int) -> int:
     return sum(len(f.value) for f in firings) // rows
 
 
-def _branches(
-    name: str,
-    fired: list[list[Firing]],
-    rows: int,
-    stacked: Mapping[int, tuple[str, ...] | None],
-) -> tuple[str, ...]:
+def _branches(name: str, fired: list[list[Firing]], record: Record) -> tuple[str, ...]:
     """Labels of the branch axis: diffusers stacks both, most often the unconditional first, or
-    calls once for each by name."""
+    calls once for each, by name or in a known order."""
+    rows = record.rows
     widest = max(fired, key=lambda f: _count(f, rows))
     shapes = {tuple(f.value.shape[1:]) for firings in fired for f in firings}
     if len(shapes) > 1:
@@ -260,7 +258,10 @@ def _branches(
         return ("cond",)
     if len(widest) == count and len(set(labels)) == count and None not in labels:
         return tuple(str(x) for x in labels)
-    names = stacked.get(count) if len(widest) == 1 else None
+    if len(widest) == 1:
+        names = record.stacked.get(count)
+    else:
+        names = record.apart if len(widest) == count == len(record.apart or ()) else None
     return names or tuple(f"call{i}" for i in range(count))
 
 

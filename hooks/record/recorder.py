@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 import threading
 import warnings
 import weakref
@@ -13,7 +11,13 @@ from typing import Any
 
 import torch
 
-from xhat.hooks.families import branch_names, family_of, refuse_mean_velocity
+from xhat.hooks.families import (
+    branch_count,
+    branch_names,
+    calls_apart,
+    family_of,
+    refuse_mean_velocity,
+)
 from xhat.hooks.noise import draws
 from xhat.hooks.noise import levels as noise
 from xhat.hooks.noise.x0 import without_variance, x0_at, x0_of_tokens
@@ -23,6 +27,7 @@ from xhat.hooks.points.readings import attached
 from xhat.hooks.points.select import Selection, select
 from xhat.hooks.points.taps import Listener, Weakly, clean_copies, listening, listening_to_scheduler
 from xhat.hooks.record.final import Decoded
+from xhat.hooks.record.packing import unpacked
 from xhat.hooks.record.record import Firing, Record, Step
 
 
@@ -192,6 +197,8 @@ class Recorder:
                 stacklevel=4,
             )
         self._record.stacked = {n: branch_names(self.pipe, n) for n in range(1, 5)}
+        if branch_count(self.pipe) == 2:
+            self._record.apart = calls_apart(self.pipe)
         self._record.latent_dims = family_of(self.pipe).latent_dims
         first = noise.step_index(scheduler, timestep)
         self._levels = None if first is None else noise.noise_levels(scheduler)
@@ -305,30 +312,6 @@ class Copies:
     def wait(self) -> None:
         for stream in self._streams.values():
             stream.synchronize()
-
-
-def unpacked(pipe: Any, x: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
-    """Latents that a pipeline keeps as a row of 2 × 2 patches, as a map again; other latents as
-    they are.
-
-    ``size`` is that of the picture in pixels; without it, a square one is meant where the number of
-    patches allows."""
-    unpack = getattr(pipe, "_unpack_latents", None)
-    if x.ndim != 3 or unpack is None or not hasattr(pipe, "vae_scale_factor"):
-        return x
-    if "height" not in inspect.signature(unpack).parameters or _of_videos(unpack):
-        return x
-    if size is None:
-        side = math.isqrt(x.shape[1])
-        if side * side != x.shape[1]:
-            return x
-        size = (2 * side * pipe.vae_scale_factor,) * 2
-    x = unpack(x, *size, pipe.vae_scale_factor)
-    return x.squeeze(2) if x.ndim == 5 and x.shape[2] == 1 else x
-
-
-def _of_videos(unpack: Callable[..., torch.Tensor]) -> bool:
-    return any("frame" in name for name in inspect.signature(unpack).parameters)
 
 
 def _arguments(

@@ -12,12 +12,14 @@ import torch
 from diffusers.configuration_utils import FrozenDict
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
-from xhat.hooks.families import family_of
+from xhat.hooks.families import CONDITIONS, STACKED, Guidance, family_of
 from xhat.hooks.noise.levels import NoiseLevel, prediction, space
 from xhat.hooks.noise.x0 import x0_at
 from xhat.hooks.record.rows import joined, take
 from xhat.samplers.composite.facade import Facade
+from xhat.samplers.composite.guidance import FirstPass, combine, halves, twice, unguided
 from xhat.samplers.composite.handover import unit
 from xhat.samplers.composite.scheduler import CompositeScheduler
 from xhat.samplers.composite.tap import differs
@@ -31,25 +33,32 @@ class CompositeDenoiser(Facade):
     """What a pipeline sees as its ``unet`` or ``transformer`` while a plan is run.
 
     A call goes to the model of the step now under way. Where the pipeline above runs with guidance,
-    it gives unconditional and conditional halves and combines the answer as u + g·(c − u): here
-    both halves of the answer are the segment's own prediction, so that this changes nothing. A
-    segment without guidance evaluates the conditional half alone.
+    it asks for unconditional and conditional predictions, as two halves of a batch or in two calls,
+    and combines the answers as u + g·(c − u): here both answers are the segment's own prediction,
+    so that this changes nothing. A segment without guidance evaluates the conditional one alone.
 
     ``models``: name → network. ``embed``: the pipeline's embedding of a guidance scale, for
-    networks that take it as an input (``time_cond_proj_dim``). ``halves``: whether the pipeline
-    above runs with guidance."""
+    networks that take it as an input (``time_cond_proj_dim``). ``rule``: how the pipeline guides.
+    ``guides``: whether it does so in the call that has begun. ``halves``: whether it then gives
+    both branches in one batch."""
 
     def __init__(
         self,
         models: Mapping[str, nn.Module],
         scheduler: CompositeScheduler,
         embed: Callable[..., torch.Tensor] | None,
+        rule: Guidance = STACKED,
+        cond_first: bool = False,
     ) -> None:
         super().__init__()
         self.models = nn.ModuleDict(dict(models))
         self.scheduler, self.embed = scheduler, embed
-        self.halves = False
+        self.rule, self.cond_first = rule, cond_first
+        self.guides: Callable[[], bool] = lambda: False
+        self.halves = self.listed = False
+        self.rows = 0
         self.inputs: Inputs = {}
+        self.negative: Inputs | None = None
         takes = inspect.signature(self.xhat_parts[0].forward).parameters
         self._names = [name for name in takes if name != "return_dict"]
 
@@ -71,42 +80,86 @@ class CompositeDenoiser(Facade):
 
     def forward(self, *args: Any, return_dict: bool = True, **kwargs: Any) -> Any:
         run, inputs = self.scheduler.run, {**dict(zip(self._names, args, strict=False)), **kwargs}
-        x = inputs[self._names[0]]
-        listed = isinstance(x, list)  # of pictures that could be of several sizes
-        x = torch.stack(x) if listed else x
-        self.rows = len(x) // 2 if self.halves else len(x)
-        condition = inputs.get("encoder_hidden_states")
-        run.begin(x[-self.rows :], None if condition is None else condition[-self.rows :])
-        if run.models is None:
-            self._check_halves(x, listed)
-        run.models = self
-        self.inputs = self._annealed(inputs)
-        segment = run.entry.segment
-        output = self.evaluate(model_key(segment), self.inputs, segment.guidance_scale)
-        output = torch.cat([output, output]) if self.halves else output
+        first = run.first_pass
+        if self.rule.apart and first is not None and first.position == run.position:
+            output: Any = self._second_pass(first, inputs)
+        else:
+            output = self._first_pass(inputs)
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
 
-    def evaluate(self, name: str, inputs: Inputs, guidance_scale: float) -> torch.Tensor:
-        """A model's prediction on ``inputs`` as the pipeline gave them, guided if the scale is
-        above 1.
+    def _first_pass(self, inputs: Inputs) -> Any:
+        """The answer to the only call of a step, or to the conditional one of two."""
+        run = self.scheduler.run
+        x = inputs[self._names[0]]
+        if run.models is None:
+            self.listed = isinstance(x, list)
+            self.halves = self.guides() and not self.rule.apart
+        self.rows = len(x) // 2 if self.halves else len(x)
+        if run.models is None:
+            self._begin(inputs)
+        self.inputs, self.negative = self._annealed(inputs), None
+        segment = run.entry.segment
+        name = model_key(segment)
+        if not self.rule.apart:
+            scales = segment.guidance_scale, segment.true_cfg_scale
+            output = self.evaluate(name, self.inputs, None, *scales)
+            return twice(output) if self.halves else output
+        cond = self._ask(name, self.inputs, segment.guidance_scale)
+        guided = self._cfg_scale(name, segment.guidance_scale, segment.true_cfg_scale) > 1
+        output = cond.clone() if guided else cond
+        run.first_pass = FirstPass(run.position, guided, cond, output)
+        return output
 
-        c, or u + g·(c − u) (Ho & Salimans, arXiv 2207.12598, Eq. 6 with w = g − 1).
+    def _second_pass(self, first: FirstPass, inputs: Inputs) -> torch.Tensor:
+        """The answer to a step's call for the unconditional prediction."""
+        run = self.scheduler.run
+        self.negative, first.settled = inputs, True
+        if not first.guided:
+            return first.output
+        segment = run.entry.segment
+        name = model_key(segment)
+        scale = self._cfg_scale(name, segment.guidance_scale, segment.true_cfg_scale)
+        uncond = self._ask(name, inputs, segment.guidance_scale)
+        prediction = combine(self.rule, scale, uncond, first.cond)
+        assert isinstance(prediction, torch.Tensor), "no pipeline makes both calls with lists"
+        return first.output.copy_(prediction)
+
+    def evaluate(
+        self,
+        name: str,
+        inputs: Inputs,
+        negative: Inputs | None,
+        guidance_scale: float,
+        true_cfg_scale: float = 1.0,
+    ) -> Any:
+        """A model's prediction on ``inputs`` as the pipeline gave them, guided if the scale is
+        above 1: c, or u + g·(c − u).
+
+        ``negative``: the inputs of the unconditional call, of a pipeline that makes one apart.
         """
+        scale = self._cfg_scale(name, guidance_scale, true_cfg_scale)
+        if scale <= 1:
+            return self._ask(name, self._cond(inputs), guidance_scale)
+        if negative is not None:
+            cond, uncond = (self._ask(name, given, guidance_scale) for given in (inputs, negative))
+        elif self.halves:
+            both = self._ask(name, inputs, guidance_scale)
+            uncond, cond = halves(both, self.cond_first)
+        else:
+            raise ValueError(unguided(name, scale, self.rule))
+        return combine(self.rule, scale, uncond, cond)
+
+    def _cfg_scale(self, name: str, guidance_scale: float, true_cfg_scale: float) -> float:
+        """The scale of classifier-free guidance: a network that takes ``guidance_scale`` as an
+        input has its own.
+        """
+        return true_cfg_scale if takes_guidance(self.models[name]) else guidance_scale
+
+    def _ask(self, name: str, inputs: Inputs, guidance_scale: float) -> Any:
+        """A model's bare answer, counted as evaluations."""
         model, run = self.models[name], self.scheduler.run
-        guided = guidance_scale > 1 and not takes_guidance(model)
-        if guided and not self.halves:
-            raise ValueError(
-                f"guidance {guidance_scale:g} of {name!r} needs the negative prompt, which the "
-                "pipeline does not pass "
-                "on now: call it with guidance_scale above 1"
-            )
-        inputs = {**inputs, **self._guidance(model, guidance_scale, inputs)}
-        if not guided:
-            run.evaluations += self.rows / run.samples
-            return _call(model, self._cond(inputs))
-        run.evaluations += 2 * self.rows / run.samples
-        uncond, cond = _call(model, inputs).chunk(2)
-        return uncond + guidance_scale * (cond - uncond)
+        run.evaluations += len(inputs[self._names[0]]) / run.samples
+        return model(**inputs | self._guidance(model, guidance_scale, inputs), return_dict=False)[0]
 
     def x0_of(
         self,
@@ -131,17 +184,24 @@ class CompositeDenoiser(Facade):
         level = NoiseLevel(t, sigma, 1 / (1 + sigma * sigma))
         own = x * unit(scheduler, level)
         given = own if space(scheduler) == "flow" else x
-        inputs = self._of_rows(range(self.rows) if rows is None else rows)
-        inputs[self._names[0]] = torch.cat([given, given]) if self.halves else given
-        inputs["timestep"] = _like(
-            self.inputs["timestep"], t * self._clock(), len(inputs[self._names[0]])
+        index = range(self.rows) if rows is None else rows
+        inputs, negative = (
+            None if each is None else self._elsewhere(each, given, t * self._clock(), index)
+            for each in (self.inputs, self.negative)
         )
-        before, self.rows = self.rows, len(x)
-        try:
-            output = self.evaluate(name, inputs, guidance_scale)
-        finally:
-            self.rows = before
+        assert inputs is not None
+        output = self.evaluate(name, inputs, negative, guidance_scale)
         return x0_at(scheduler, output, level, own)
+
+    def _elsewhere(self, inputs: Inputs, x: torch.Tensor, t: float, rows: Sequence[int]) -> Inputs:
+        """The inputs with other latents and another time, and the conditioning of the given
+        samples, both halves of it where there are two.
+        """
+        both = [row + half * self.rows for half in range(1 + self.halves) for row in rows]
+        moved = take(inputs, self.rows * (1 + self.halves), both)
+        moved[self._names[0]] = torch.cat([x, x]) if self.halves else x
+        moved["timestep"] = _like(inputs["timestep"], t, len(both))
+        return moved
 
     def _clock(self) -> float:
         """What the pipeline multiplies a scheduler's timestep by: 1, or 1/1000 where its model
@@ -166,13 +226,6 @@ class CompositeDenoiser(Facade):
             "asked for x̂₀ at a noise level of choice"
         )
 
-    def _of_rows(self, rows: Sequence[int]) -> Inputs:
-        """The inputs with the conditioning of the given samples, both halves of it where there are
-        two.
-        """
-        both = [row + half * self.rows for half in range(1 + self.halves) for row in rows]
-        return take(self.inputs, self.rows * (1 + self.halves), both)
-
     def _annealed(self, inputs: Inputs) -> Inputs:
         """The inputs after the taps, which see the conditional half alone."""
         run, taps = self.scheduler.run, self.scheduler.taps
@@ -185,28 +238,40 @@ class CompositeDenoiser(Facade):
                 run.note_change(number)
         if changed is given:
             return inputs
-        return (
-            joined(take(inputs, 2 * self.rows, slice(self.rows)), changed)
-            if self.halves
-            else changed
-        )
+        if not self.halves:
+            return changed
+        uncond = self._half(inputs, second=self.cond_first)
+        ordered = (changed, uncond) if self.cond_first else (uncond, changed)
+        return joined(*ordered, lists=self.listed)
 
     def _cond(self, inputs: Inputs) -> Inputs:
         """The conditional half of the inputs."""
-        return take(inputs, 2 * self.rows, slice(self.rows, None)) if self.halves else inputs
+        return self._half(inputs, second=not self.cond_first) if self.halves else inputs
 
-    def _check_halves(self, x: torch.Tensor, listed: bool) -> None:
-        """Raises ValueError where the pipeline guides, and does not give both branches stacked in
-        one batch.
+    def _half(self, inputs: Inputs, second: bool) -> Inputs:
+        rows = len(inputs[self._names[0]])
+        index = slice(rows // 2, None) if second else slice(rows // 2)
+        return take(inputs, rows, index, lists=self.listed)
+
+    def _begin(self, inputs: Inputs) -> None:
+        """Tell the run of its samples. Raises ValueError where the pipeline guides, and does not
+        give both branches stacked in one batch.
         """
-        if self.halves and (
-            listed or len(x) % 2 or not torch.equal(x[: self.rows], x[self.rows :])
-        ):
+        x = inputs[self._names[0]]
+        x = torch.stack(x) if self.listed else x
+        if self.halves and (len(x) % 2 or not torch.equal(x[: self.rows], x[self.rows :])):
             raise ValueError(
                 "a plan makes guidance where a pipeline gives its denoiser both branches stacked "
-                "in one batch, and "
-                "this one does not: give every segment guidance_scale 1"
+                "in one batch, and this one does not: give every segment guidance_scale 1"
             )
+        cond = self._cond(inputs)
+        prompts = (cond.get(name) for name in ("encoder_hidden_states", *sorted(CONDITIONS)))
+        condition = next((value for value in prompts if value is not None), None)
+        if isinstance(condition, list):
+            condition = pad_sequence(condition, batch_first=True)
+        run = self.scheduler.run
+        run.begin(x[: self.rows], condition)
+        run.models = self
 
     def _guidance(self, model: nn.Module, scale: float, inputs: Inputs) -> Inputs:
         """The input by which a network takes its guidance: one scale a row, or its embedding;
@@ -261,7 +326,3 @@ def _like(timestep: Any, value: float, rows: int) -> Any:
         return value
     dtype = timestep.dtype if timestep.is_floating_point() or value == int(value) else torch.float32
     return torch.full((rows,) if timestep.ndim else (), value, dtype=dtype, device=timestep.device)
-
-
-def _call(model: nn.Module, inputs: Inputs) -> torch.Tensor:
-    return model(**inputs, return_dict=False)[0]

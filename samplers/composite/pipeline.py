@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from xhat.hooks.describe import canonical
+from xhat.hooks.families import family_of
 from xhat.hooks.model import note, state
 from xhat.hooks.naming import nearest
 from xhat.hooks.protocols import Pipeline
@@ -19,6 +20,7 @@ from xhat.samplers.composite.adapters import reach_all
 from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key, takes_guidance
 from xhat.samplers.composite.dial import dialed
 from xhat.samplers.composite.fit import check_fit, slot_of
+from xhat.samplers.composite.guidance import call_for, check_call, rule_of
 from xhat.samplers.composite.scheduler import CompositeScheduler
 from xhat.samplers.composite.supported import check_guidance, check_loop
 from xhat.samplers.composite.tap import Tap
@@ -124,12 +126,11 @@ def _composed(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap]) -> Any:
         )
     networks = _networks({name: getattr(pipe, slot) for name, pipe in pipes.items()}, plan)
     schedulers = {name: pipe.scheduler for name, pipe in pipes.items()}
-    scheduler = CompositeScheduler(
-        plan, schedulers, taps, {name: timing_of(pipe) for name, pipe in pipes.items()}
-    )
-    denoiser = CompositeDenoiser(
-        networks, scheduler, getattr(first, "get_guidance_scale_embedding", None)
-    )
+    timings = {name: timing_of(pipe) for name, pipe in pipes.items()}
+    rule, embed = rule_of(first), getattr(first, "get_guidance_scale_embedding", None)
+    scheduler = CompositeScheduler(plan, schedulers, taps, timings, rule)
+    cond_first = family_of(first).cond_first
+    denoiser = CompositeDenoiser(networks, scheduler, embed, rule, cond_first)
     return _assembled(first, slot, denoiser, scheduler)
 
 
@@ -149,17 +150,15 @@ def _assembled(
 ) -> Any:
     pipe = copy.copy(first)
     pipe.register_modules(**{slot: denoiser, "scheduler": scheduler})
-    plan = scheduler.plan
-    guidance = [
-        s.guidance_scale for s in plan.segments if not takes_guidance(denoiser.models[model_key(s)])
-    ]
+    plan, rule = scheduler.plan, denoiser.rule
+    guidance = [_cfg_scale(segment, denoiser) for segment in plan.segments]
     top = max([1.0, *guidance, *(tap.guidance_scale for tap in scheduler.taps)])
     check_guidance(first, top)
     _rule_guidance(pipe, denoiser, top)
     _show_progress(pipe, scheduler)
     reach_all(pipe, slot)
     steps = scheduler.num_inference_steps
-    state(pipe, {"num_inference_steps": steps, "guidance_scale": top})
+    state(pipe, {"num_inference_steps": steps, **call_for(first, rule, top)})
     schedulers = {
         name: f"{type(s).__name__} {_settings(s)}" for name, s in scheduler.schedulers.items()
     }
@@ -172,10 +171,21 @@ def _assembled(
     )
 
 
+def _cfg_scale(segment: Segment, denoiser: CompositeDenoiser) -> float:
+    """The scale of a segment's classifier-free guidance. Raises ValueError for two of them."""
+    if takes_guidance(denoiser.models[model_key(segment)]):
+        return segment.true_cfg_scale
+    if segment.true_cfg_scale != 1:
+        raise ValueError(
+            f"true_cfg_scale {segment.true_cfg_scale:g} of {segment.model!r}, whose network does "
+            "not take its guidance as an input: expected its scale as guidance_scale"
+        )
+    return segment.guidance_scale
+
+
 def _cost(segment: Segment, denoiser: CompositeDenoiser) -> int:
     """Evaluations of a segment for one sample: one a step where guidance is the network's input."""
-    one = takes_guidance(denoiser.models[model_key(segment)])
-    return len(segment.steps) if one else segment.evaluations
+    return len(segment.steps) * (2 if _cfg_scale(segment, denoiser) > 1 else 1)
 
 
 def _settings(scheduler: Any) -> str:
@@ -192,16 +202,14 @@ def _rule_guidance(pipe: Any, denoiser: CompositeDenoiser, top: float) -> None:
     # they come
     ruled = isinstance(getattr(type(pipe), "do_classifier_free_guidance", None), property)
     signature = inspect.signature(encode)
+    settled: list[bool] = []
 
     def encode_prompt(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        if top > 1:
+            check_call(pipe, denoiser.rule, _caller_of_encode_prompt())
         if ruled:
-            if top > 1 and getattr(pipe, "_guidance_rescale", None):
-                raise ValueError(
-                    "guidance_rescale cannot be used in a hybrid: segments make their guidance "
-                    "themselves"
-                )
             pipe._guidance_scale = (
                 top if top > 1 else 0.0
             )  # some pipelines guide at any scale above 0
@@ -209,10 +217,28 @@ def _rule_guidance(pipe: Any, denoiser: CompositeDenoiser, top: float) -> None:
                 "do_classifier_free_guidance" in signature.parameters
             ):  # not where guidance is the network's input
                 bound.arguments["do_classifier_free_guidance"] = top > 1
-        denoiser.halves = bool(bound.arguments.get("do_classifier_free_guidance", False))
+        settled[:] = [bool(bound.arguments.get("do_classifier_free_guidance", False))]
         return encode(*bound.args, **bound.kwargs)
 
+    def guides() -> bool:
+        if settled:
+            return settled.pop()
+        if top > 1:  # a call with embeddings, of a pipeline that then encodes nothing (Z-Image)
+            check_call(pipe, denoiser.rule, {})
+        return ruled and bool(getattr(pipe, "do_classifier_free_guidance", False))
+
     pipe.encode_prompt = encode_prompt
+    denoiser.guides = guides
+
+
+def _caller_of_encode_prompt() -> dict[str, Any]:
+    """What the pipeline's call was given, where it encodes its prompt itself. Read only to refuse
+    settings that change the guidance, of which a pipeline's call tells nobody else.
+    """
+    frame = inspect.currentframe()
+    for _ in range(2):
+        frame = None if frame is None else frame.f_back
+    return dict(frame.f_locals) if frame is not None and frame.f_code.co_name == "__call__" else {}
 
 
 def _show_progress(pipe: Any, scheduler: CompositeScheduler) -> None:

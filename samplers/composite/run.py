@@ -16,6 +16,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from xhat.hooks.noise.levels import NoiseLevel, kind, noise_level, noise_levels
+from xhat.samplers.composite.guidance import FirstPass
 from xhat.samplers.composite.handover import (
     CLEAN,
     DIVISIBLE,
@@ -78,7 +79,8 @@ class Run:
     samples.
 
     ``evaluations`` counts network evaluations a sample; ``changed`` has the steps that each tap
-    changed, by its place among the taps; ``models`` is there once the denoiser was first called."""
+    changed, by its place among the taps; ``models`` is there once the denoiser was first called;
+    ``first_pass`` is the conditional call of the last step that was made of two."""
 
     entries: list[Entry]
     position: int = 0
@@ -88,6 +90,7 @@ class Run:
     condition: torch.Tensor | None = None
     memory: dict[Any, Any] = field(default_factory=dict)
     models: Estimator | None = None
+    first_pass: FirstPass | None = None
 
     @property
     def entry(self) -> Entry:

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
+from xhat.hooks.families import STACKED, Guidance
 from xhat.hooks.noise.x0 import eps_from_x0, x0_at
+from xhat.samplers.composite.guidance import unguided
 from xhat.samplers.composite.handover import CLEAN, carry, output_of_x0, place, unit
 from xhat.samplers.composite.run import Entry, Run, lay_out, shared_noise
 from xhat.samplers.composite.tap import Tap, differs
@@ -38,8 +40,10 @@ class CompositeScheduler:
         schedulers: Mapping[str, Any],
         taps: Sequence[Tap] = (),
         timings: Mapping[str, Timing] | None = None,
+        rule: Guidance = STACKED,
     ) -> None:
         self.plan, self.schedulers, self.taps = plan, dict(schedulers), tuple(taps)
+        self.rule = rule
         self.timings = dict(timings or {})
         self.begin_index: int | None = None
         self._told: set[int] = set()
@@ -143,6 +147,7 @@ class CompositeScheduler:
         here.
         """
         entry = self.run.entry
+        self._check_passes()
         self.run.begin(sample)
         for number in range(len(self.taps)):
             model_output = self._tapped(number, entry, model_output, sample)
@@ -157,6 +162,14 @@ class CompositeScheduler:
         if self.run.position == len(self.run.entries):
             self._check_taps()
         return result
+
+    def _check_passes(self) -> None:
+        """Raises ValueError where a guided step lacks the call for the unconditional prediction."""
+        first = self.run.first_pass
+        if first is None or not first.guided or first.settled or self.rule.truncates:
+            return
+        segment = self.run.entry.segment
+        raise ValueError(unguided(segment.model, segment.guidance_scale, self.rule))
 
     def _check_taps(self) -> None:
         """Say what the taps changed in a run that has ended. Raises ValueError for one that is

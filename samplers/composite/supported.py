@@ -1,7 +1,7 @@
 """Whether a plan can be run in a pipeline's own loop: told when the hybrid is made, not called.
 
 A hybrid leaves the loop to the pipeline's class. So the class must begin at pure noise, ask its
-scheduler for nothing but a number of steps, and make guidance as u + g·(c − u). Which classes do is
+scheduler for nothing but a number of steps, and guide in a way that is known. Which classes do is
 written in :data:`xhat.hooks.families.FAMILIES`; a subclass is taken to be like its parent."""
 
 from __future__ import annotations
@@ -44,9 +44,8 @@ def why_no_plan(kind: type) -> str:
 
 def check_guidance(pipe: object, scale: float) -> None:
     """Raises ValueError where segments guided at ``scale`` cannot be run in a pipeline's loop."""
-    if scale > 1 and not family_of_class(type(pipe)).stacks_branches:
+    if scale > 1 and family_of_class(type(pipe)).guidance is None:
         raise ValueError(
-            f"guidance {scale:g} in a plan: {type(pipe).__name__} does not guide by u + g·(c − u) "
-            "of both branches stacked in one batch, which is how segments guide. Give every "
-            "segment guidance_scale 1, or call the pipeline itself"
+            f"guidance {scale:g} in a plan: how {type(pipe).__name__} guides is not known, or not "
+            "by u + g·(c − u). Give every segment guidance_scale 1, or call the pipeline itself"
         )

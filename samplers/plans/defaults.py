@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from xhat.hooks.families import STACKED, family_of
 from xhat.hooks.model import model_of
 from xhat.samplers.plans.segment import GRIDS
 
@@ -24,9 +25,17 @@ def default_steps(pipe: Any) -> int:
 
 
 def default_guidance(pipe: Any) -> float:
-    """Guidance scale that belongs to a pipeline: its checkpoint's, else none (1)."""
-    scale = model_of(pipe).stated.get("guidance_scale")
-    return 1.0 if scale is None else float(scale)
+    """Guidance scale that belongs to a pipeline, as g of u + g·(c − u): its checkpoint's, else none
+    (1).
+
+    A network that takes its guidance as an input has that; another of a family with
+    ``true_cfg_scale`` (FLUX, Qwen-Image) has this.
+    """
+    rule = family_of(pipe).guidance or STACKED
+    network = getattr(pipe, "transformer", None)
+    given = dict(getattr(network, "config", {})).get("guidance_embeds")
+    scale = model_of(pipe).stated.get("guidance_scale" if given else rule.argument)
+    return 1.0 if scale is None else rule.of_call(float(scale))
 
 
 def schedule_of(

@@ -159,9 +159,10 @@ def _segment(entry: Any) -> Segment:
 def _cells(segment: Segment) -> tuple[str, str, str, str]:
     first, last = segment.steps[0], segment.steps[-1]
     steps = f"step {first}" if first == last else f"steps {first}–{last}"
-    knobs = [(name, getattr(segment, name)) for name in ("spacing", "noise", "x0", "strength")]
+    names = ("spacing", "noise", "x0", "strength", "true_cfg_scale")
+    knobs = [(name, getattr(segment, name)) for name in names]
     changed = [
-        f"{name} {value:g}" if name == "strength" else f"{name} {value}"
+        f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"
         for name, value in knobs
         if _set(value)
     ]

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from xhat.hooks.families import family_of_class
+from xhat.hooks.families import STACKED, family_of_class
 from xhat.hooks.noise.levels import prediction, scales, space
 from xhat.hooks.noise.schedulers import kind
 from xhat.samplers.plans.schedule import settings
@@ -129,7 +129,7 @@ def _check(pipe: Any) -> None:
             )
         if kind(scheduler.schedulers[segment.model]) == "LMSDiscreteScheduler":
             raise ValueError("LMS entered in the middle is not written into scripts: take Euler")
-        if segment.guided and not family_of_class(type(pipe)).stacks_branches:
+        if segment.guided and family_of_class(type(pipe)).guidance != STACKED:
             raise ValueError(
                 f"guided segments of a {type(pipe).__name__} are not written into scripts: give "
                 "every segment guidance_scale 1, or run the plan with xhat"

@@ -25,8 +25,12 @@ class Segment:
     start, stop, num_inference_steps
         Which steps, of how many.
     guidance_scale
-        classifier-free guidance of these steps; at 1 or below the plain conditional prediction is
-        used, in one evaluation. A model that takes its guidance as an input is given this scale.
+        g of the guidance u + g·(c − u) of these steps; at 1 or below the plain conditional
+        prediction is used, in one evaluation. Pipelines that write c + g·(c − u) (Z-Image, Krea 2)
+        count one less. A model that takes its guidance as an input (FLUX) is given this scale.
+    true_cfg_scale
+        the same guidance for a model that takes ``guidance_scale`` as an input; for others it
+        stays 1.
     spacing
         ``timestep_spacing`` put in place of the scheduler's own. ``"trailing"`` starts at the
         highest noise level whatever the number of steps (Lin et al., arXiv 2305.08891, Table 2).
@@ -69,6 +73,7 @@ class Segment:
     strength: float = 1.0
     timesteps: tuple[float, ...] | None = None
     sigmas: tuple[float, ...] | None = None
+    true_cfg_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.model or not isinstance(self.model, str):
@@ -83,7 +88,7 @@ class Segment:
                 f"{self.start}, stop {self.stop} of {self.num_inference_steps}; expected "
                 "0 <= start < stop <= num_inference_steps"
             )
-        for name in ("guidance_scale", "strength"):
+        for name in ("guidance_scale", "strength", "true_cfg_scale"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"{name} of a segment is a finite number, got {value!r}")
@@ -126,7 +131,7 @@ class Segment:
 
     @property
     def guided(self) -> bool:
-        return self.guidance_scale > 1
+        return max(self.guidance_scale, self.true_cfg_scale) > 1
 
     @property
     def evaluations(self) -> int:

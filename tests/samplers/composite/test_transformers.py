@@ -333,12 +333,6 @@ def test_a_model_whose_time_runs_backwards_is_not_asked(tiny, pairs):
         latents(tiny, "lumina", hybrid)
 
 
-def test_guidance_of_a_pipeline_that_does_not_stack_its_branches_is_refused(tiny, pairs):
-    for name in ("lumina", "zimage"):
-        with pytest.raises(ValueError, match="both branches stacked in one batch"):
-            xhat.hybrid(*pairs[name], plan=Plan([Segment("base", 0, 2, 2, 3.0)]))
-
-
 @pytest.mark.parametrize("name", ["zimage", "lumina", "flux"])
 def test_cads_reaches_the_prompt_of_every_network(tiny, pairs, name):
     """Z-Image's is a list under another name."""
@@ -348,11 +342,6 @@ def test_cads_reaches_the_prompt_of_every_network(tiny, pairs, name):
     one, other = (latents(tiny, name, pipe) for pipe in (plain, annealed))
     assert not torch.allclose(one, other, atol=1e-3)
     assert 0 in annealed.scheduler.run.changed[0]
-
-
-def test_guidance_of_a_flux_that_does_not_take_it_is_refused(flux):
-    with pytest.raises(ValueError, match="guidance 3 in a plan: FluxPipeline does not guide by"):
-        xhat.hybrid(*flux, plan=Plan([Segment("student", 0, 2, 2, 3.0)]))
 
 
 def test_sigmas_of_the_call_are_refused(tiny, pairs):
