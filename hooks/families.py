@@ -111,9 +111,17 @@ FAMILIES = (
         "Stable Diffusion",
         (
             "StableDiffusionPipeline",
+            "StableDiffusionImg2ImgPipeline",
+            "StableDiffusionInpaintPipeline",
             "StableDiffusionXLPipeline",
+            "StableDiffusionXLImg2ImgPipeline",
+            "StableDiffusionXLInpaintPipeline",
             "StableDiffusionControlNetPipeline",
+            "StableDiffusionControlNetImg2ImgPipeline",
+            "StableDiffusionControlNetInpaintPipeline",
             "StableDiffusionXLControlNetPipeline",
+            "StableDiffusionXLControlNetImg2ImgPipeline",
+            "StableDiffusionXLControlNetInpaintPipeline",
         ),
         runs_plans=True,
         guidance=STACKED,
@@ -131,7 +139,11 @@ FAMILIES = (
     ),
     Family(
         "SD3",
-        ("StableDiffusion3Pipeline",),
+        (
+            "StableDiffusion3Pipeline",
+            "StableDiffusion3Img2ImgPipeline",
+            "StableDiffusion3InpaintPipeline",
+        ),
         image_last=("JointTransformerBlock",),
         runs_plans=True,
         guidance=STACKED,
@@ -153,7 +165,7 @@ FAMILIES = (
     ),
     Family(
         "Chroma",
-        ("ChromaPipeline",),
+        ("ChromaPipeline", "ChromaImg2ImgPipeline"),
         even_sigmas=True,
         image_last=("ChromaTransformerBlock",),
         runs_plans=True,
@@ -161,7 +173,12 @@ FAMILIES = (
     ),
     Family(
         "FLUX",
-        ("FluxPipeline",),
+        (
+            "FluxPipeline",
+            "FluxImg2ImgPipeline",
+            "FluxInpaintPipeline",
+            "FluxKontextPipeline",
+        ),
         even_sigmas=True,
         image_last=_flux_like("Flux"),
         runs_plans=True,
@@ -190,7 +207,12 @@ FAMILIES = (
     ),
     Family(
         "Qwen-Image",
-        ("QwenImagePipeline",),
+        (
+            "QwenImagePipeline",
+            "QwenImageImg2ImgPipeline",
+            "QwenImageInpaintPipeline",
+            "QwenImageEditPipeline",
+        ),
         even_sigmas=True,
         image_last=("QwenImageTransformerBlock",),
         runs_plans=True,
@@ -218,7 +240,7 @@ FAMILIES = (
     ),
     Family(
         "Z-Image",
-        ("ZImagePipeline", "ZImageTransformer2DModel"),
+        ("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageTransformer2DModel"),
         cond_first=True,
         even_sigmas=True,
         single=True,

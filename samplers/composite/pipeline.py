@@ -19,6 +19,7 @@ from xhat.hooks.protocols import Pipeline
 from xhat.samplers.composite.adapters import reach_all
 from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key, takes_guidance
 from xhat.samplers.composite.dial import dialed
+from xhat.samplers.composite.entering import enter_by_strength
 from xhat.samplers.composite.fit import check_fit, slot_of
 from xhat.samplers.composite.guidance import call_for, check_call, rule_of
 from xhat.samplers.composite.scheduler import CompositeScheduler
@@ -155,6 +156,7 @@ def _assembled(
     top = max([1.0, *guidance, *(tap.guidance_scale for tap in scheduler.taps)])
     check_guidance(first, top)
     _rule_guidance(pipe, denoiser, top)
+    enter_by_strength(pipe, scheduler)
     _show_progress(pipe, scheduler)
     reach_all(pipe, slot)
     steps = scheduler.num_inference_steps

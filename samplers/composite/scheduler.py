@@ -134,6 +134,34 @@ class CompositeScheduler:
         _seek(entry)
         return entry.scheduler.scale_model_input(sample, entry.timestep)
 
+    def add_noise(
+        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: Any
+    ) -> torch.Tensor:
+        """A picture's latents at the noise level of the step that comes next, in its space."""
+        entry, t = self._next_at(timesteps)
+        return entry.scheduler.add_noise(original_samples, noise, t)
+
+    def scale_noise(
+        self, sample: torch.Tensor, timestep: Any, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The same, as pipelines of flow models ask for it."""
+        entry, t = self._next_at(timestep)
+        return entry.scheduler.scale_noise(sample, t, noise)
+
+    def _next_at(self, timesteps: Any) -> tuple[Entry, torch.Tensor]:
+        """The step that comes next, and its timestep in the shape of ``timesteps``. Raises
+        ValueError for any other timestep than its own.
+        """
+        entry, given = self.run.entry, torch.as_tensor(timesteps)
+        own = entry.timestep
+        if not torch.allclose(given.double().cpu(), own.double().cpu()):
+            raise ValueError(
+                f"noise was asked for at timestep {given.flatten()[0].item():g}, and the plan's "
+                f"next step is at {own.item():g}: a plan adds noise where it goes on alone"
+            )
+        _seek(entry)
+        return entry, own.to(given.device).expand(given.shape)
+
     def step(
         self,
         model_output: torch.Tensor,

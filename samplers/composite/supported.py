@@ -1,6 +1,7 @@
 """Whether a plan can be run in a pipeline's own loop: told when the hybrid is made, not called.
 
-A hybrid leaves the loop to the pipeline's class. So the class must begin at pure noise, ask its
+A hybrid leaves the loop to the pipeline's class. So the class must begin at pure noise, or at a
+step that its ``get_timesteps`` says of a strength, ask its
 scheduler for nothing but a number of steps, and guide in a way that is known. Which classes do is
 written in :data:`xhat.hooks.families.FAMILIES`; a subclass is taken to be like its parent."""
 
@@ -32,11 +33,11 @@ def why_no_plan(kind: type) -> str:
     can.
     """
     family = family_of_class(kind)
-    call = set(inspect.signature(kind.__call__).parameters)
-    if "strength" in call:
-        return "starts from a picture, in the middle of a schedule"
     if family.runs_plans or family.loop:
         return family.loop
+    call = set(inspect.signature(kind.__call__).parameters)
+    if "strength" in call:
+        return "starts from a picture, in a loop in which no plan was tried"
     if not hasattr(kind, "encode_prompt"):
         return "encodes no prompt"
     return "makes videos" if call & _VIDEO else "has a loop in which no plan was tried"

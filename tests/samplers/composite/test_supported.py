@@ -90,10 +90,6 @@ def of_class(kind, pipe):
 
 
 REFUSED = {
-    "StableDiffusionImg2ImgPipeline": "starts from a picture",
-    "StableDiffusionInpaintPipeline": "starts from a picture",
-    "StableDiffusionXLImg2ImgPipeline": "starts from a picture",
-    "FluxInpaintPipeline": "starts from a picture",
     "LatentConsistencyModelPipeline": "original_inference_steps",
     "LatentConsistencyModelImg2ImgPipeline": "starts from a picture",
     "CogView4Pipeline": "timesteps and σ of its own",
@@ -108,7 +104,8 @@ REFUSED = {
     "Flux2Pipeline": "by the number of steps",
     "Flux2KleinPipeline": "by the number of steps",
     "StableDiffusionXLInstructPix2PixPipeline": "guides by a picture",
-    "FluxKontextPipeline": "no plan was tried",
+    "Kandinsky3Img2ImgPipeline": "starts from a picture",
+    "FluxControlImg2ImgPipeline": "starts from a picture",
     "StableDiffusionPAGPipeline": "no plan was tried",
 }
 
