@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import xhat
 from xhat.analysis.experiments.probe import probe, probe_arms, read_points, space_of
 from xhat.analysis.experiments.probe_verdict import recommended
-from xhat.analysis.measures.lora_factors import Factors, tensors_of
+from xhat.analysis.measures.lora_factors import tensors_of
 from xhat.analysis.sampling import budget as budgets
 from xhat.analysis.sampling.budget import duration, fitted
 from xhat.analysis.sampling.pairing import compare_models, divisible
@@ -27,6 +27,7 @@ from xhat.analysis.sampling.structure import (
     structure,
 )
 from xhat.cli import main
+from xhat.hooks.factors import Factors
 from xhat.zoo.lora.slider import save_lora
 
 ROOM = {"disk": 1000, "memory": 1000, "weights": 0}

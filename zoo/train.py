@@ -33,7 +33,7 @@ TRAINERS = {
     },
     "judge": ("xhat.zoo.family.judge", "train_judge", "the attribute judge; needs the vae"),
     "sliders": (
-        "xhat.zoo.lora.shipped",
+        "xhat.zoo.lora.recipes",
         "train_sliders",
         "sliders on the base, and some on dmd; needs both",
     ),

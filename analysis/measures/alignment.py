@@ -13,7 +13,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from xhat.analysis.measures.lora_factors import Factors, lora_of, shared_layers
+from xhat.analysis.measures.lora_factors import lora_of, shared_layers
+from xhat.hooks.factors import Factors
 
 WEIGHTS_WARNING = (
     "Factors of separately trained LoRAs start from random projections: a low number here does "

@@ -6,33 +6,15 @@ Here s is already in B."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from xhat.hooks.factors import Factors
 from xhat.hooks.points.names import denoiser_of
-from xhat.zoo.lora.files import read_lora, strength
-
-
-@dataclass(frozen=True)
-class Factors:
-    """ΔW = up·down of a layer, alpha/rank in ``up``: (out, r) and (r, in·kh·kw). ``kernel``: (in,
-    kh, kw) of a convolution, None of a linear layer."""
-
-    up: torch.Tensor
-    down: torch.Tensor
-    kernel: tuple[int, ...] | None = None
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-    def norm(self) -> float:
-        """‖ΔW‖ (Frobenius), from r × r products: ‖BA‖² = ⟨BᵀB, AAᵀ⟩."""
-        return float(((self.up.T @ self.up) * (self.down @ self.down.T)).sum().clamp(min=0).sqrt())
-
+from xhat.zoo.lora.files import read_lora
+from xhat.zoo.lora.fitting import factors_of
 
 Lora = Mapping[str, Factors]
 """layer → its factors."""
@@ -48,10 +30,7 @@ def lora_of(source: Any, adapter: str | None = None) -> Lora:
         return source
     if isinstance(source, str | Path):
         file = read_lora(source)
-        return {
-            name: _flat(parts["up"], parts["down"], strength(file, name, parts, len(parts["down"])))
-            for name, parts in file.layers.items()
-        }
+        return {name: _double(factors_of(file, name, parts)) for name, parts in file.layers.items()}
     return _of_adapter(
         source if isinstance(source, torch.nn.Module) else denoiser_of(source), adapter
     )
@@ -87,9 +66,7 @@ def tensors_of(lora: Lora) -> dict[str, torch.Tensor]:
     """
     made = {}
     for name, f in lora.items():
-        up, down = f.up, f.down
-        if f.kernel is not None:
-            up, down = up[..., None, None], down.reshape(-1, *f.kernel)
+        up, down = f.layers()
         made[f"unet.{name}.lora_A.weight"] = down.float().contiguous()
         made[f"unet.{name}.lora_B.weight"] = up.float().contiguous()
     return made
@@ -143,3 +120,7 @@ def _flat(up: torch.Tensor, down: torch.Tensor, scale: float) -> Factors:
     return Factors(
         scale * up.detach().double().flatten(1), down.detach().double().flatten(1), kernel
     )
+
+
+def _double(f: Factors) -> Factors:
+    return Factors(f.up.double(), f.down.double(), f.kernel)

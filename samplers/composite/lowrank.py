@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from xhat.hooks.factors import Factors
 from xhat.hooks.model import model_of, state
 from xhat.samplers.composite.facade import Facade
 from xhat.samplers.composite.fit import check_fit, check_same_shape, slot_of
@@ -28,7 +29,7 @@ class LowRank:
     """The difference of a student from its base.
 
     factors
-        layer → (B, A), with ΔW ≈ B·A on weights flattened to (out, in·kh·kw).
+        layer → B and A of ΔW ≈ B·A.
     exact
         parameter → the student's own values, of parameters that are not factored and differ.
     errors
@@ -38,7 +39,7 @@ class LowRank:
     """
 
     rank: int
-    factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    factors: Mapping[str, Factors]
     exact: Mapping[str, torch.Tensor]
     errors: Mapping[str, float]
     error: float
@@ -46,7 +47,7 @@ class LowRank:
     @property
     def size(self) -> int:
         """How many numbers the difference holds."""
-        return sum(b.numel() + a.numel() for b, a in self.factors.values()) + sum(
+        return sum(f.up.numel() + f.down.numel() for f in self.factors.values()) + sum(
             e.numel() for e in self.exact.values()
         )
 
@@ -79,8 +80,10 @@ class LowRank:
         """Write to one safetensors file."""
         from safetensors.torch import save_file
 
-        tensors = {f"up/{n}": b.contiguous() for n, (b, _) in self.factors.items()}
-        tensors |= {f"down/{n}": a.contiguous() for n, (_, a) in self.factors.items()}
+        tensors = {f"up/{n}": f.up.contiguous() for n, f in self.factors.items()}
+        tensors |= {f"down/{n}": f.down.contiguous() for n, f in self.factors.items()}
+        kernels = {n: f.kernel for n, f in self.factors.items() if f.kernel is not None}
+        tensors |= {f"kernel/{n}": torch.tensor(kernel) for n, kernel in kernels.items()}
         tensors |= {f"exact/{n}": e.contiguous() for n, e in self.exact.items()}
         tensors |= {
             f"error/{n}": torch.tensor(e, dtype=torch.float64) for n, e in self.errors.items()
@@ -89,22 +92,34 @@ class LowRank:
 
     @classmethod
     def load(cls, path: str | Path) -> LowRank:
-        """Read what :meth:`save` wrote."""
-        from safetensors import safe_open
+        """Read what :meth:`save` wrote. Raises ValueError for any other file."""
+        from safetensors import SafetensorError, safe_open
 
-        found: dict[str, dict[str, torch.Tensor]] = {"up": {}, "down": {}, "exact": {}, "error": {}}
-        with safe_open(path, framework="pt") as file:
-            notes = file.metadata() or {}
-            if not {"rank", "error"} <= set(notes):
-                raise ValueError(
-                    f"{path} holds no low-rank difference: expected a file that LowRank.save wrote"
-                )
-            for key in list(file.keys()):  # safe_open is no mapping
-                part, _, name = key.partition("/")
-                found[part][name] = file.get_tensor(key)
-        factors = {name: (up, found["down"][name]) for name, up in found["up"].items()}
-        errors = {name: float(error) for name, error in found["error"].items()}
-        return cls(int(notes["rank"]), factors, found["exact"], errors, float(notes["error"]))
+        parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in _PARTS}
+        try:
+            with safe_open(path, framework="pt") as file:
+                notes = file.metadata() or {}
+                for key in list(file.keys()):  # safe_open is no mapping
+                    part, _, name = key.partition("/")
+                    parts[part][name] = file.get_tensor(key)
+            rank, error = int(notes["rank"]), float(notes["error"])
+            factors = {name: _factors(parts, name) for name in parts["up"]}
+        except (SafetensorError, KeyError, ValueError) as problem:
+            raise ValueError(
+                f"{path} holds no low-rank difference ({problem}): expected a file that "
+                "LowRank.save wrote"
+            ) from problem
+        errors = {name: float(value) for name, value in parts["error"].items()}
+        return cls(rank, factors, parts["exact"], errors, error)
+
+
+_PARTS = ("up", "down", "kernel", "exact", "error")
+
+
+def _factors(parts: Mapping[str, Mapping[str, torch.Tensor]], name: str) -> Factors:
+    kernel = parts["kernel"].get(name)
+    shape = None if kernel is None else tuple(kernel.tolist())
+    return Factors(parts["up"][name], parts["down"][name], shape)
 
 
 def extract_lora(base: Any, student: Any, rank: int) -> LowRank:
@@ -127,7 +142,9 @@ def extract_lora(base: Any, student: Any, rank: int) -> LowRank:
             continue
         up, down = truncated(delta, rank)
         residual = float((delta - up @ down).norm())
-        factors[name] = (up.to(module.weight.dtype), down.to(module.weight.dtype))
+        kernel = tuple(module.weight.shape[1:]) if module.weight.ndim == 4 else None
+        dtype = module.weight.dtype
+        factors[name] = Factors(up.to(dtype), down.to(dtype), kernel)
         errors[name], lost, total = residual / norm, lost + residual**2, total + norm**2
     weights = {f"{name}.weight" for name in layers}
     differing = {n: p.detach().clone() for n, p in theirs.named_parameters() if n not in weights}
@@ -172,8 +189,8 @@ class LowRankStudent(Facade):
         self.model, self.difference, self.strength = model, difference, strength
         self.branches = nn.ModuleDict()
         device = next(model.parameters()).device
-        for name, (up, down) in difference.factors.items():
-            self.branches[_key(name)] = Branch(model.get_submodule(name), strength * up, down)
+        for name, factors in difference.factors.items():
+            self.branches[_key(name)] = Branch(model.get_submodule(name), factors, strength)
         own = dict(model.named_parameters())
         self.values = nn.Module()
         for name, value in difference.exact.items():
@@ -230,8 +247,12 @@ class Branch(nn.Module):
     up: torch.Tensor
     down: torch.Tensor
 
-    def __init__(self, layer: nn.Module, up: torch.Tensor, down: torch.Tensor) -> None:
+    def __init__(self, layer: nn.Module, factors: Factors, strength: float) -> None:
         super().__init__()
+        weight: Any = layer.weight
+        if weight.ndim == 4:
+            factors = replace(factors, kernel=tuple(weight.shape[1:]))
+        up, down = factors.layers()
         self.convolution: dict[str, Any] | None = None
         if isinstance(layer, nn.Conv2d):
             self.convolution = {
@@ -239,9 +260,7 @@ class Branch(nn.Module):
                 "padding": layer.padding,
                 "dilation": layer.dilation,
             }
-            down = down.reshape(-1, *layer.weight.shape[1:])
-            up = up.reshape(*up.shape, 1, 1)
-        self.register_buffer("up", up.clone())
+        self.register_buffer("up", strength * up)
         self.register_buffer("down", down.clone())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+MOST_HEADER = 100_000_000  # bytes: the format's own limit
 _LORA = re.compile(
     r"lora_[AB]\b|lora_(up|down)\b|\.lora\.(up|down)\b|lora_linear_layer|lora_magnitude"
 )
@@ -29,7 +30,7 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"{path} is no file of weights: expected one that ends in {', '.join(SUFFIXES)}"
         )
-    return _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    return _safetensors(path) if path.suffix == ".safetensors" else _tensors(unpickled(path), path)
 
 
 def names_in(path: Path) -> list[str]:
@@ -39,11 +40,22 @@ def names_in(path: Path) -> list[str]:
     return list(read(path))
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """The texts that a safetensors file has beside its tensors. Raises ValueError as :func:`read`
+    does.
+    """
+    return dict(_header(path).get("__metadata__") or {})
+
+
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     check_whole(path)
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} could not be read: {_line(error)}. Get the file again") from error
 
 
 def check_whole(path: Path) -> None:
@@ -59,26 +71,50 @@ def _header(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or not 2 <= length <= size - 8:
+        if size < 8 or not 2 <= length <= min(size - 8, MOST_HEADER):
             raise ValueError(
                 f"{path} is no safetensors file, or is cut off: {_start(path)}. Get it again"
             )
         try:
             header = json.loads(file.read(length))
-            ends = [
-                entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            end = _end_of(header)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"the header of {path} is corrupt ({error}): get the file again"
             ) from error
-    expected = 8 + length + max(ends, default=0)
+    expected = 8 + length + end
     if size != expected:
         raise ValueError(
             f"{path} is not whole: {size:,} bytes, where its header says {expected:,}. Get the "
             "file again"
         )
     return header
+
+
+def _end_of(header: Mapping[str, Any]) -> int:
+    """Where the last tensor ends. Raises ValueError unless the tensors fill the file from 0 on, one
+    behind the other.
+    """
+    if not isinstance(header, dict):
+        raise ValueError(f"it is a {type(header).__name__}")
+    notes = header.get("__metadata__") or {}
+    if not all(isinstance(value, str) for value in notes.values()):
+        raise ValueError("its metadata are not all text")
+    places = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        start, end = entry["data_offsets"]
+        numbers = [start, end, *entry["shape"]]
+        if any(type(n) is not int or n < 0 for n in numbers) or not isinstance(entry["dtype"], str):
+            raise ValueError(f"the place of {name!r} is {entry!r}")
+        places.append((start, end, name))
+    last = 0
+    for start, end, name in sorted(places):
+        if start != last or end < start:
+            raise ValueError(f"{name!r} is at {start:,} to {end:,}, where {last:,} is next")
+        last = end
+    return last
 
 
 def _start(path: Path) -> str:
@@ -91,24 +127,30 @@ def _start(path: Path) -> str:
     return f"it begins with {start[:8]!r}"
 
 
-def _pickled(path: Path) -> dict[str, torch.Tensor]:
+def unpickled(path: Path) -> Any:
+    """What a torch file holds, whatever that is. No code in it is run.
+
+    Raises ValueError for a file that cannot be read, and for a pickle with code in it."""
     from pickle import UnpicklingError
 
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        what = f" ({named.group(1)})" if named else ""
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code is None:
+            raise ValueError(
+                f"{path} could not be read: it is cut off, corrupt, no torch file, or a pickle "
+                "that holds more than tensors"
+            ) from error
         raise ValueError(
-            f"{path} is a pickle that holds more than tensors{what}: reading it could run code, "
-            "so it was not read. "
-            "Use the checkpoint's safetensors file, or convert it where you trust it"
+            f"{path} is refused: it is a pickle that holds more than tensors ({code[1]}), and "
+            "reading it could run code. Use the checkpoint's safetensors file, or convert it where "
+            "you trust it"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # damaged bytes raise what they will: nothing of them was run
         raise ValueError(
             f"{path} could not be read; it may be cut off or corrupt: {_line(error)}"
         ) from error
-    return _tensors(found, path)
 
 
 def _tensors(found: Any, path: Path) -> dict[str, torch.Tensor]:

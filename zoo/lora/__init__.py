@@ -11,7 +11,7 @@ _EXPORTS = {
     "scales_of": "xhat.zoo.lora.loading",
     "set_scales": "xhat.zoo.lora.loading",
     "sliding": "xhat.zoo.lora.loading",
-    "Factors": "xhat.zoo.lora.files",
+    "Factors": "xhat.hooks.factors",
     "read_lora": "xhat.zoo.lora.files",
     "train_slider": "xhat.zoo.lora.slider",
     "save_lora": "xhat.zoo.lora.slider",

@@ -1,14 +1,11 @@
 """LoRA files of every make, read as pairs of factors a layer: diffusers and PEFT keys, Kohya's, old
-and new.
+and new; of the denoiser and of the text encoders.
 
 Nothing in a file is run: ``.safetensors`` holds tensors alone, and ``.pt`` is read with
-``weights_only=True``. What is adapted is found in the model itself, so a key that fits nowhere, or
-a factor of another shape, is told before loading."""
+``weights_only=True``. Every key is read, or the file is refused by naming those that are not."""
 
 from __future__ import annotations
 
-import json
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-Factors = tuple[torch.Tensor, torch.Tensor]
-"""(A, B) of ΔW = B·A: A (rank, in, …), B (out, rank, …), alpha/rank multiplied into B."""
+from xhat.zoo.load.files import metadata, read, unpickled
+from xhat.zoo.lora.settings import WEIGHTS, Settings, settings_of
+
+Parts = Mapping[str, torch.Tensor]
+"""``down``, ``up`` and, where the file has it, ``alpha`` of a layer."""
 
 _PREFIXES = (
     "unet.",
@@ -30,7 +29,7 @@ _PREFIXES = (
     "lora_unet_",
     "lora_transformer_",
 )
-_TEXT = ("text_encoder", "lora_te", "text_model", "te1_", "te2_")
+_TEXT = re.compile(r"^(?:text_encoder_?|lora_te|te(?=\d))(?P<number>\d?)[._]")
 _ROLES = {
     r"\.lora_A(\.\w+)?\.weight": "down",
     r"\.lora_B(\.\w+)?\.weight": "up",
@@ -44,9 +43,8 @@ _ROLES = {
     r"\.lora_linear_layer\.up\.weight": "up",
     r"\.alpha": "alpha",
 }
-_ROLE = re.compile(
-    "|".join(f"(?P<{role}{i}>{ending})" for i, (ending, role) in enumerate(_ROLES.items())) + "$"
-)
+_ENDINGS = "|".join(f"(?P<{role}{i}>{end})" for i, (end, role) in enumerate(_ROLES.items()))
+_ROLE = re.compile(f"(?:{_ENDINGS})$")
 _OTHER_KINDS = {
     "dora_scale": "DoRA",
     "lora_magnitude_vector": "DoRA",
@@ -59,70 +57,118 @@ _OTHER_KINDS = {
 
 @dataclass(frozen=True)
 class LoraFile:
-    """``layers``: layer as the file names it → its parts (``down``, ``up``, ``alpha``). ``notes``:
-    what the file says of itself. ``text``: how many keys adapt a text encoder; they are not
-    read."""
+    """A LoRA as its file has it.
+
+    Parameters
+    ----------
+    path
+        Where it was read.
+    layers
+        Layer as the file names it → its parts.
+    settings
+        alpha where no key gives it.
+    text
+        ``"text_encoder"``, ``"text_encoder_2"``, … → what the file holds for that encoder.
+    """
 
     path: Path
-    layers: Mapping[str, Mapping[str, torch.Tensor]]
-    notes: Mapping[str, str] = field(default_factory=dict)
-    text: int = 0
+    layers: Mapping[str, Parts]
+    settings: Settings = field(default_factory=Settings)
+    text: Mapping[str, LoraFile] = field(default_factory=dict)
 
 
 def read_lora(path: str | Path) -> LoraFile:
-    """Read a LoRA file, ``.safetensors`` or ``.pt``/``.bin``/``.ckpt``/``.pth``.
+    """Read a LoRA file, ``.safetensors`` or ``.pt``/``.bin``/``.ckpt``/``.pth``, or PEFT's folder
+    of one.
 
-    Raises ValueError for a file that is not there, holds code, is a full checkpoint, holds no LoRA,
-    or one of a kind that is not supported, or a factor without its partner."""
-    path = Path(path)
+    Raises
+    ------
+    ValueError
+        For a file that is not there, holds code, is a full checkpoint, holds no LoRA, or one of a
+        kind that is not supported, for a factor without its partner, and for keys that are not
+        understood: their effect would be left out.
+    """
+    path = _weights_of(Path(path))
     tensors, notes = _tensors(path)
-    kept = {key: value for key, value in tensors.items() if not key.startswith(_TEXT)}
+    by_network = _by_network(tensors)
+    denoiser = by_network.pop("")
+    layers, unread = _by_layer(path, denoiser)
+    text = {slot: _by_layer(path, keys) for slot, keys in by_network.items()}
+    _check_is_lora(path, tensors, denoiser, layers)
+    _check_all_read(path, tensors, [*unread, *(key for _, keys in text.values() for key in keys)])
+    for parts_of_layer in (layers, *(theirs for theirs, _ in text.values())):
+        for name, parts in parts_of_layer.items():
+            _check_partners(path, name, parts)
+    encoders = {
+        slot: LoraFile(path, theirs, settings_of(path, notes, (slot,)))
+        for slot, (theirs, _) in text.items()
+    }
+    return LoraFile(path, layers, settings_of(path, notes), encoders)
+
+
+def _by_network(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """Text encoder → its keys; ``""``: those of the denoiser.
+
+    >>> alpha = torch.ones(())
+    >>> list(_by_network({"lora_te2_text_model.alpha": alpha, "conv.alpha": alpha}))
+    ['', 'text_encoder_2']
+    """
+    by_network: dict[str, dict[str, torch.Tensor]] = {"": {}}
+    for key, value in tensors.items():
+        match = _TEXT.match(key)
+        if match is None:
+            by_network[""][key] = value
+        else:
+            number = match["number"]
+            slot = "text_encoder" if number in ("", "1") else f"text_encoder_{number}"
+            by_network.setdefault(slot, {})[key] = value
+    return by_network
+
+
+def _weights_of(path: Path) -> Path:
+    """The file of weights where a folder is given."""
+    there = [path / name for name in WEIGHTS if (path / name).is_file()]
+    return there[0] if path.is_dir() and there else path
+
+
+def _by_layer(
+    path: Path, tensors: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, dict[str, torch.Tensor]], list[str]]:
+    """Layer → its parts, and the keys that are none. Raises ValueError for a part given twice."""
     layers: dict[str, dict[str, torch.Tensor]] = {}
-    for key, value in kept.items():
-        found = _ROLE.search(key)
-        if found:
-            role = re.sub(r"\d", "", str(found.lastgroup))
-            layers.setdefault(_layer_of(key[: found.start()]), {})[role] = value
-    _check_is_lora(path, kept, layers, len(tensors) - len(kept))
-    for name, parts in layers.items():
-        _check_partners(path, name, parts)
-    return LoraFile(path, layers, notes, len(tensors) - len(kept))
+    unread = []
+    for key, value in tensors.items():
+        match = _ROLE.search(key)
+        if not match:
+            unread.append(key)
+            continue
+        role = re.sub(r"\d", "", str(match.lastgroup))
+        parts = layers.setdefault(_layer_of(key[: match.start()]), {})
+        if role in parts:
+            raise ValueError(f"{path} holds the same factor twice: {key!r} is the second")
+        parts[role] = value
+    return layers, unread
 
 
 def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if not path.is_file():
         raise ValueError(f"no LoRA file {path}: expected a .safetensors or .pt file")
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = file.keys()  # safe_open is no mapping: it cannot be iterated over itself
-                return {n: file.get_tensor(n) for n in names}, dict(file.metadata() or {})
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no safetensors file: {error}") from None
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "nsupported" not in str(
-            error
-        ):  # of an unsupported class, function or operand: code, that is
-            raise ValueError(f"{path} is no torch file: it could not be unpickled") from None
-        raise ValueError(
-            f"{path} is refused: it is a pickle that holds more than tensors, and loading it "
-            "could run code. Ask for the file as .safetensors"
-        ) from None
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} could not be read as a torch file: {error}") from None
+        return read(path), metadata(path)
+    loaded = unpickled(path)
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(
-        isinstance(v, torch.Tensor) for v in loaded.values()
-    ):
+    if not isinstance(loaded, dict) or not loaded:
         raise ValueError(
             f"{path} holds no state dict: expected names and tensors, got {type(loaded).__name__}"
         )
-    return loaded, {}
+    for key, value in loaded.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor | float | int):
+            raise ValueError(
+                f"{path} holds no state dict: expected names and tensors, got "
+                f"{type(value).__name__} under {key!r}"
+            )
+    return {key: torch.as_tensor(value) for key, value in loaded.items()}, {}
 
 
 def _layer_of(stem: str) -> str:
@@ -135,15 +181,14 @@ def _layer_of(stem: str) -> str:
     """
     for prefix in _PREFIXES:
         stem = stem.removeprefix(prefix)
-    if (
-        ".processor." in stem
-    ):  # diffusers' first format: the projection is named behind its processor
+    stem = _TEXT.sub("", stem)
+    if ".processor." in stem:  # diffusers' first format, the projection behind its processor
         stem = re.sub(r"to_out$", "to_out.0", stem.replace(".processor.", "."))
     return stem
 
 
 def _check_is_lora(
-    path: Path, tensors: Mapping[str, Any], layers: Mapping[str, Any], text: int
+    path: Path, tensors: Parts, denoiser: Mapping[str, Any], layers: Mapping[str, Any]
 ) -> None:
     for mark, kind in _OTHER_KINDS.items():
         hits = [key for key in tensors if mark in key]
@@ -153,13 +198,13 @@ def _check_is_lora(
             )
     if layers:
         return
-    if text and not tensors:
+    if tensors and not denoiser:
         raise ValueError(
-            f"{path} adapts a text encoder alone ({text} keys): a slider adapts the unet or "
-            "transformer"
+            f"{path} adapts a text encoder alone ({len(tensors)} keys): a slider adapts the unet "
+            "or transformer"
         )
-    example = ", ".join(repr(key) for key in list(tensors)[:2]) or "none"
-    if any(key.endswith((".weight", ".bias")) for key in tensors):
+    example = ", ".join(repr(key) for key in list(denoiser)[:2]) or "none"
+    if any(key.endswith((".weight", ".bias")) for key in denoiser):
         raise ValueError(
             f"{path} is a full checkpoint, not a LoRA: {len(tensors)} tensors under keys such as "
             f"{example}. Load it as a model"
@@ -167,106 +212,22 @@ def _check_is_lora(
     raise ValueError(f"{path} holds no LoRA weights: its keys are {example}")
 
 
+def _check_all_read(path: Path, tensors: Parts, unread: list[str]) -> None:
+    if unread:
+        raise ValueError(
+            f"{path}: {len(unread)} of its {len(tensors)} keys are no factors of a LoRA and would "
+            f"be left out: {', '.join(map(repr, unread[:3]))}{', …' if len(unread) > 3 else ''}. "
+            "Expected lora_A and lora_B, or lora_down, lora_up and alpha, of each layer"
+        )
+
+
 def _check_partners(path: Path, name: str, parts: Mapping[str, torch.Tensor]) -> None:
     missing = {"down", "up"} - set(parts)
     if missing:
         raise ValueError(f"{path}: layer {name!r} has no {' and no '.join(sorted(missing))} factor")
     a, b = parts["down"], parts["up"]
-    if a.ndim < 2 or b.ndim < 2 or a.shape[0] != b.shape[1]:
+    if a.ndim < 2 or b.ndim < 2 or not a.shape[0] == b.shape[1] > 0:
         raise ValueError(
             f"{path}: the ranks of layer {name!r} differ: down {tuple(a.shape)} has {a.shape[0]}, "
             f"up {tuple(b.shape)} has {b.shape[1] if b.ndim > 1 else 'none'}"
         )
-
-
-def fitted(file: LoraFile, network: nn.Module) -> dict[str, Factors]:
-    """Layer of ``network`` → (A, B). Kohya's names, with ``_`` for every dot, are looked up among
-    the network's own.
-
-    Raises ValueError for a file that fits no layer or not all of them, naming keys and the family
-    it looks made for, and for factors of another shape than the layer they adapt."""
-    own = {
-        name.replace(".base_layer", ""): module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) and "lora_" not in name
-    }
-    flat = {name.replace(".", "_"): name for name in own}
-    found: dict[str, Factors] = {}
-    lost = []
-    for name, parts in file.layers.items():
-        target = name if name in own else flat.get(name.replace(".", "_"))
-        if target is None:
-            lost.append(name)
-        else:
-            found[target] = _factors(file, target, parts, own[target])
-    if lost:
-        share = "no layer" if not found else f"only {len(found)} of its {len(file.layers)} layers"
-        raise ValueError(
-            f"{file.path} fits {share} of this {type(network).__name__}: there is no {lost[0]!r}"
-            + (f", nor {len(lost) - 1} others" if len(lost) > 1 else "")
-            + f". {family(file)}"
-        )
-    return found
-
-
-def _factors(
-    file: LoraFile, target: str, parts: Mapping[str, torch.Tensor], layer: nn.Module
-) -> Factors:
-    a, b = parts["down"].float(), parts["up"].float()
-    weight = layer.weight
-    assert isinstance(weight, torch.Tensor)
-    if weight.ndim == 2:  # some tools keep linear layers as 1 × 1 convolutions
-        a, b = a.flatten(1), b.flatten(1)
-    elif a.ndim == 2:
-        a, b = a[:, :, None, None], b[:, :, None, None]
-    if a.shape[1:] != weight.shape[1:] or b.shape[0] != weight.shape[0]:
-        raise ValueError(
-            f"{file.path} does not fit {target!r}: the layer is {tuple(weight.shape)}, the "
-            f"factors are {tuple(a.shape)} and {tuple(b.shape)}. {family(file)}"
-        )
-    return a, b * strength(file, target, parts, len(a))
-
-
-def strength(file: LoraFile, target: str, parts: Mapping[str, torch.Tensor], rank: int) -> float:
-    """alpha/rank: of the file's ``alpha`` keys, or of the settings that newer diffusers writes
-    beside the weights.
-    """
-    if "alpha" in parts:
-        return float(parts["alpha"]) / rank
-    settings = json.loads(file.notes.get("lora_adapter_metadata", "{}"))
-    for slot in ("unet", "transformer"):
-        alpha = settings.get(f"{slot}.alpha_pattern", {}).get(
-            target, settings.get(f"{slot}.lora_alpha")
-        )
-        if alpha is not None:
-            return float(alpha) / (rank**0.5 if settings.get(f"{slot}.use_rslora") else rank)
-    return 1.0
-
-
-_WIDTHS = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL", 1152: "PixArt"}
-
-
-def family(file: LoraFile) -> str:
-    """Which family of models a LoRA looks made for, in a sentence, from the names of its layers and
-    their widths.
-    """
-    names = " ".join(name.replace(".", "_") for name in file.layers)
-    guess = None
-    if any(
-        mark in names for mark in ("single_transformer_blocks", "single_blocks", "double_blocks")
-    ):
-        guess = "FLUX"
-    elif "joint_blocks" in names or ("transformer_blocks" in names and "add_k_proj" in names):
-        guess = "SD 3"
-    else:
-        for name, parts in file.layers.items():
-            if re.search(
-                r"attn2[._]to_[kv]$", name
-            ):  # reads the prompt: its width is the text encoder's
-                guess = _WIDTHS.get(parts["down"].shape[1])
-                break
-    return (
-        f"It looks made for {guess}"
-        if guess
-        else "The family it was made for is not known from its keys"
-    )

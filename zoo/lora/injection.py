@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from xhat.zoo.lora.files import Factors
+from xhat.hooks.factors import Factors
 
 
 def inject(network: nn.Module, name: str, ranks: Mapping[str, int], seed: int = 0) -> None:
@@ -45,21 +45,25 @@ def inject(network: nn.Module, name: str, ranks: Mapping[str, int], seed: int = 
 
 def fill(network: nn.Module, name: str, layers: Mapping[str, Factors]) -> None:
     """Give an injected LoRA its factors, in the precision of the layers that they adapt."""
-    for path, (a, b) in layers.items():
+    for path, factors in layers.items():
         layer: Any = network.get_submodule(path)
         like = layer.base_layer.weight
-        for half, value in ((layer.lora_A[name], a), (layer.lora_B[name], b)):
-            half.weight.data = value.to(like).clone()
-            half.weight.requires_grad_(False)
+        for half, value in zip(_halves(layer, name), factors.layers(), strict=True):
+            half.data = value.to(like).clone()
+            half.requires_grad_(False)
 
 
-def factors(network: nn.Module, name: str) -> dict[str, Factors]:
-    """layer → (A, B) of a LoRA in the network."""
+def halves(network: nn.Module, name: str) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+    """layer → (up, down), the parameters of a LoRA in the network."""
     return {
-        path: (layer.lora_A[name].weight, layer.lora_B[name].weight)
+        path: _halves(layer, name)
         for path, layer in network.named_modules()
         if name in getattr(layer, "lora_A", {})
     }
+
+
+def _halves(layer: Any, name: str) -> tuple[nn.Parameter, nn.Parameter]:
+    return layer.lora_B[name].weight, layer.lora_A[name].weight
 
 
 def take_out(network: Any, name: str) -> None:

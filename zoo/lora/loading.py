@@ -6,19 +6,25 @@ out of the computation: not a bit of the pipeline's pictures changes."""
 
 from __future__ import annotations
 
+import math
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from xhat.hooks.factors import Factors
 from xhat.hooks.naming import nearest
 from xhat.hooks.points.names import denoiser_of, parts_of
-from xhat.zoo.lora.files import fitted, read_lora
-from xhat.zoo.lora.injection import fill, inject, lora_layers, names_in, take_out
+from xhat.zoo.lora.files import LoraFile, read_lora
+from xhat.zoo.lora.fitting import fitted
+from xhat.zoo.lora.injection import fill, halves, inject, lora_layers, names_in, take_out
+from xhat.zoo.lora.shipped import file_of
+
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 class UnusableLora(ValueError):
@@ -26,41 +32,84 @@ class UnusableLora(ValueError):
 
 
 def load_slider(pipe: Any, path: str | Path, name: str | None = None, *, scale: float = 0.0) -> str:
-    """Load a slider or any other LoRA from a file into every network of a pipeline, and return its
-    name there.
+    """Load a slider or any other LoRA into every network of a pipeline, and return its name there.
 
     Keys of diffusers, PEFT and Kohya are read, from ``.safetensors`` or from ``.pt`` without
-    running what is in it. The name is the file's where none is given. It starts at ``scale``: at 0,
-    nothing changes until :func:`sliding` or :func:`set_scales` turns it. In a hybrid, networks that
-    have the slider already keep it.
+    running what is in it; those of text encoders too. Networks that have this LoRA by this name
+    already keep it, so that base, student and a hybrid of both may be given it in turn.
 
-    Raises :class:`UnusableLora` for a file that is no LoRA or does not fit
-    (:mod:`xhat.zoo.lora.files`), and ValueError for a name in use."""
-    name = _name_from(Path(path)) if name is None else name
-    parts = [part for part in _networks(pipe) if name not in names_in(part)]
-    if not parts:
-        raise ValueError(
-            f"a LoRA {name!r} is loaded already: give this one another name, or remove that one "
-            "first"
-        )
-    if "." in name or _means_something(name):
+    Parameters
+    ----------
+    pipe
+        Any pipeline, a hybrid too.
+    path
+        A file, a folder of PEFT's, or the name of a slider that is shipped (``"square"``).
+    name
+        What to call it; the name of the file where none is given.
+    scale
+        What it starts at. At 0, nothing changes until :func:`sliding` or :func:`set_scales` turns
+        it.
+
+    Raises
+    ------
+    UnusableLora
+        For a file that is no LoRA or does not fit (:mod:`xhat.zoo.lora.files`).
+    ValueError
+        For a name that another LoRA has, and while LoRAs are fused or switched off.
+    """
+    path = file_of(str(path))
+    name = _name_from(path) if name is None else name
+    if not name or "." in name or _means_something(name):
         raise ValueError(
             f"{name!r} cannot name a LoRA: it means something to torch. Give another name"
         )
+    _check_finite({name: scale})
+    _check_effective(pipe, [name])
     try:
         file = read_lora(path)
-        every = [fitted(file, part) for part in parts]  # all checked before any is changed
+        every = [
+            (network, fitted(theirs, network)) for network, theirs in _networks_for(pipe, file)
+        ]  # all checked before any is changed
     except ValueError as error:
         raise UnusableLora(str(error)) from error
-    if file.text:
-        warnings.warn(
-            f"{path}: {file.text} keys adapt a text encoder and are left out", stacklevel=2
-        )
-    for part, layers in zip(parts, every, strict=True):
-        inject(part, name, {layer: len(a) for layer, (a, _) in layers.items()})
-        fill(part, name, layers)
+    for network, layers in every:
+        if name in names_in(network):
+            _check_same(network, name, layers)
+    for network, layers in every:
+        if name not in names_in(network):
+            inject(network, name, {layer: factors.rank for layer, factors in layers.items()})
+            fill(network, name, layers)
     set_scales(pipe, {name: scale})
     return name
+
+
+def _networks_for(pipe: Any, file: LoraFile) -> Iterator[tuple[Any, LoraFile]]:
+    """The networks of a pipeline that a file adapts, each with what the file holds for it."""
+    for part in parts_of(denoiser_of(pipe)):
+        yield part, file
+    for slot, theirs in file.text.items():
+        encoder = getattr(pipe, slot, None)
+        if encoder is None:
+            raise ValueError(
+                f"{file.path} adapts {slot}, which this {type(pipe).__name__} has not, in "
+                f"{len(theirs.layers)} layers such as {next(iter(theirs.layers))!r}"
+            )
+        yield encoder, theirs
+
+
+def _check_same(network: Any, name: str, layers: Mapping[str, Factors]) -> None:
+    """Raises ValueError unless the LoRA that a network has by this name has these factors."""
+    there = halves(network, name)
+    same = there.keys() == layers.keys() and all(
+        torch.equal(half, value.to(half))
+        for layer, factors in layers.items()
+        for half, value in zip(there[layer], factors.layers(), strict=True)
+    )
+    if not same:
+        raise ValueError(
+            f"another LoRA is loaded as {name!r} already: give this one another name, or remove "
+            "that one first"
+        )
 
 
 def _name_from(path: Path) -> str:
@@ -75,23 +124,30 @@ def _means_something(name: str) -> bool:
 
 def scales_of(pipe: Any) -> dict[str, float]:
     """name → scale of every LoRA that is loaded, 0 for those that are switched off."""
-    found: dict[str, float] = {}
+    scales: dict[str, float] = {}
     for layer in _layers(pipe):
         for name in layer.scaling:
-            scale = (
-                layer.scaling[name] / _unit(layer, name) if name in layer.active_adapters else 0.0
-            )
-            found[name] = max(found.get(name, 0.0), scale, key=abs)
-    return found
+            on = name in layer.active_adapters and not layer.disable_adapters
+            scale = layer.scaling[name] / _unit(layer, name) if on else 0.0
+            scales[name] = max(scales.get(name, 0.0), scale, key=abs)
+    return scales
 
 
 def set_scales(pipe: Any, scales: Mapping[str, float]) -> None:
     """Set the scales of loaded LoRAs, in every network of the pipeline that has them; others stay
     as they are.
 
-    The layers compute W·x + Σ s·B·A·x, with s the scale. Raises ValueError for a name that is not
-    loaded."""
+    The layers compute W·x + Σ s·B·A·x, with s the scale.
+
+    Raises
+    ------
+    ValueError
+        For a name that is not loaded, a scale that is not finite, and while a LoRA is fused into
+        the weights or LoRAs are switched off: no scale has any effect then.
+    """
     check_names(pipe, scales)
+    _check_finite(scales)
+    _check_effective(pipe, scales)
     for layer in _layers(pipe):
         mine = {name: float(scale) for name, scale in scales.items() if name in layer.scaling}
         if not mine:
@@ -127,9 +183,10 @@ def remove(pipe: Any, name: str) -> None:
     ones again.
     """
     check_names(pipe, [name])
-    for part in _networks(pipe):
-        if name in names_in(part):
-            take_out(part, name)
+    _check_effective(pipe, [name])
+    for network in _networks(pipe):
+        if name in names_in(network):
+            take_out(network, name)
 
 
 def check_names(pipe: Any, names: Mapping[str, float] | Sequence[str]) -> None:
@@ -142,8 +199,35 @@ def check_names(pipe: Any, names: Mapping[str, float] | Sequence[str]) -> None:
             raise ValueError(f"no LoRA {name!r} is loaded; {hint}")
 
 
+def _check_finite(scales: Mapping[str, float]) -> None:
+    for name, scale in scales.items():
+        if not math.isfinite(scale):
+            raise ValueError(f"the scale of {name!r} is a finite number, got {scale!r}")
+
+
+def _check_effective(pipe: Any, names: Mapping[str, float] | Sequence[str]) -> None:
+    """Raises ValueError where LoRAs are part of the weights, or all switched off: no scale has any
+    effect then.
+    """
+    layers = _layers(pipe)
+    fused = sorted({name for layer in layers for name in layer.merged_adapters})
+    asked = ", ".join(map(repr, names))
+    if fused:
+        raise ValueError(
+            f"{', '.join(map(repr, fused))} is fused into the weights, and while it is, no scale "
+            f"of {asked} has any effect: call pipe.unfuse_lora() first"
+        )
+    if any(layer.disable_adapters for layer in layers):
+        raise ValueError(
+            f"LoRAs are switched off in this pipeline, and while they are, no scale of {asked} has "
+            "any effect: call pipe.enable_lora() first"
+        )
+
+
 def _networks(pipe: Any) -> list[Any]:
-    return list(parts_of(denoiser_of(pipe)))
+    """Every network of a pipeline that a LoRA may be in."""
+    encoders = [getattr(pipe, slot, None) for slot in TEXT_ENCODERS]
+    return [*parts_of(denoiser_of(pipe)), *(e for e in encoders if e is not None)]
 
 
 def _layers(pipe: Any) -> list[Any]:
@@ -153,4 +237,5 @@ def _layers(pipe: Any) -> list[Any]:
 
 def _unit(layer: Any, name: str) -> float:
     """What B·A is multiplied by at scale 1."""
-    return layer.lora_alpha[name] / layer.r[name]
+    rank = layer.r[name]
+    return float(layer.lora_alpha[name] / (rank**0.5 if layer.use_rslora.get(name) else rank))

@@ -21,7 +21,8 @@ from xhat.zoo.family.judge import load_judge
 from xhat.zoo.lora.inputs import States, condition, network_of, pred_x0, predict, states
 from xhat.zoo.lora.latents import to_images
 from xhat.zoo.lora.loading import set_scales
-from xhat.zoo.lora.shipped import SHIPPED, made
+from xhat.zoo.lora.recipes import made
+from xhat.zoo.lora.shipped import SHIPPED
 from xhat.zoo.lora.slider import LAYERS, RANK, RATE
 from xhat.zoo.lora.training import TRAINING, train_lora
 from xhat.zoo.pairs import DEMO, load_model

@@ -19,7 +19,8 @@ from xhat.zoo.family.attributes import HELD_OUT
 from xhat.zoo.family.vae import to_tensor
 from xhat.zoo.lora.inputs import condition, network_of, predict, states
 from xhat.zoo.lora.latents import to_latents
-from xhat.zoo.lora.shipped import SHIPPED, made
+from xhat.zoo.lora.recipes import made
+from xhat.zoo.lora.shipped import SHIPPED
 from xhat.zoo.lora.training import train_lora
 from xhat.zoo.pairs import DEMO, load_model
 

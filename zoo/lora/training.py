@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from xhat.zoo.family.loop import set_rate, train_loop
-from xhat.zoo.lora.injection import factors, inject, names_in, take_out
+from xhat.zoo.lora.injection import halves, inject, names_in, take_out
 from xhat.zoo.lora.inputs import network_of, slot_of
 
 LAYERS = ("attention", "all")
@@ -103,12 +103,12 @@ def _adapter(
     grads = {name: p.requires_grad for name, p in network.named_parameters()}
     network.requires_grad_(False)
     inject(network, TRAINING, dict.fromkeys(targets, rank), seed)
-    halves = [half for pair in factors(network, TRAINING).values() for half in pair]
-    for half in halves:
+    trained = [h for up, down in halves(network, TRAINING).values() for h in (down, up)]
+    for half in trained:
         half.data = half.data.float()
         half.requires_grad_(True)
     try:
-        yield nn.ParameterList(halves)
+        yield nn.ParameterList(trained)
     finally:
         take_out(network, TRAINING)
         for name, parameter in network.named_parameters():
@@ -120,6 +120,6 @@ def _state(network: nn.Module, slot: str) -> dict[str, torch.Tensor]:
     ``….lora_B.weight``.
     """
     found: dict[str, torch.Tensor] = {}
-    for layer, (a, b) in factors(network, TRAINING).items():
-        found |= {f"{slot}.{layer}.lora_A.weight": a, f"{slot}.{layer}.lora_B.weight": b}
+    for layer, (up, down) in halves(network, TRAINING).items():
+        found |= {f"{slot}.{layer}.lora_A.weight": down, f"{slot}.{layer}.lora_B.weight": up}
     return {key: value.detach().cpu().clone().contiguous() for key, value in found.items()}

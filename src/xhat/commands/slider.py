@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """``xhat slider train``"""
-    from xhat.zoo.lora.shipped import slider_notes
+    from xhat.zoo.lora.recipes import slider_notes
     from xhat.zoo.lora.slider import save_lora, train_slider
 
     if args.all:
@@ -138,7 +138,7 @@ def train(args: argparse.Namespace) -> None:
 
 def train_all(args: argparse.Namespace) -> None:
     """Retrain what ships with the family, at the settings of its tables."""
-    from xhat.zoo.lora.shipped import train_sliders
+    from xhat.zoo.lora.recipes import train_sliders
     from xhat.zoo.lora.sliderspace import train_directions
     from xhat.zoo.lora.styles import train_styles
 

@@ -13,7 +13,7 @@ import xhat
 from xhat.analysis.experiments.transfer import Transfer, measure_transfer, twin_data
 from xhat.analysis.experiments.transfer_text import _transfer
 from xhat.analysis.intervals import BOUNDS, bounded
-from xhat.analysis.measures.lora_factors import Factors, tensors_of
+from xhat.analysis.measures.lora_factors import tensors_of
 from xhat.analysis.result import Result
 from xhat.analysis.sampling.control import Control
 from xhat.analysis.sampling.control_bench import Bench
@@ -21,6 +21,7 @@ from xhat.analysis.sampling.control_jobs import Extent
 from xhat.analysis.sampling.dose_response import dose_response, doses, retention, travel
 from xhat.analysis.sampling.scores import attribute_score, axis_score, text_score
 from xhat.analysis.sampling.shipped_controls import control_of, family_controls, open_prompts
+from xhat.hooks.factors import Factors
 from xhat.probes.features import LatentSpace
 from xhat.zoo.lora.slider import save_lora
 

@@ -8,7 +8,8 @@ import torch
 from scipy.linalg import orth, subspace_angles
 
 from xhat.analysis.measures.alignment import lora_cosine, principal_angles
-from xhat.analysis.measures.lora_factors import Factors, lora_of, random_like, tensors_of
+from xhat.analysis.measures.lora_factors import lora_of, random_like, tensors_of
+from xhat.hooks.factors import Factors
 from xhat.zoo.lora.loading import load_slider
 from xhat.zoo.lora.slider import save_lora
 

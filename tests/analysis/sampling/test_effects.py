@@ -11,11 +11,12 @@ import xarray as xr
 
 import xhat
 from xhat.analysis.intervals import BOUNDS
-from xhat.analysis.measures.lora_factors import Factors, lora_of, tensors_of
+from xhat.analysis.measures.lora_factors import lora_of, tensors_of
 from xhat.analysis.sampling.control import Control, random_controls
 from xhat.analysis.sampling.effects import effect, free_runs, responses
 from xhat.analysis.traces.effect_alignment import alignment_map
 from xhat.analysis.traces.readings import points_of
+from xhat.hooks.factors import Factors
 from xhat.zoo.lora.slider import save_lora
 
 PROMPTS = ["a red face", "a blue planet", "the green robot"]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from xhat.zoo.lora.files import family, fitted, read_lora
+from xhat.zoo.lora.files import read_lora
+from xhat.zoo.lora.fitting import family, fitted
 from xhat.zoo.lora.injection import names_in
 from xhat.zoo.lora.loading import load_slider, remove, scales_of, sliding
 from xhat.zoo.lora.slider import save_lora
@@ -129,19 +130,19 @@ def test_diffusers_reads_ours_and_we_read_its_own(pipe, tiny, state, tmp_path):
     assert np.array_equal(drawn(pipe, theirs), drawn(pipe, ours, 2.0))
 
 
-def test_names_and_text_keys(pipe, state, tmp_path):
-    tensors = kohya(state, 4) | {
-        "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.zeros(1, 1)
-    }
-    path = tmp_path / "smile-v2.1.safetensors"
-    save_file(tensors, path)
-    with pytest.warns(UserWarning, match="1 keys adapt a text encoder and are left out"):
-        assert load_slider(pipe, path) == "smile_v2_1"
-    with pytest.raises(ValueError, match="'smile_v2_1' is loaded already"):
-        load_slider(pipe, path)
-    with pytest.raises(ValueError, match="'training' cannot name a LoRA"):
-        load_slider(pipe, path, "training")
+def test_names(pipe, state, tmp_path):
+    path = save_lora(tmp_path / "smile-v2.1.safetensors", state, {})
+    assert load_slider(pipe, path, scale=1.0) == "smile_v2_1"
+    assert load_slider(pipe, path) == "smile_v2_1"  # the same again: kept, at the scale asked for
     assert scales_of(pipe) == {"smile_v2_1": 0.0}
+    other = save_lora(tmp_path / "other.safetensors", {k: -v for k, v in state.items()}, {})
+    with pytest.raises(ValueError, match="another LoRA is loaded as 'smile_v2_1'"):
+        load_slider(pipe, other, "smile_v2_1")
+    for name in ("training", "a.b", ""):
+        with pytest.raises(ValueError, match=f"'{name}' cannot name a LoRA"):
+            load_slider(pipe, path, name)
+    with pytest.raises(ValueError, match="scale of 'x' is a finite number, got nan"):
+        load_slider(pipe, path, "x", scale=float("nan"))
     remove(pipe, "smile_v2_1")
 
 
@@ -157,7 +158,7 @@ def bad_files(folder, state):
         f"{layer}.lora_A.weight": torch.zeros(RANK, 99),
         f"{layer}.lora_B.weight": torch.zeros(8, RANK),
     }
-    sdxl = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
+    sdxl = "lora_unet_input_blocks_7_1_transformer_blocks_9_attn2_to_k"
     flux = "transformer.single_transformer_blocks.0.attn.to_q"
     tensors = {
         "elsewhere": (
@@ -165,7 +166,7 @@ def bad_files(folder, state):
                 f"{sdxl}.lora_down.weight": torch.zeros(4, 2048),
                 f"{sdxl}.lora_up.weight": torch.zeros(8, 4),
             },
-            "fits no layer.*input_blocks_4_1.*looks made for SDXL",
+            "fits no layer.*input_blocks_7_1.*looks made for SDXL",
         ),
         "flux": (
             {
@@ -182,7 +183,7 @@ def bad_files(folder, state):
             },
             "fits only .*there is no 'nowhere'",
         ),
-        "shapes": (wide, "does not fit.*the factors are \\(4, 99,"),
+        "shapes": (wide, "does not fit.*the factors are \\(4, 99\\)"),
         "ranks": (
             {
                 f"{layer}.lora_A.weight": torch.zeros(3, 8),
@@ -250,18 +251,17 @@ def test_families(tmp_path, key, width, says):
 
 def test_factors_of_unequal_rank(pipe, state, tmp_path):
     """Each layer keeps its own rank, and scale 1 is W + B·A in every one of them."""
-    from xhat.zoo.lora.injection import factors
+    from xhat.zoo.lora.injection import halves
 
     cut = dict(state)
     key = next(k for k in state if k.endswith("to_q.lora_A.weight"))
     cut[key], cut[key.replace("_A", "_B")] = state[key][:2], state[key.replace("_A", "_B")][:, :2]
     path = save_lora(tmp_path / "unequal.safetensors", cut, {})
     load_slider(pipe, path, "unequal", scale=1.0)
-    expected, found = fitted(read_lora(path), pipe.unet), factors(pipe.unet, "unequal")
+    expected, found = fitted(read_lora(path), pipe.unet), halves(pipe.unet, "unequal")
     assert scales_of(pipe) == {"unequal": 1.0}
     assert expected.keys() == found.keys()
-    for layer, (a, b) in expected.items():
-        assert torch.equal(found[layer][0], a)
-        assert torch.equal(found[layer][1], b)
+    for layer, factors in expected.items():
+        assert all(map(torch.equal, found[layer], factors.layers()))
         assert pipe.unet.get_submodule(layer).scaling["unequal"] == 1.0
     remove(pipe, "unequal")
