@@ -263,6 +263,12 @@ FAMILIES = (
         guidance=STACKED,
     ),
     Family(
+        "Wan",
+        ("WanPipeline",),
+        runs_plans=True,
+        guidance=Guidance(apart=True),
+    ),
+    Family(
         "Stable Video Diffusion",
         ("StableVideoDiffusionPipeline", "UNetSpatioTemporalConditionModel"),
         latent_dims=FRAMES_FIRST,

@@ -323,6 +323,52 @@ def lumina(tiny, seed):
     return tiny.build("lumina", seed), prompt_embeds(height=64, width=64)
 
 
+def _wan_network():
+    return diffusers.WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=16,
+        freq_dim=16,
+        ffn_dim=24,
+        num_layers=2,
+        rope_max_seq_len=32,
+    ).eval()
+
+
+def wan(tiny, seed, boundary_ratio=None):
+    with seeded(seed):
+        networks = {"transformer": _wan_network(), "transformer_2": None}
+        if boundary_ratio is not None:
+            networks["transformer_2"] = _wan_network()
+        vae = diffusers.AutoencoderKLWan(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1],
+            num_res_blocks=1,
+            temperal_downsample=[True],
+            latents_mean=[0.0] * 4,
+            latents_std=[1.0] * 4,
+            scale_factor_spatial=2,
+            scale_factor_temporal=2,
+        ).eval()
+    pipe = diffusers.WanPipeline(
+        **networks,
+        vae=vae,
+        text_encoder=None,
+        tokenizer=None,
+        scheduler=diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+        boundary_ratio=boundary_ratio,
+    )
+    call = {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": 5}
+    call |= {"prompt_embeds": embeds(), "negative_prompt_embeds": embeds(seed=NEGATIVE)}
+    return pipe, call
+
+
 BUILDERS = {
     "kandinsky3": kandinsky3,
     "hunyuan_dit": hunyuan_dit,
@@ -334,6 +380,7 @@ BUILDERS = {
     "chroma": chroma,
     "qwen": qwen,
     "krea2": krea2,
+    "wan": wan,
     "zimage": zimage,
     "lumina": lumina,
 }

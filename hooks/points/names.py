@@ -26,6 +26,7 @@ _WORDS = {
     "joint_transformer_blocks": "block",
     "single_transformer_blocks": "single",
     "layers": "block",
+    "blocks": "block",
     "downsamplers": "down",
     "upsamplers": "up",
     "attn": "attn",

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from xhat.samplers.composite.experts import SECOND, has_two
+
 # diffusers looks for networks of its own class, and passes over a composite without a word
 _ADAPTERS = (
     "set_adapters",
@@ -57,6 +59,8 @@ def _with_network(pipe: Any, slot: str, network: nn.Module, encoders: bool) -> A
     for name in (*_ADAPTERS, *_SAVES):
         member.__dict__.pop(name, None)
     others = {} if encoders else {n: None for n in pipe.components if n.startswith("text_encoder")}
+    if has_two(pipe):
+        others[SECOND] = None
     member.register_modules(**{slot: network}, **others)
     return member
 

@@ -299,15 +299,16 @@ class CompositeDenoiser(Facade):
 
 
 def model_key(segment: Segment) -> str:
-    """Under which name a segment's network is kept: the model's, and its strength where that is not
-    1.
+    """Under which name a segment's network is kept: the model's, with its strength where that is
+    not 1, and its expert where it names one.
 
     >>> model_key(Segment("student", 0, 1, 4, strength=0.5))
     'student@0,5'
     """
-    if segment.strength == 1:
-        return segment.model
-    return f"{segment.model}@{segment.strength:g}".replace(".", ",")  # a module's name holds no dot
+    key = segment.model
+    if segment.strength != 1:
+        key += f"@{segment.strength:g}".replace(".", ",")  # a module's name holds no dot
+    return key if segment.expert is None else f"{key}@{segment.expert}"
 
 
 def takes_guidance(model: nn.Module) -> bool:

@@ -20,6 +20,7 @@ from xhat.samplers.composite.adapters import reach_all
 from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key, takes_guidance
 from xhat.samplers.composite.dial import dialed
 from xhat.samplers.composite.entering import enter_by_strength
+from xhat.samplers.composite.experts import SECOND, denoiser_for_plan, expert, has_two
 from xhat.samplers.composite.fit import check_fit, slot_of
 from xhat.samplers.composite.guidance import call_for, check_call, rule_of
 from xhat.samplers.composite.scheduler import CompositeScheduler
@@ -125,12 +126,18 @@ def _composed(pipes: Mapping[str, Any], plan: Plan, taps: Sequence[Tap]) -> Any:
         raise ValueError(
             "the first pipeline is a hybrid itself: compose the pipelines it was made of"
         )
-    networks = _networks({name: getattr(pipe, slot) for name, pipe in pipes.items()}, plan)
     schedulers = {name: pipe.scheduler for name, pipe in pipes.items()}
     timings = {name: timing_of(pipe) for name, pipe in pipes.items()}
     rule, embed = rule_of(first), getattr(first, "get_guidance_scale_embedding", None)
     scheduler = CompositeScheduler(plan, schedulers, taps, timings, rule)
     cond_first = family_of(first).cond_first
+
+    def now() -> float:
+        return float(scheduler.run.entry.timestep)
+
+    networks = _networks(
+        {name: denoiser_for_plan(pipe, slot, now) for name, pipe in pipes.items()}, plan
+    )
     denoiser = CompositeDenoiser(networks, scheduler, embed, rule, cond_first)
     return _assembled(first, slot, denoiser, scheduler)
 
@@ -142,7 +149,10 @@ def _networks(denoisers: Mapping[str, nn.Module], plan: Plan) -> dict[str, nn.Mo
     for segment in plan.segments:
         key = model_key(segment)
         if key not in found:
-            found[key] = dialed(base, denoisers[segment.model], segment.strength)
+            network = dialed(base, denoisers[segment.model], segment.strength)
+            if segment.expert is not None:
+                network = expert(network, segment.model, segment.expert)
+            found[key] = network
     return found
 
 
@@ -150,7 +160,8 @@ def _assembled(
     first: Any, slot: str, denoiser: CompositeDenoiser, scheduler: CompositeScheduler
 ) -> Any:
     pipe = copy.copy(first)
-    pipe.register_modules(**{slot: denoiser, "scheduler": scheduler})
+    slots = [slot, SECOND] if has_two(first) else [slot]
+    pipe.register_modules(**dict.fromkeys(slots, denoiser), scheduler=scheduler)
     plan, rule = scheduler.plan, denoiser.rule
     guidance = [_cfg_scale(segment, denoiser) for segment in plan.segments]
     top = max([1.0, *guidance, *(tap.guidance_scale for tap in scheduler.taps)])

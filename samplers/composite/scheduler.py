@@ -111,6 +111,19 @@ class CompositeScheduler:
         return self.schedulers[self.plan.models[0]].config
 
     @property
+    def sigmas(self) -> torch.Tensor:
+        """Each step's σ as its own scheduler counts it, and 0 at the end; σ = √(1−ᾱ)/√ᾱ where a
+        scheduler counts none.
+        """
+        values = [
+            float(entry.scheduler.sigmas[entry.step])
+            if hasattr(entry.scheduler, "sigmas")
+            else entry.level.sigma
+            for entry in self.run.entries
+        ]
+        return torch.tensor([*values, 0.0])
+
+    @property
     def init_noise_sigma(self) -> Any:
         """What unit noise is multiplied by to become x_T; a plan that skips steps starts there with
         pure noise.

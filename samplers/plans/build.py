@@ -11,13 +11,14 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from xhat.hooks.model import model_of
 from xhat.hooks.noise.levels import kind, noise_levels, space
 from xhat.hooks.noise.schedulers import BY_TIMESTEP
 from xhat.samplers.plans.defaults import default_guidance, schedule_of
 from xhat.samplers.plans.plan import Plan, Segment
 from xhat.samplers.plans.recipe import hybrid_plan, trailing
 from xhat.samplers.plans.schedule import grids_taken, scheduled, timestep_at
-from xhat.samplers.plans.timing import timing_of
+from xhat.samplers.plans.timing import boundary_of, timing_of
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 
@@ -62,7 +63,23 @@ def _from_step(
 ) -> Plan:
     scale = default_guidance(pipe) if guidance_scale is None else guidance_scale
     stop = schedule["num_inference_steps"]
-    return Plan([Segment(model, start, stop, guidance_scale=scale, **schedule, **knobs)])
+    segment = Segment(model, start, stop, guidance_scale=scale, **schedule, **knobs)
+    second = model_of(pipe).stated.get("guidance_scale_2")
+    if guidance_scale is not None or second is None:
+        return Plan([segment])
+    return Plan(_at_boundary(pipe, segment, float(second)))
+
+
+def _at_boundary(pipe: Any, segment: Segment, second: float) -> list[Segment]:
+    """The segment with a guidance scale of its own where a pipeline's second network is asked."""
+    boundary = boundary_of(pipe)
+    own = scheduled(pipe.scheduler, segment, timing=timing_of(pipe))
+    above = sum(float(t) >= (boundary or 0.0) for t in own.timesteps)
+    cut = min(max(segment.start, above), segment.stop)
+    parts = [replace(segment, stop=cut)] if cut > segment.start else []
+    if cut < segment.stop:
+        parts.append(replace(segment, start=cut, guidance_scale=second))
+    return parts
 
 
 def swap_plan(

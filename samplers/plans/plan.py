@@ -159,7 +159,7 @@ def _segment(entry: Any) -> Segment:
 def _cells(segment: Segment) -> tuple[str, str, str, str]:
     first, last = segment.steps[0], segment.steps[-1]
     steps = f"step {first}" if first == last else f"steps {first}–{last}"
-    names = ("spacing", "noise", "x0", "strength", "true_cfg_scale")
+    names = ("spacing", "noise", "x0", "strength", "true_cfg_scale", "expert")
     knobs = [(name, getattr(segment, name)) for name in names]
     changed = [
         f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}"

@@ -11,6 +11,7 @@ NOISES = ("fresh", "own", "shared")
 ESTIMATES = ("zero", "mean", "shuffle")
 SPACINGS = ("leading", "linspace", "trailing")
 GRIDS = ("timesteps", "sigmas")
+EXPERTS = ("transformer", "transformer_2")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class Segment:
         (``"shuffle"``). None: x̂₀ itself.
     strength
         s of the weights θ = base + s·(model − base).
+    expert
+        of a model of two networks (Wan 2.2), the one that makes these steps whatever their noise:
+        ``"transformer"`` or ``"transformer_2"``. None: by the model's own boundary.
     timesteps, sigmas
         the schedule itself, one number a step and falling, in place of the one the scheduler would
         make: timesteps as it counts them, or noise levels as its ``set_timesteps(sigmas=…)`` takes
@@ -74,6 +78,7 @@ class Segment:
     timesteps: tuple[float, ...] | None = None
     sigmas: tuple[float, ...] | None = None
     true_cfg_scale: float = 1.0
+    expert: str | None = None
 
     def __post_init__(self) -> None:
         if not self.model or not isinstance(self.model, str):
@@ -92,7 +97,8 @@ class Segment:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"{name} of a segment is a finite number, got {value!r}")
-        for name, known in (("noise", NOISES), ("x0", ESTIMATES), ("spacing", SPACINGS)):
+        of_few = {"noise": NOISES, "x0": ESTIMATES, "spacing": SPACINGS, "expert": EXPERTS}
+        for name, known in of_few.items():
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise ValueError(

@@ -75,6 +75,16 @@ def timing_of(pipe: Any) -> Timing:
     return Timing(family.even_sigmas, patches, 1.15 if distilled else None, family.single)
 
 
+def boundary_of(pipe: Any) -> float | None:
+    """The timestep from which on the first of a pipeline's two networks is asked; None where one is
+    all there is.
+    """
+    ratio = getattr(getattr(pipe, "config", None), "boundary_ratio", None)
+    if getattr(pipe, "transformer_2", None) is None or ratio is None:
+        return None
+    return float(ratio) * pipe.scheduler.config.num_train_timesteps
+
+
 def even(steps: int, single: bool = False) -> np.ndarray:
     """σ = 1, …, 1/n."""
     return (
