@@ -6,6 +6,7 @@ schedule."""
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -167,15 +168,18 @@ def save_pipeline(
     )
     pipe.to(torch.float16).save_pretrained(folder)
     pipe.to(torch.float32)
-    config = (
-        folder / "vae" / "config.json"
-    )  # a key that AutoencoderTiny writes and then warns of when it reads it
-    config.write_text(
-        json.dumps(
-            {k: v for k, v in json.loads(config.read_text()).items() if k != "block_out_channels"}
-        )
-    )
+    # a key that AutoencoderTiny writes and then warns of when it reads it
+    _rewrite(folder / "vae" / "config.json", drop=("block_out_channels",))
+    # transformers loads in the precision of this entry, diffusers' own networks in float32
+    _rewrite(folder / "text_encoder" / "config.json", dtype="float32")
     (folder / "xhat.json").write_text(json.dumps(defaults) + "\n")
+
+
+def _rewrite(path: Path, drop: Collection[str] = (), **entries: Any) -> None:
+    """Change some entries of a JSON file and leave the others."""
+    entries = json.loads(path.read_text()) | entries
+    rest = {name: value for name, value in entries.items() if name not in drop}
+    path.write_text(json.dumps(rest, indent=2) + "\n")
 
 
 def tokenize(tokenizer: Any, captions: list[str]) -> torch.Tensor:
