@@ -72,6 +72,8 @@ class Family:
         Whether its network counts time from noise to picture.
     conditions
         Names of the network's arguments that hold the prompt.
+    tokenizers
+        Names of the tokenizers whose tokens the network is given, one after the other.
     image_last
         Names of the blocks that give (prompt stream, image stream), in that order.
     runs_plans
@@ -91,6 +93,7 @@ class Family:
     single: bool = False
     backward_time: bool = False
     conditions: tuple[str, ...] = ("encoder_hidden_states", "pooled_projections", "text_embeds")
+    tokenizers: tuple[str, ...] = ("tokenizer",)
     image_last: tuple[str, ...] = ()
     runs_plans: bool = False
     guidance: Guidance | None = None
@@ -144,6 +147,7 @@ FAMILIES = (
             "StableDiffusion3Img2ImgPipeline",
             "StableDiffusion3InpaintPipeline",
         ),
+        tokenizers=("tokenizer", "tokenizer_3"),
         image_last=("JointTransformerBlock",),
         runs_plans=True,
         guidance=STACKED,
@@ -180,6 +184,7 @@ FAMILIES = (
             "FluxKontextPipeline",
         ),
         even_sigmas=True,
+        tokenizers=("tokenizer_2",),
         image_last=_flux_like("Flux"),
         runs_plans=True,
         guidance=Guidance(apart=True, argument="true_cfg_scale"),

@@ -74,7 +74,8 @@ def trace(
         Whole numbers. Seed s starts a generator of its own for each sample, the same for every
         prompt.
     hooks
-        {name, glob or path, with ``@input``, ``@delta`` or ``@probs`` for other readings: reduction
+        {name, glob or path, with ``@input``, ``@delta``, ``@probs`` (attention) or ``@tokens``
+        (attention from the picture to the prompt's tokens) for other readings: reduction
         or its text}, or names alone for ``mean``.
     store
         Folder or URL of a Zarr store; a run that was stopped goes on there at the same call. None:

@@ -10,8 +10,6 @@ from einops import rearrange
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from xhat.hooks.points.reductions import Reduction
-
 Sink = Callable[[torch.Tensor], None]
 
 
@@ -23,7 +21,7 @@ class Attention(TorchFunctionMode):
     after norms, rotary embeddings and whatever else the processor does. A processor that spells out
     its softmax is read there."""
 
-    def __init__(self, reduction: Reduction, sink: Sink) -> None:
+    def __init__(self, reduction: Callable[[torch.Tensor], torch.Tensor], sink: Sink) -> None:
         super().__init__()
         self.reduction, self.sink = reduction, sink
         self.reduced: torch.Tensor | None = None

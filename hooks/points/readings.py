@@ -1,4 +1,5 @@
-"""Readings of a module: its output, its input, what it adds, and its attention probabilities.
+"""Readings of a module: its output, its input, what it adds, and its attention: all probabilities,
+or those from the picture to the tokens of the prompt, the mean over heads.
 
 A hook gives what it reads, reduced, to a sink; it changes nothing."""
 
@@ -15,6 +16,7 @@ from xhat.hooks.families import IMAGE_LAST
 from xhat.hooks.points.attention import Attention, Sink
 from xhat.hooks.points.reductions import Reduction
 from xhat.hooks.points.taps import hooked
+from xhat.hooks.points.text_tokens import PromptPart
 
 
 def pick_output(
@@ -58,6 +60,13 @@ def attached(module: nn.Module, reading: str, reduction: Reduction, sink: Sink) 
             case "probs":
                 seen = Attention(reduction, sink)
                 before = module.register_forward_pre_hook
+                stack.enter_context(hooked(module, before, seen.enter))
+                stack.enter_context(hooked(module, after, seen.leave, always_call=True))
+            case "tokens":
+                part = PromptPart()
+                seen = Attention(part, lambda heads: sink(reduction(heads.mean(1))))
+                before = module.register_forward_pre_hook
+                stack.enter_context(hooked(module, before, part.enter, with_kwargs=True))
                 stack.enter_context(hooked(module, before, seen.enter))
                 stack.enter_context(hooked(module, after, seen.leave, always_call=True))
             case _:

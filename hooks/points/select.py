@@ -13,8 +13,9 @@ from torch import nn
 from xhat.hooks.points.compiled import refuse_compiled
 from xhat.hooks.points.names import Denoisers, Point, find, modules_at, named_points, parts_of
 from xhat.hooks.points.reductions import Reduction, mean, parse
+from xhat.hooks.points.text_tokens import reads_prompt
 
-READINGS = ("output", "input", "delta", "probs")
+READINGS = ("output", "input", "delta", "probs", "tokens")
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Selection:
 
 
 def select(denoiser: Denoisers, hooks: Mapping[str, Any] | Iterable[str]) -> tuple[Selection, ...]:
-    """What ``hooks`` asks for: {name or glob, with ``@input``, ``@delta`` or ``@probs`` for other
-    readings: reduction}.
+    """What ``hooks`` asks for: {name or glob, with ``@input``, ``@delta``, ``@probs`` or
+    ``@tokens`` for other readings: reduction}.
 
     A list of names means ``mean``. Where two names meet at one point, the exact one decides before
     a glob, and the first of equals. A module without alias can be named by its path. Raises
@@ -52,8 +53,8 @@ def select(denoiser: Denoisers, hooks: Mapping[str, Any] | Iterable[str]) -> tup
     for key in sorted(wanted, key=lambda k: any(c in k for c in "*?[")):
         pattern, reading = split_reading(key)
         matches = find(candidates, pattern)
-        if reading == "probs":
-            matches = _attending(denoiser, matches, key)
+        if reading in ("probs", "tokens"):
+            matches = _attending(denoiser, matches, key, reading == "tokens")
         for point in matches:
             selected.setdefault(
                 (point.path, reading), Selection(point, reading, parse(wanted[key]))
@@ -91,14 +92,16 @@ def split_reading(key: str) -> tuple[str, str]:
     return pattern, reading
 
 
-def _attending(denoiser: Denoisers, matches: list[Point], key: str) -> list[Point]:
-    attending = [
-        p for p in matches if all(hasattr(m, "to_q") for m in modules_at(denoiser, p.path))
-    ]
+def _attending(denoiser: Denoisers, matches: list[Point], key: str, to_prompt: bool) -> list[Point]:
+    """The attention modules among the matches; ``to_prompt``: those that attend to the prompt."""
+
+    def fits(module: nn.Module) -> bool:
+        return hasattr(module, "to_q") and (not to_prompt or reads_prompt(module))
+
+    attending = [p for p in matches if all(fits(m) for m in modules_at(denoiser, p.path))]
     if not attending:
-        raise ValueError(
-            f"{key!r} names no attention module ({matches[0].alias!r} is a {matches[0].kind})"
-        )
+        what = "module that attends to the prompt" if to_prompt else "attention module"
+        raise ValueError(f"{key!r} names no {what} ({matches[0].alias!r} is a {matches[0].kind})")
     return attending
 
 

@@ -226,6 +226,9 @@ def reading_dims(selection: Selection, ndim: int) -> tuple[str, ...]:
     """Names of a reduced reading's dimensions. They are not those of latents, whose sizes are
     others.
     """
+    if selection.reading == "tokens":
+        places = {"feature": "text_token", "token": "query"}
+        return tuple(places.get(d, d) for d in selection.reduction.dims(ndim))
     if selection.reading != "probs":
         return selection.reduction.dims(ndim)
     names = {"feature": "key", "token": "query"}

@@ -29,6 +29,7 @@ _EXPORTS = {
     "project": "xhat.hooks.points.reductions",
     "full": "xhat.hooks.points.reductions",
     "gram": "xhat.hooks.points.reductions",
+    "token_maps": "xhat.analysis.traces.token_maps",
     "nnsight_model": "xhat.hooks.edits.nnsight_model",
     "hybrid": "xhat.samplers.composite.pipeline",
     "Plan": "xhat.samplers.plans.plan",
