@@ -59,8 +59,8 @@ def attached(module: nn.Module, reading: str, reduction: Reduction, sink: Sink) 
                 stack.enter_context(hooked(module, after, _output_hook(reduction, sink)))
             case "probs":
                 seen = Attention(reduction, sink)
-                before = module.register_forward_pre_hook
-                stack.enter_context(hooked(module, before, seen.enter))
+                before, hook = module.register_forward_pre_hook, _enter_hook(seen)
+                stack.enter_context(hooked(module, before, hook, with_kwargs=True))
                 stack.enter_context(hooked(module, after, seen.leave, always_call=True))
             case "tokens":
                 part = PromptPart()
@@ -74,6 +74,14 @@ def attached(module: nn.Module, reading: str, reduction: Reduction, sink: Sink) 
                 hook = make(reduction, sink)
                 stack.enter_context(hooked(module, after, hook, with_kwargs=True))
         yield
+
+
+def _enter_hook(seen: Attention) -> Any:
+    def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+        given = pick_input(args, kwargs)
+        seen.enter(module, None if given is None else len(given))
+
+    return hook
 
 
 def _output_hook(reduction: Reduction, sink: Sink) -> Any:
