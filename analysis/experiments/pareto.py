@@ -51,6 +51,12 @@ SINGLE = {
     "particles": "particle guidance",
     "teacher": "Distillation++",
     "modes": "mode guidance",
+    "dispersal": "feature dispersal",
+    "stride": "STRIDE",
+    "group": "group inference",
+    "spectrum": "reshaped noise",
+    "entropy": "SPARKE",
+    "embedding_noise": "noise on embeddings",
     "strength": "strength 0.75",
 }
 """Rivals that need one student, with what is printed for them."""

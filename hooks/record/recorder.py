@@ -156,6 +156,8 @@ class Recorder:
             level = self._levels[self._step]
         else:
             level = noise.noise_level(scheduler, timestep)
+        if hasattr(scheduler, "latents_of"):  # a plan may start from other noise than it was given
+            x_t = scheduler.latents_of(x_t)
         of_tokens = kwargs.get("per_token_timesteps")
         if of_tokens is None:
             x0 = x0_at(scheduler, output, level, x_t, self._step)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ from xhat.hooks.record.rows import joined, take
 from xhat.samplers.composite.facade import Facade
 from xhat.samplers.composite.guidance import FirstPass, combine, halves, twice, unguided
 from xhat.samplers.composite.handover import unit
+from xhat.samplers.composite.middle import changing_middle
 from xhat.samplers.composite.scheduler import CompositeScheduler
+from xhat.samplers.composite.starting import starting_noise
 from xhat.samplers.composite.tap import differs
 from xhat.samplers.plans.plan import Segment
 from xhat.samplers.plans.schedule import timestep_at
@@ -97,14 +100,17 @@ class CompositeDenoiser(Facade):
         self.rows = len(x) // 2 if self.halves else len(x)
         if run.models is None:
             self._begin(inputs)
+            inputs = self._started(inputs)
         self.inputs, self.negative = self._annealed(inputs), None
         segment = run.entry.segment
         name = model_key(segment)
         if not self.rule.apart:
             scales = segment.guidance_scale, segment.true_cfg_scale
-            output = self.evaluate(name, self.inputs, None, *scales)
+            with self._middle(name):
+                output = self.evaluate(name, self.inputs, None, *scales)
             return twice(output) if self.halves else output
-        cond = self._ask(name, self.inputs, segment.guidance_scale)
+        with self._middle(name):
+            cond = self._ask(name, self.inputs, segment.guidance_scale)
         guided = self._cfg_scale(name, segment.guidance_scale, segment.true_cfg_scale) > 1
         output = cond.clone() if guided else cond
         run.first_pass = FirstPass(run.position, guided, cond, output)
@@ -224,6 +230,21 @@ class CompositeDenoiser(Facade):
             f"{', '.join(kinds)} is given its time in another way than its scheduler "
             "counts it: it cannot be "
             "asked for x̂₀ at a noise level of choice"
+        )
+
+    def _started(self, inputs: Inputs) -> Inputs:
+        """The inputs, from the noise that the taps start from."""
+        self.inputs = inputs
+        rows = starting_noise(self.scheduler.run, self.scheduler.taps)
+        if rows is None:
+            return inputs
+        rows = torch.cat([rows, rows]) if self.halves else rows
+        return {**inputs, self._names[0]: list(rows) if self.listed else rows}
+
+    def _middle(self, name: str) -> AbstractContextManager[None]:
+        """For the block, the taps change the middle of a model's features."""
+        return changing_middle(
+            self.models[name], self.scheduler.taps, self.scheduler.run, self.rows, self.cond_first
         )
 
     def _annealed(self, inputs: Inputs) -> Inputs:

@@ -79,14 +79,16 @@ class Run:
     samples.
 
     ``evaluations`` counts network evaluations a sample; ``changed`` has the steps that each tap
-    changed, by its place among the taps; ``models`` is there once the denoiser was first called;
-    ``first_pass`` is the conditional call of the last step that was made of two."""
+    changed, by its place among the taps; ``start`` is the noise, in VP, that a tap put in the place
+    of ``x_T``, by which samples are still told apart; ``models`` is there once the denoiser was
+    first called; ``first_pass`` is the conditional call of the last step that was made of two."""
 
     entries: list[Entry]
     position: int = 0
     evaluations: float = 0
     changed: dict[int, set[int]] = field(default_factory=dict)
     x_T: torch.Tensor | None = None
+    start: torch.Tensor | None = None
     condition: torch.Tensor | None = None
     memory: dict[Any, Any] = field(default_factory=dict)
     models: Estimator | None = None

@@ -190,6 +190,7 @@ class CompositeScheduler:
         entry = self.run.entry
         self._check_passes()
         self.run.begin(sample)
+        sample = self.latents_of(sample)
         for number in range(len(self.taps)):
             model_output = self._tapped(number, entry, model_output, sample)
         if entry.noise is None:
@@ -203,6 +204,22 @@ class CompositeScheduler:
         if self.run.position == len(self.run.entries):
             self._check_taps()
         return result
+
+    def latents_of(self, sample: torch.Tensor) -> torch.Tensor:
+        """The latents of the step now under way: those that the pipeline holds, but at the first
+        step where a tap put other noise in their place.
+
+        Raises ValueError where these are of another shape.
+        """
+        start, entry = self.run.start, self.run.entry
+        if start is None or self.run.position > 0:
+            return sample
+        if start.shape != sample.shape:
+            raise ValueError(
+                f"the network is given {tuple(start.shape)} where the latents are "
+                f"{tuple(sample.shape)}: the noise that this pipeline starts from cannot be changed"
+            )
+        return (start * unit(entry.scheduler, entry.level)).to(sample.dtype)
 
     def _check_passes(self) -> None:
         """Raises ValueError where a guided step lacks the call for the unconditional prediction."""

@@ -1,4 +1,6 @@
-"""The base of small methods that change a run as it goes: by its conditioning, or by its x̂₀."""
+"""The base of small methods that change a run as it goes: by the noise it starts from, by its
+conditioning, by what its network computes, or by its x̂₀.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +27,16 @@ class Tap:
         nothing was changed is an error. Taps that watch, and those of weight zero, are not.
         """
         return False
+
+    def begin(self, run: Run, x_T: torch.Tensor) -> torch.Tensor:
+        """The noise from which the run starts, in VP, at ``run.entry.level``; asked once a call."""
+        return x_T
+
+    def features(self, run: Run, h: torch.Tensor) -> torch.Tensor:
+        """The output (sample, …) of the network's middle block (:func:`~.middle.middle_of`) in the
+        conditional branch of the step now under way.
+        """
+        return h
 
     def condition(self, run: Run, inputs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of the denoiser, by name, before it is evaluated: of the conditional branch

@@ -12,6 +12,12 @@ _EXPORTS = {
     "ParticleGuidance": "xhat.samplers.rivals.particles",
     "TeacherGuidance": "xhat.samplers.rivals.teacher",
     "ModeGuidance": "xhat.samplers.rivals.modes",
+    "FeatureDispersal": "xhat.samplers.rivals.dispersal",
+    "ComponentNoise": "xhat.samplers.rivals.stride",
+    "GroupInference": "xhat.samplers.rivals.group",
+    "SpectralNoise": "xhat.samplers.rivals.spectrum",
+    "EntropyGuidance": "xhat.samplers.rivals.entropy",
+    "EmbeddingNoise": "xhat.samplers.rivals.embedding",
     "Adaptive": "xhat.samplers.rivals.adaptive",
 }
 

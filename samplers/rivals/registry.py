@@ -21,9 +21,15 @@ from xhat.samplers.plans.plan import Plan, Segment
 from xhat.samplers.plans.recipe import hybrid_plan
 from xhat.samplers.plans.schedule import scheduled
 from xhat.samplers.rivals.cads import CADS
+from xhat.samplers.rivals.dispersal import FeatureDispersal
+from xhat.samplers.rivals.embedding import EmbeddingNoise
 from xhat.samplers.rivals.ensemble import ensemble
+from xhat.samplers.rivals.entropy import EntropyGuidance
+from xhat.samplers.rivals.group import GroupInference
 from xhat.samplers.rivals.modes import ModeGuidance
 from xhat.samplers.rivals.particles import ParticleGuidance
+from xhat.samplers.rivals.spectrum import SpectralNoise
+from xhat.samplers.rivals.stride import ComponentNoise
 from xhat.samplers.rivals.teacher import TeacherGuidance
 
 Pair = Any
@@ -269,6 +275,25 @@ def _chosen(pair: Pair, names: list[str] | None) -> Mapping[str, Any]:
     return {name: known[name] for name in names or known}
 
 
+def _student_under(kind: Callable[..., Tap]) -> Callable[..., Any]:
+    """The student under a tap of a kind, whose options are the tap's."""
+
+    def made(pair: Pair, **options: Any) -> Any:
+        return _tapped(pair, kind(**options))
+
+    made.__doc__ = f"The student under {kind.__name__}, whose options it takes."
+    return made
+
+
+TAPS: dict[str, Callable[..., Tap]] = {
+    "dispersal": FeatureDispersal,
+    "stride": ComponentNoise,
+    "group": GroupInference,
+    "spectrum": SpectralNoise,
+    "entropy": EntropyGuidance,
+    "embedding_noise": EmbeddingNoise,
+}
+
 RIVALS: dict[str, Callable[..., Any]] = {
     "base": base,
     "base_few": base_few,
@@ -284,6 +309,7 @@ RIVALS: dict[str, Callable[..., Any]] = {
     "particles": particles,
     "teacher": teacher,
     "modes": modes,
+    **{name: _student_under(kind) for name, kind in TAPS.items()},
     "ensemble": students,
     "one_to_many": one_to_many,
     "strength": strength,

@@ -20,7 +20,7 @@ from xhat.samplers.plans.plan import Plan, Segment
 from xhat.samplers.rivals.cads import CADS
 from xhat.samplers.rivals.modes import ModeGuidance, centres
 from xhat.samplers.rivals.particles import ParticleGuidance, repulsion
-from xhat.samplers.rivals.registry import RIVALS, rival
+from xhat.samplers.rivals.registry import RIVALS, TAPS, rival
 from xhat.samplers.rivals.teacher import TeacherGuidance
 
 # network evaluations a sample: base of 6 steps at guidance 3, students of 4 steps without
@@ -39,8 +39,15 @@ COSTS = {
     "ensemble": 4,
     "one_to_many": 4,
     "strength": 4,
+    "dispersal": 4,
+    "stride": 4,
+    "group": 8,
+    "spectrum": 4,
+    "entropy": 4,
+    "embedding_noise": 4,
 }
 SEEDS = range(4)  # with which both students of an ensemble have work
+WAYS = ["cads", "teacher", "particles", "modes", "ensemble", "strength", *TAPS]
 SMALL = {
     "modes": {"modes": 2, "pilots": 4, "pilot_steps": 2},
     "guidance_interval": {"sigma_high": 1.0},
@@ -71,7 +78,7 @@ def test_every_rival_is_a_pipeline_with_its_own_pictures(pairs, sample, alone, n
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sdxl", "sd3", "pixart"])
-@pytest.mark.parametrize("way", ["cads", "teacher", "particles", "modes", "ensemble", "strength"])
+@pytest.mark.parametrize("way", WAYS)
 def test_taps_work_on_every_kind_of_pipeline(pairs, sample, name, way):
     pair = pairs(name)
     found = sample(rival(way, pair, **SMALL.get(way, {})), name, seeds=SEEDS)
