@@ -54,6 +54,7 @@ def experiments() -> dict[str, tuple[str, list[str]]]:
     of_each = {
         "demo": "Base, student and hybrid",
         "swaps": "Which step decides?",
+        "credit": "What each step adds",
         "pareto": "Every way to more diversity",
     }
     for kind, title in of_each.items():

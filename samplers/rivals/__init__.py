@@ -18,6 +18,7 @@ _EXPORTS = {
     "SpectralNoise": "xhat.samplers.rivals.spectrum",
     "EntropyGuidance": "xhat.samplers.rivals.entropy",
     "EmbeddingNoise": "xhat.samplers.rivals.embedding",
+    "diverse": "xhat.samplers.rivals.diverse_set",
     "Adaptive": "xhat.samplers.rivals.adaptive",
 }
 

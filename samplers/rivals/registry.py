@@ -1,5 +1,5 @@
-"""Every way to more diversity that is compared here, under one interface: ``rival(name, pair,
-**options)``.
+"""Every way to more diversity that is compared here, under one interface: ``rival(name, base,
+student, **options)``.
 
 A pair has ``base``, ``student`` and ``students``; what comes back is a pipeline, called like the
 base. Each rival is a plan or a tap on one; options are those of the function that makes it."""
@@ -7,6 +7,7 @@ base. Each rival is a plan or a tap on one; options are those of the function th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from xhat.hooks.naming import nearest
@@ -39,15 +40,18 @@ class InapplicableRival(ValueError):
     """A rival that would change nothing of a pair's pictures."""
 
 
-def rival(name: str, pair: Pair, **options: Any) -> Any:
+def rival(name: str, pair: Pair, student: Any = None, **options: Any) -> Any:
     """The pipeline of a rival.
 
     Parameters
     ----------
     name
-        One of :data:`RIVALS`.
+        One of :data:`RIVALS`; hyphens are read as underscores.
     pair
-        With ``base``, ``student`` and ``students``, as :func:`xhat.load_pair` gives it.
+        A pair with ``base``, ``student`` and ``students``, as :func:`xhat.load_pair` gives it; or
+        the base's pipeline, with the student's after it.
+    student
+        The student's pipeline, where the base's was given.
     **options
         Those of the function in :data:`RIVALS`.
 
@@ -59,14 +63,30 @@ def rival(name: str, pair: Pair, **options: Any) -> Any:
     Raises
     ------
     ValueError
-        For any other name, with the nearest ones.
+        For any other name, with the nearest ones; and for a base without a student.
+
+    Examples
+    --------
+    ``xhat.rival("feature-dispersal", base, student, weight=0.2)("a red planet")``
     """
-    if name not in RIVALS:
+    make = RIVALS.get(name.replace("-", "_"))
+    if make is None:
         near = nearest(name, RIVALS, 2) or list(RIVALS)
         raise ValueError(
             f"no rival is named {name!r}; nearest: {', '.join(near)}. There are {', '.join(RIVALS)}"
         )
-    return RIVALS[name](pair, **options)
+    return make(_pair_of(pair, student), **options)
+
+
+def _pair_of(pair: Pair, student: Any) -> Pair:
+    if student is not None:
+        return SimpleNamespace(base=pair, student=student, students={"student": student})
+    if not hasattr(pair, "base"):
+        raise ValueError(
+            f"a rival needs base and student, got {type(pair).__name__} alone: expected "
+            "rival(name, base, student), or a pair of xhat.load_pair"
+        )
+    return pair
 
 
 def _models(pair: Pair) -> dict[str, Any]:
@@ -286,11 +306,11 @@ def _student_under(kind: Callable[..., Tap]) -> Callable[..., Any]:
 
 
 TAPS: dict[str, Callable[..., Tap]] = {
-    "dispersal": FeatureDispersal,
+    "feature_dispersal": FeatureDispersal,
     "stride": ComponentNoise,
-    "group": GroupInference,
-    "spectrum": SpectralNoise,
-    "entropy": EntropyGuidance,
+    "group_inference": GroupInference,
+    "spectral_noise": SpectralNoise,
+    "sparke": EntropyGuidance,
     "embedding_noise": EmbeddingNoise,
 }
 

@@ -33,6 +33,8 @@ _EXPORTS = {
     "nnsight_model": "xhat.hooks.edits.nnsight_model",
     "hybrid": "xhat.samplers.composite.pipeline",
     "Plan": "xhat.samplers.plans.plan",
+    "rival": "xhat.samplers.rivals.registry",
+    "diverse": "xhat.samplers.rivals.diverse_set",
     "Policy": "xhat.samplers.plans.policy",
     "fit_policy": "xhat.analysis.experiments.policy",
     "load_pair": "xhat.zoo.pairs",

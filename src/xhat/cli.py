@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   xhat probe demo/dmd --base demo/base --out runs/probe
                               does a checkpoint collapse, and which plan samples it best
   xhat swaps --pair demo/dmd  which step decides: the base, the noise, or the step left out
+  xhat credit                 what the base adds at each step, over all patterns of the steps
   xhat patch                  the base's activations of step one in the student, layer by layer
   xhat readout                when an attribute can be read, base against student
   xhat policy fit --budget 1.2
@@ -50,6 +51,7 @@ COMMANDS = (
     "probe",
     "regime",
     "swaps",
+    "credit",
     "patch",
     "readout",
     "policy",

@@ -49,14 +49,14 @@ def test_a_neutral_tap_changes_not_a_bit(pairs, sample, tap):
     assert torch.equal(sample(student_under(pair, tap), "sd", seeds=range(2)), plain)
 
 
-@pytest.mark.parametrize("way", ["stride", "spectrum", "embedding_noise"])
+@pytest.mark.parametrize("way", ["stride", "spectral_noise", "embedding_noise"])
 def test_a_sample_does_not_depend_on_its_batch(pairs, sample, way):
     pipe = rival(way, pairs("sd"))
     both = sample(pipe, "sd", seeds=range(3))
     torch.testing.assert_close(sample(pipe, "sd", seeds=[1])[0], both[1], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("way", ["dispersal", "group", "entropy"])
+@pytest.mark.parametrize("way", ["feature_dispersal", "group_inference", "sparke"])
 def test_a_set_does_not_depend_on_other_prompts_and_one_sample_is_no_set(pairs, sample, way):
     pipe = rival(way, pairs("sd"))
     together = sample(pipe, "sd", seeds=range(2))
@@ -171,7 +171,7 @@ def test_group_inference_draws_what_its_noises_would_alone(pairs, sample):
     torch.testing.assert_close(found, again, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("way", ["group", "spectrum"])
+@pytest.mark.parametrize("way", ["group_inference", "spectral_noise"])
 def test_a_trace_has_the_noise_that_the_run_started_from(pairs, way):
     pipe = rival(way, pairs("sd"))
     traced = xhat.trace(pipe, ["a robot"], seeds=range(2), progress=False, height=16, width=16)

@@ -39,11 +39,11 @@ COSTS = {
     "ensemble": 4,
     "one_to_many": 4,
     "strength": 4,
-    "dispersal": 4,
+    "feature_dispersal": 4,
     "stride": 4,
-    "group": 8,
-    "spectrum": 4,
-    "entropy": 4,
+    "group_inference": 8,
+    "spectral_noise": 4,
+    "sparke": 4,
     "embedding_noise": 4,
 }
 SEEDS = range(4)  # with which both students of an ensemble have work
