@@ -60,7 +60,7 @@ def experiments() -> dict[str, tuple[str, list[str]]]:
     for kind, title in of_each.items():
         for name in students:
             if (kind, name) != ("demo", load_pair("demo").chosen):  # that one is "demo" itself
-                arguments = [kind, "--pair", f"demo/{name}"]
+                arguments = [kind, "--pair", f"demo/{name}", *(["--tune"] * (kind == "pareto"))]
                 runs[f"{kind}-{name}"] = (f"{title}: student {name}", arguments)
     return runs
 

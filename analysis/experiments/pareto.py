@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ SINGLE = {
     "skip": "first step skipped",
     "own_noise": "student, own noise",
     "hybrid_own_noise": "hybrid, own noise",
+    "hybrid_embedding_noise": "hybrid, noise on embeddings",
     "guidance_interval": "guidance interval",
     "guidance_interval_published": "guidance interval of SDXL",
     "cads": "CADS",
@@ -63,8 +64,16 @@ SINGLE = {
 SEVERAL = {"ensemble": "ensemble of students", "one_to_many": "one student a range"}
 
 
-def contenders(pair: Any, policy: Policy, rank: int = RANK) -> dict[str, tuple[str, Arm]]:
+Options = Mapping[str, Mapping[str, Any]]
+
+
+def contenders(
+    pair: Any, policy: Policy, rank: int = RANK, tuned: Options | None = None
+) -> dict[str, tuple[str, Arm]]:
     """name → (label, arm) of every method: the rivals, hybrids, students of low rank, the policy.
+
+    ``tuned``: rival → its options, of :mod:`~xhat.analysis.experiments.tuning`. With those of the
+    hybrid, it is there as ``hybrid_tuned`` too.
 
     ``hybrid`` is the default recipe, whose base makes the first step in several evaluations; in
     ``hybrid_K`` it makes the student's first K steps in one evaluation each.
@@ -72,10 +81,13 @@ def contenders(pair: Any, policy: Policy, rank: int = RANK) -> dict[str, tuple[s
     An ensemble and one student a range of noise are there where the pair has several students of
     one schedule."""
     base, student = pair.base, pair.student
-    pipes = _rivals(pair)
+    tuned = tuned or {}
+    pipes = _rivals(pair, tuned)
     pipes["base"] = (SINGLE["base"], base)
     pipes["student"] = (SINGLE["student"], student)
     pipes["hybrid"] = "hybrid, first step in several", hybrid(base, student)
+    if "hybrid" in tuned:
+        pipes["hybrid_tuned"] = "hybrid, tuned", rival("hybrid", pair, **tuned["hybrid"])
     guided = default_guidance(base)
     for k in range(1, default_steps(student)):
         steps = f"{k} step{'s' * (k > 1)}"
@@ -95,14 +107,14 @@ def contenders(pair: Any, policy: Policy, rank: int = RANK) -> dict[str, tuple[s
     return {name: (text, Arm(pipe)) for name, (text, pipe) in pipes.items()}
 
 
-def _rivals(pair: Any) -> dict[str, tuple[str, Any]]:
+def _rivals(pair: Any, tuned: Options) -> dict[str, tuple[str, Any]]:
     """name → (label, pipeline) of the rivals of one student; those that would change nothing are
     left out, with a warning.
     """
     pipes = {}
     for name, label in SINGLE.items():
         try:
-            pipes[name] = label, rival(name, pair)
+            pipes[name] = label, rival(name, pair, **tuned.get(name, {}))
         except InapplicableRival as error:
             warnings.warn(f"{label} is left out: {error}", stacklevel=3)
     return pipes
@@ -134,12 +146,16 @@ class Pareto(Setting):
         (:func:`~xhat.analysis.experiments.policy.fit_policy`).
     rank
         Of the student of low rank.
+    tuned
+        Rival → its options, picked on other prompts and seeds
+        (:func:`~xhat.analysis.experiments.tuning.options_of`); its defaults where left out.
     """
 
     policy: Policy
     prompts: Sequence[str] = JUDGE_PROMPTS
     seeds: Sequence[int] = range(16)
     rank: int = RANK
+    tuned: Options = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """All that was asked; of the policy, which plan it chose, within what."""
@@ -183,7 +199,7 @@ def measure_contenders(pair: Any, config: Pareto, cache: Path | None = None) -> 
     (``policy.measure``), fidelity and evaluations, and ``front_share``, in which share of bootstrap
     samples of the prompts it is."""
     policy, prompts, seeds = config.policy, list(config.prompts), list(config.seeds)
-    methods = contenders(pair, policy, config.rank)
+    methods = contenders(pair, policy, config.rank, config.tuned)
     arms = {name: arm for name, (_, arm) in methods.items()}
     twin = "student" if policy.chosen == "student" else _twin(arms)
     measured = measure_arms(
@@ -192,7 +208,7 @@ def measure_contenders(pair: Any, config: Pareto, cache: Path | None = None) -> 
         seeds,
         space=config.features(pair),
         cache=cache,
-        batch_size=config.batch_size,
+        batch_size=config.set_batch,
     )
     per_arm = [n for n, v in measured.data_vars.items() if {"arm", "prompt"} <= set(v.dims)]
     measured = measured[[*per_arm, *COSTS]]

@@ -17,6 +17,8 @@ from xhat.analysis.table import Table
 from xhat.analysis.verdicts import best_of
 from xhat.samplers.plans.policy import Policy
 
+BUDGETS = (1.0, 1.2, 2.0)  # of the student's evaluations
+COMBINED = ("hybrid_embedding_noise",)  # two ways at once: against the best single one
 MARGIN = 0.05  # fidelity that may be lost and still be called kept
 
 
@@ -41,9 +43,11 @@ def sentences(measured: xr.Dataset, policy: Policy, expected: xr.Dataset) -> tup
     words = {"policy": "the policy's plan", "student": "the student"}
     measure = measured.attrs["measure"]
     lines = [contrast_sentence(measured, "policy", "student", measure, words)]
+    arms += [name for name in COMBINED if name in measured["arm"].values]
     lines += [_of_front(measured, name) for name in arms]
-    for cost, text in (("evaluations", "evaluations"), ("seconds", "time")):
-        lines.append(_at_budget(measured, policy, cost, text))
+    for budget in sorted({*BUDGETS, policy.budget}):
+        lines.append(_at_budget(measured, budget, "evaluations", "evaluations"))
+    lines.append(_at_budget(measured, policy.budget, "seconds", "time"))
     return (*lines, _foreseen(expected))
 
 
@@ -67,14 +71,14 @@ def _of_front(measured: xr.Dataset, arm: str) -> str:
     return f"{means} {off.verdict.sentence(best, text, measure_label(measure))}"
 
 
-def _at_budget(measured: xr.Dataset, policy: Policy, cost: str, text: str) -> str:
-    limit = policy.budget * float(measured[cost].sel(arm="student"))
+def _at_budget(measured: xr.Dataset, budget: float, cost: str, text: str) -> str:
+    limit = budget * float(measured[cost].sel(arm="student"))
     within = [
         str(a)
         for a in measured["arm"].values
         if str(a) != "student" and float(measured[cost].sel(arm=a)) <= limit + 1e-9
     ]
-    begin = f"At {policy.budget:g} × the student's {text}"
+    begin = f"At {budget:g} × the student's {text}"
     if not within:
         return f"{begin} there is nothing but the student."
     faithful = [arm for arm in within if _keeps(measured, arm)]

@@ -50,6 +50,13 @@ class Setting:
         object.__setattr__(self, "prompts", prompts)
         object.__setattr__(self, "seeds", seeds)
 
+    @property
+    def set_batch(self) -> int:
+        """``batch_size`` in whole sets of a prompt's seeds, for methods in which they see each
+        other.
+        """
+        return len(self.seeds) * max(1, self.batch_size // len(self.seeds))
+
     def models(self) -> Pair:
         """The pair, loaded where it was given by name."""
         return load_pair(self.pair) if isinstance(self.pair, str) else self.pair

@@ -26,6 +26,7 @@ from xhat.hooks.model import with_defaults
 from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.hooks.points.taps import quiet
 from xhat.probes.features import FeatureSpace
+from xhat.samplers.composite.starting import starts_elsewhere
 from xhat.zoo.family.attributes import parse
 
 LOG = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ def measure_arms(
     arms
         Name → arm: a pipeline, and how it is called.
     prompts, seeds
-        Seed s gives every arm the same x_T, which is checked.
+        Seed s gives every arm the same x_T, which is checked; of methods that put other noise in
+        its place, it is the same before that.
     space
         Where pictures are compared.
     cache
@@ -106,7 +108,9 @@ def measure_arms(
         weights=evaluations,
         keep_x0=keep_x0,
     )
-    paired = check_paired(samples)
+    paired = check_paired(
+        {name: one for name, one in samples.items() if not starts_elsewhere(arms[name].pipe)}
+    )
     measured = measure_finals({name: arm["final"] for name, arm in samples.items()}, space)
     for position, name in enumerate(("evaluations", "seconds")):
         measured[name] = ("arm", np.array([costs[arm][position] for arm in arms]))

@@ -38,6 +38,8 @@ def check_paired(samples: Mapping[str, xr.Dataset]) -> str:
     """How alike the first latents of all arms are. Raises ValueError for an arm that starts from
     other noise.
     """
+    if not samples:
+        return BITS
     (reference, first), *others = samples.items()
     found = BITS
     for name, arm in others:

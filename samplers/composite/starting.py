@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -34,3 +35,11 @@ def starting_noise(run: Run, taps: Sequence[Tap]) -> torch.Tensor | None:
         )
     run.start = x
     return (x * size).to(given.dtype)
+
+
+def starts_elsewhere(pipe: Any) -> bool:
+    """Whether a pipeline starts from other noise than it is given, as its method is: then no check
+    can find the noise of other pipelines in its first latents.
+    """
+    taps = getattr(pipe.scheduler, "taps", None) or ()
+    return any(type(tap).begin is not Tap.begin for tap in taps)

@@ -12,6 +12,16 @@ from xhat.hooks.families import CONDITIONS
 from xhat.samplers.composite.run import Run
 from xhat.samplers.composite.tap import Tap, differs
 
+GRID: tuple[dict[str, Any], ...] = (
+    {"scale": 0.1},
+    {"scale": 0.25},
+    {"scale": 0.5},
+    {"tau1": 0.4, "scale": 0.25},
+    {"tau1": 0.4, "scale": 0.5},
+    {"tau1": 0.2, "tau2": 0.8, "scale": 0.25},
+)
+"""Settings among which a contest picks; as many as every other method has."""
+
 
 @dataclass(frozen=True)
 class CADS(Tap):

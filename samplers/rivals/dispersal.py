@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from xhat.samplers.composite.run import Run
 from xhat.samplers.composite.tap import Tap
+
+GRID: tuple[dict[str, Any], ...] = (
+    {"weight": 0.1},
+    {"weight": 0.2},
+    {"weight": 0.4},
+    {"weight": 0.8},
+    {"weight": 0.2, "steps": 2},
+    {"weight": 0.4, "steps": 2},
+)
+"""Settings among which a contest picks; as many as every other method has."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,16 @@ from xhat.hooks.families import CONDITIONS
 from xhat.samplers.composite.run import Run
 from xhat.samplers.composite.tap import Tap, differs
 
+GRID: tuple[dict[str, Any], ...] = (
+    {"scale": 0.1},
+    {"scale": 0.2},
+    {"scale": 0.4},
+    {"scale": 0.8},
+    {"scale": 0.4, "steps": 1},
+    {"scale": 0.8, "steps": 1},
+)
+"""Settings among which a contest picks; as many as every other method has."""
+
 
 @dataclass(frozen=True)
 class EmbeddingNoise(Tap):
@@ -18,18 +28,19 @@ class EmbeddingNoise(Tap):
 
     A practice of many sources and no first one; CADS (arXiv 2310.17347) is the same with a schedule
     and new noise at every step. Here n is one draw a sample and call: the sample is given another
-    prompt, not an uncertain one. It acts at the first ``steps`` steps, on token and pooled
-    embeddings of the conditional branch, costs no evaluation, and does not depend on the batch."""
+    prompt, not an uncertain one. It acts at the first ``steps`` steps, by default at all, on
+    token and pooled embeddings of the conditional branch, costs no evaluation, and does not depend
+    on the batch."""
 
     scale: float = 0.2
-    steps: int = 4
+    steps: int | None = None
 
     @property
     def active(self) -> bool:
-        return self.scale != 0 and self.steps > 0
+        return self.scale != 0 and self.steps != 0
 
     def condition(self, run: Run, inputs: dict[str, Any]) -> dict[str, Any]:
-        if run.position >= self.steps or self.scale == 0:
+        if self.scale == 0 or (self.steps is not None and run.position >= self.steps):
             return inputs
         changed = self._noised(run, inputs)
         if not differs(changed, inputs):

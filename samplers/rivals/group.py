@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from xhat.samplers.composite.run import Run
 from xhat.samplers.composite.tap import Tap
+
+GRID: tuple[dict[str, Any], ...] = (
+    {"candidates": 2},
+    {"candidates": 3},
+    {"candidates": 4},
+    {"candidates": 6},
+    {"candidates": 2, "pool": 2},
+    {"candidates": 4, "pool": 2},
+)
+"""Settings among which a contest picks; as many as every other method has."""
 
 
 @dataclass(frozen=True)

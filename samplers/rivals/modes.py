@@ -21,6 +21,17 @@ from xhat.samplers.rivals.teacher import noised
 PILOT_SEED = 0
 
 
+GRID: tuple[dict[str, Any], ...] = (
+    {"weight": 0.1, "stop": 0.5},
+    {"weight": 0.3, "stop": 0.5},
+    {"weight": 0.5, "stop": 0.5},
+    {"weight": 0.1, "stop": 0.75},
+    {"weight": 0.3, "stop": 0.75},
+    {"weight": 0.5, "stop": 0.75},
+)
+"""Settings among which a contest picks; as many as every other method has."""
+
+
 @dataclass(frozen=True)
 class ModeGuidance(Tap):
     """g = m − x̂₀, added to x̂₀ with weight λ while t > t_stop (Chan-Santiago et al., arXiv

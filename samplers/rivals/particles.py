@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from xhat.samplers.composite.run import Run
 from xhat.samplers.composite.tap import Tap
+
+GRID: tuple[dict[str, Any], ...] = (
+    {"coefficient": 1.0},
+    {"coefficient": 2.0},
+    {"coefficient": 4.0},
+    {"coefficient": 8.0},
+    {"coefficient": 16.0},
+    {"coefficient": 32.0},
+)
+"""Settings among which a contest picks; as many as every other method has."""
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,15 @@ def hybrid_own_noise(pair: Pair, **options: Any) -> Any:
     )
 
 
+def hybrid_embedding_noise(pair: Pair, *, noise_scale: float = 0.2, **options: Any) -> Any:
+    """The hybrid under noise on the prompt's embeddings: two ways to more diversity at once.
+
+    ``noise_scale``: of :class:`~xhat.samplers.rivals.embedding.EmbeddingNoise`; the other options
+    are those of :func:`xhat.hybrid`."""
+    plan = hybrid_plan(pair.base, pair.student, **options)
+    return compose(_models(pair), plan, [EmbeddingNoise(scale=noise_scale)])
+
+
 SDXL_INTERVAL = 0.28, 5.42
 SDXL_SIDE = 128
 """σ_low and σ_high of the paper, and the side of the latents that they were found for."""
@@ -322,6 +331,7 @@ RIVALS: dict[str, Callable[..., Any]] = {
     "skip": skip,
     "own_noise": own_noise,
     "hybrid_own_noise": hybrid_own_noise,
+    "hybrid_embedding_noise": hybrid_embedding_noise,
     "guidance_interval": guidance_interval,
     "guidance_interval_published": guidance_interval_published,
     "cads": cads,

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from xhat.samplers.composite.run import Run
 from xhat.samplers.composite.tap import Tap
+
+GRID: tuple[dict[str, Any], ...] = (
+    {"exponent": -0.2},
+    {"exponent": -0.1},
+    {"exponent": 0.05},
+    {"exponent": 0.1},
+    {"exponent": 0.2},
+    {"exponent": 0.4},
+)
+"""Settings among which a contest picks; as many as every other method has."""
 
 
 @dataclass(frozen=True)

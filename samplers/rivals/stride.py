@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from xhat.samplers.composite.run import Run
 from xhat.samplers.composite.tap import Tap
+
+GRID: tuple[dict[str, Any], ...] = (
+    {"scale": 0.5, "steps": 1},
+    {"scale": 1.0, "steps": 1},
+    {"scale": 2.0, "steps": 1},
+    {"scale": 0.5, "steps": 2},
+    {"scale": 1.0, "steps": 2},
+    {"scale": 2.0, "steps": 2},
+)
+"""Settings among which a contest picks; as many as every other method has."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rank", type=int, default=32, metavar="R", help="of the low-rank student (default 32)"
     )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="pick every rival's settings first, from six each, on the prompts of the policy",
+    )
     parser.add_argument("--quick", action="store_true", help="4 prompts × 6 seeds for each half")
     add_out(parser, "pareto")
 
@@ -44,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
         measure_policy,
         policy_of,
     )
+    from xhat.analysis.experiments.tuning import Tuning, measure_tuning, options_of
     from xhat.analysis.result import claim
 
     few = 4 if args.quick else None
@@ -60,12 +66,29 @@ def run(args: argparse.Namespace) -> None:
     policy = policy_of(fitted)
     policy.save(out / "policy.json")
     print(f"{policy.explain()}\n", flush=True)
+    tuned = {}
+    if args.tune:
+        tuning = measure_tuning(
+            Tuning(
+                pair=args.pair,
+                space=args.space,
+                prompts=fit_config.prompts,
+                seeds=fit_config.seeds,
+                batch_size=args.batch_size,
+                measure=policy.measure,
+            ),
+            cache=out / "cache",
+        )
+        tuning.save(out / "tuning")
+        print(f"{tuning}\n", flush=True)
+        tuned = options_of(tuning.data["tuning"])
     config = Pareto(
         pair=args.pair,
         space=args.space,
         batch_size=args.batch_size,
         rank=args.rank,
         policy=policy,
+        tuned=tuned,
         **judge,
     )
     finish(measure_pareto(config, cache=out / "cache"), out, ["pareto"])

@@ -273,7 +273,7 @@ def test_result_table_and_figure(run):
     assert plans
     assert len(result.table.rows) == result.data["measured"].sizes["arm"]
     assert result.sentences[0].startswith("Vendi (q = 2): the policy's plan")
-    assert len(result.sentences) == 6
+    assert len(result.sentences) == 10
     assert Result.load(result.save(out)).identical(result)
     assert len(redraw(["pareto"], run=out, out=out / "figures")["pareto"]) == 2
 

@@ -45,6 +45,7 @@ COSTS = {
     "spectral_noise": 4,
     "sparke": 4,
     "embedding_noise": 4,
+    "hybrid_embedding_noise": 8,
 }
 SEEDS = range(4)  # with which both students of an ensemble have work
 WAYS = ["cads", "teacher", "particles", "modes", "ensemble", "strength", *TAPS]
