@@ -88,7 +88,7 @@ def test_prompts_of_a_file(tmp_path):
 
 def test_many_prompts_are_looked_at_once():
     """Repeats are found without comparing each to each."""
-    from xhat.hooks.trace import _prompts
+    from xhat.hooks.run import _prompts
 
     class Text(str):
         compared = 0

@@ -9,15 +9,15 @@ import pytest
 from xhat.analysis.experiments import probe
 from xhat.analysis.sampling import probe_sliders, swap_arms
 from xhat.analysis.traces.layers import NoSharedLevel, TooFewSamples
-from xhat.hooks.store import locks
 from xhat.samplers.composite.fit import DifferentArchitecture
 from xhat.samplers.plans import recipe
 from xhat.samplers.plans.schedule import NoSchedule
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("hooks", "zoo", "samplers", "probes", "analysis", "figures", "src/xhat/commands")
-# an empty cell of a closure, a row of a damaged array, a number, JSON of a lock, kwargs of a plan
+# no worker of Dask, an empty cell of a closure, a row of a damaged array, JSON of a lock, a number
 FROM_LIBRARIES = {
+    ("hooks/cluster.py", "number_of_worker"),
     ("hooks/identity.py", "_filled"),
     ("hooks/store/repair.py", "_row_read"),
     ("hooks/store/locks.py", "_fresh"),
@@ -78,12 +78,6 @@ CASES = {
             Path("s.safetensors"), SimpleNamespace(), None, (), ()
         ),
     ),
-    "a lock that is held": (
-        locks,
-        "_local",
-        locks.StoreInUse,
-        lambda: locks.held(str(ROOT), 0),
-    ),
 }
 
 
@@ -92,7 +86,6 @@ def test_what_is_expected_is_handled_and_a_fault_is_not(case, monkeypatch):
     module, name, expected, call = CASES[case]
     monkeypatch.setattr(probe_sliders, "denoiser_of", lambda pipe: None)
     monkeypatch.setattr(probe_sliders, "middle_point", lambda denoiser: "mid")
-    monkeypatch.setattr(locks, "lock_path", lambda store, rank: ROOT)
 
     def raising(error):
         def stand_in(*args, **kwargs):

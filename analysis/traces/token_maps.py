@@ -53,14 +53,17 @@ def token_maps(trace: xr.DataTree, pipe: Any, size: int | None = None) -> xr.Dat
     if size is not None:
         rows, columns = size, round(size * shape["x"] / shape["y"])
     maps = [_resampled(layer, grids[name], (rows, columns)) for name, layer in layers]
-    prompts = [str(prompt) for prompt in trace["prompt"].values]
+    prompts = [str(prompt) for prompt in np.asarray(trace["prompt"])]
     count = maps[0].sizes["token"]
     names = np.array([token_names(pipe, prompt, count) for prompt in prompts])
     attention = xr.concat(maps, "layer").transpose(
         "prompt", "seed", "layer", "step", "token", "y", "x"
     )
-    coords = {"layer": [name for name, _ in layers], "token_name": (("prompt", "token"), names)}
-    coords["sigma"] = ("step", trace["sigma"].values)
+    coords: dict[str, Any] = {
+        "layer": [name for name, _ in layers],
+        "token_name": (("prompt", "token"), names),
+        "sigma": ("step", trace["sigma"].values),
+    }
     return xr.Dataset({"attention": attention}).assign_coords(coords)
 
 
@@ -98,8 +101,9 @@ def _plain(name: str) -> str:
 
 def _layers(trace: xr.DataTree) -> list[tuple[str, xr.DataArray]]:
     """(layer, its (prompt, seed, step, query, text_token) of the conditional branch)."""
-    found = []
-    for name, node in (trace.children.get("activations") or xr.DataTree()).children.items():
+    found: list[tuple[str, xr.DataArray]] = []
+    activations: Any = trace.children.get("activations", xr.DataTree())
+    for name, node in activations.children.items():
         if not name.endswith(READING):
             continue
         value = node["value"]

@@ -61,45 +61,29 @@ def file_system(store: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def locked(store: str, rank: int = 0) -> Iterator[SignOfLife]:
-    """Hold the lock of process number ``rank`` of a run into ``store``, a name that
-    :func:`located` gives. Raises :class:`StoreInUse` where another run has it.
+def locked(store: str) -> Iterator[SignOfLife]:
+    """Hold the lock of ``store``, a name that :func:`located` gives. Raises
+    :class:`StoreInUse` where another run has it.
 
     On a local disk the operating system holds it and lets it go when the process ends, however it
     ends. On a remote store it is an object that says who was there last; it is taken over once it
     is older than ten minutes. What the block is given renews it, and raises where it was lost."""
-    with _remote(store, rank) if is_remote(store) else _local(store, rank) as renew:
+    with _remote(store) if is_remote(store) else _local(store) as renew:
         yield renew
 
 
-def held(store: str, rank: int) -> bool:
-    """Whether another process now holds the lock of ``rank``."""
-    if is_remote(store):
-        fs, path = _remote_lock(store, rank)
-        return _fresh(fs, path)
-    local = lock_path(store, rank)
-    if not (local.exists() or _marker(local).exists()):
-        return False
-    try:
-        with _local(store, rank):
-            return False
-    except StoreInUse:
-        return True
-
-
-def lock_path(store: str, rank: int) -> Path:
+def lock_path(store: str) -> Path:
     path = Path(store)
-    return path.with_name(f".{path.name}.lock{rank or ''}")
+    return path.with_name(f".{path.name}.lock")
 
 
 @contextmanager
-def _local(store: str, rank: int) -> Iterator[SignOfLife]:
+def _local(store: str) -> Iterator[SignOfLife]:
     import filelock
 
-    path = lock_path(store, rank)
+    path = lock_path(store)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the first process of a run looks at the locks of the others to see whether they are alive
-    lock: filelock.BaseFileLock = filelock.FileLock(path, timeout=1.0 if rank else 0.0)
+    lock: filelock.BaseFileLock = filelock.FileLock(path, timeout=0.0)
     try:
         try:
             lock.acquire()
@@ -141,8 +125,8 @@ def _read(path: Path) -> str:
 
 
 @contextmanager
-def _remote(store: str, rank: int) -> Iterator[SignOfLife]:
-    fs, path = _remote_lock(store, rank)
+def _remote(store: str) -> Iterator[SignOfLife]:
+    fs, path = _remote_lock(store)
     token = uuid.uuid4().hex
     try:
         fs.pipe_file(path, _who(token).encode(), mode="create")
@@ -167,10 +151,10 @@ def _remote(store: str, rank: int) -> Iterator[SignOfLife]:
             fs.rm_file(path)
 
 
-def _remote_lock(store: str, rank: int) -> tuple[Any, str]:
+def _remote_lock(store: str) -> tuple[Any, str]:
     fs, root = file_system(store)
     fs.invalidate_cache()
-    return fs, f"{root}.lock{rank or ''}"
+    return fs, f"{root}.lock"
 
 
 def _fresh(fs: Any, path: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,18 +28,17 @@ from xhat.hooks.store.locks import SignOfLife, is_remote
 from xhat.hooks.store.reading import checked_store, open_trace
 from xhat.hooks.store.root import FORMAT, root_attributes
 from xhat.hooks.store.schema import ACTIVATIONS, SCRATCH, Schema
-from xhat.hooks.store.tiles import Tile, Tiling, share
+from xhat.hooks.store.tiles import Tile, Tiling
 
 
 class Store:
-    """A trace being written to ``path`` by one of several processes. Made or continued by
-    :meth:`begin`. ``renew`` is called after each tile, to say that this process is alive.
+    """A trace being written to ``path``. Made or continued by :meth:`begin`; other processes may
+    :meth:`resume` and :meth:`write` beside it, each a tile of its own. ``renew`` is called after
+    each tile, to say that this process is alive.
     """
 
-    def __init__(
-        self, path: str, tiling: Tiling, rank: int = 0, renew: SignOfLife = lambda: None
-    ) -> None:
-        self.path, self.tiling, self.rank, self.renew = path, tiling, rank, renew
+    def __init__(self, path: str, tiling: Tiling, renew: SignOfLife = lambda: None) -> None:
+        self.path, self.tiling, self.renew = path, tiling, renew
         self.config: Mapping[str, Any] = {}
         self.files: Checked | None = None
         self._group: zarr.Group | None = None
@@ -81,12 +79,8 @@ class Store:
         return [(int(i), int(j)) for i, j in np.argwhere(~sums.complete)]
 
     def begin(self, schema: Schema, coords: Mapping[str, np.ndarray]) -> None:
-        """Make the store, or wait for the process that does; make again what was lost of it."""
+        """Make the store, or make again what was lost of it."""
         if self.files is not None and not self._lost:
-            return
-        if self.rank != 0:
-            while not self.resume(self.config):
-                time.sleep(0.05)
             return
         if self.files is None:
             check_room(self.path, schema, self.tiling)
@@ -231,8 +225,7 @@ class Store:
         """Leave nothing behind that was made here, of a store that never got a whole tile. What
         others put there stays.
         """
-        alone = share()[1] == 1
-        if self._made and alone and self.files and not self.files.sums.complete.any():
+        if self._made and self.files and not self.files.sums.complete.any():
             files.remove(self.path, self.files, self.files.made)
 
 
@@ -242,16 +235,19 @@ def _chunk_key(array: zarr.Array[Any], index: Index) -> str:
 
 def _check_same(path: str, attrs: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     if attrs.get("checksum") != checksum(config):
-        raise ValueError(_difference(path, json.loads(str(attrs.get("config", "{}"))), config))
+        there = difference(json.loads(str(attrs.get("config", "{}"))), config)
+        raise ValueError(
+            f"{path} belongs to another run ({there}): give another store, or remove this one"
+        )
 
 
-def _difference(path: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Of two runs' settings, up to four that are not the same."""
     there, here = _flat(there), _flat(here)
     names = [k for k in sorted({*there, *here}) if there.get(k) != here.get(k)]
-    shown = "; ".join(
+    return "; ".join(
         f"{k}: {_short(there.get(k))} there, {_short(here.get(k))} here" for k in names[:4]
     )
-    return f"{path} belongs to another run ({shown}): give another store, or remove this one"
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ each.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -95,10 +94,3 @@ class Tiling:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rows, columns = self.shape
         return ((i, j) for i in range(rows) for j in range(columns))
-
-
-def share() -> tuple[int, int]:
-    """(rank, number of processes) of this process, as ``accelerate launch`` and ``torchrun`` set
-    them.
-    """
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -63,7 +63,7 @@ def script_of(
         package (x̂₀ of other samples, weights between two models, LMS); and for weights whose
         source is not known.
     """
-    scheduler = getattr(pipe, "scheduler", None)
+    scheduler: Any = getattr(pipe, "scheduler", None)
     if not hasattr(scheduler, "plan") or not hasattr(scheduler, "run"):
         raise ValueError(
             f"a script is written of a hybrid, got a {type(pipe).__name__}: xhat.hybrid(base, "

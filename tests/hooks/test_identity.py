@@ -225,14 +225,14 @@ def test_a_store_is_not_another_calls(tiny, tmp_path):
 
 
 def test_other_versions_are_another_run(tiny, tmp_path, monkeypatch):
-    from xhat.hooks import trace as trace_module
+    from xhat.hooks import run as run_module
 
     pipe, store = tiny.sd(), tmp_path / "a.zarr"
     xhat.trace(pipe, "a face", store=store, **CALL)
     for library in ("torch", "diffusers", "transformers", "xhat"):
-        other = trace_module.versions() | {library: "0"}
+        other = run_module.versions() | {library: "0"}
         with monkeypatch.context() as patch:
-            patch.setattr(trace_module, "versions", lambda other=other: other)
+            patch.setattr(run_module, "versions", lambda other=other: other)
             with pytest.raises(ValueError, match=r"belongs to another run \(libraries\."):
                 xhat.trace(pipe, "a face", store=store, **CALL)
 

@@ -12,7 +12,7 @@ import xarray as xr
 from torch import nn
 
 import xhat
-from xhat.hooks import trace as trace_module
+from xhat.hooks import run as run_module
 from xhat.hooks.store.grams import centred_gram
 from xhat.hooks.store.tiles import Tile, Tiling
 
@@ -286,10 +286,10 @@ def test_what_never_fired_is_reported(tiny):
     assert list(found["activations"].children) == ["h"]
 
 
-def test_several_processes_need_a_store(tiny, monkeypatch):
+def test_one_of_several_processes_of_a_launcher_is_refused(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="several processes need a store"):
-        trace(tiny.sd(), tiny)
+    with pytest.raises(ValueError, match="WORLD_SIZE=2: .*--workers N"):
+        trace(tiny.sd(), tiny, store=tmp_path / "a.zarr")
 
 
 def test_batches_of_different_schedules_are_refused(tiny):
@@ -378,10 +378,10 @@ def test_the_announcement_is_near_the_truth(tiny, tmp_path, caplog):
         sum(a.nbytes for node in found.subtree for a in node.data_vars.values())
         - found["images"].nbytes
     )
-    run = trace_module._prepare(
+    run = run_module.prepare(
         pipe, PROMPTS, range(3), {"h": "full", "in": "mean"}, (), 8, {"num_inference_steps": 3}
     )
-    seen = trace_module.rehearse(pipe, [s.point for s in run.selections], num_inference_steps=3)
+    seen = run_module.rehearse(pipe, [s.point for s in run.selections], num_inference_steps=3)
     assert seen.bytes_of(run.selections) * 6 == size
 
 

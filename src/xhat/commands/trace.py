@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="Zarr store, a folder or a URL; a stopped run goes on there",
     )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="sample in N processes of this machine, one a GPU where there are GPUs",
+    )
+    where.add_argument(
+        "--scheduler",
+        metavar="ADDRESS|FILE",
+        help="sample on the workers of a Dask cluster: tcp://host:8786, or its scheduler file",
+    )
     parser.add_argument(
         "--repair",
         action="store_true",
@@ -73,27 +88,39 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from xhat.hooks.store.tiles import share
     from xhat.hooks.trace import trace
-    from xhat.zoo.pairs import load_model
 
     hooks = dict(part.split("=", 1) if "=" in part else (part, "mean") for part in args.hooks)
     call = {"num_inference_steps": args.steps, "guidance_scale": args.guidance}
     given = {name: value for name, value in call.items() if value is not None}
-    prompts, first = _prompts(args), share()[0] == 0
-    tree = trace(
-        _placed(load_model(args.model), args.device, args.dtype),
-        prompts,
-        seeds=args.seeds,
-        hooks=hooks,
-        store=args.store,
-        batch_size=args.batch_size,
-        progress=first,
-        repair=args.repair,
-        **given,
-    )
-    if first:
-        print(tree)
+    prompts, load = _prompts(args), partial(_load, args.model, args.device, args.dtype)
+    with _client(args) as client:
+        tree = trace(
+            load(),
+            prompts,
+            seeds=args.seeds,
+            hooks=hooks,
+            store=args.store,
+            batch_size=args.batch_size,
+            repair=args.repair,
+            client=client,
+            load=load if client else None,
+            **given,
+        )
+    print(tree)
+
+
+@contextmanager
+def _client(args: argparse.Namespace) -> Iterator[Any]:
+    """A client of the cluster that was asked for, with its dashboard's address said; or None."""
+    if args.workers is None and args.scheduler is None:
+        yield None
+        return
+    from xhat.hooks.cluster import connected, local
+
+    with local(args.workers) if args.workers else connected(args.scheduler) as client:
+        print(f"workers: {client.dashboard_link}", file=sys.stderr)
+        yield client
 
 
 def _prompts(args: argparse.Namespace) -> list[str]:
@@ -107,12 +134,17 @@ def _prompts(args: argparse.Namespace) -> list[str]:
     return listed
 
 
-def _placed(pipe: Any, device: str | None, dtype: str) -> Any:
-    """The pipeline where it is to run: ``LOCAL_RANK`` says which GPU is this process's."""
+def _load(model: str, device: str | None, dtype: str) -> Any:
+    """The pipeline where it is to run: on a GPU of this process's own, if there are several."""
     import torch
 
+    from xhat.hooks.cluster import number_of_worker
+    from xhat.zoo.pairs import load_model
+
+    pipe = load_model(model)
     if device is None:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        gpus = torch.cuda.device_count()
+        device = f"cuda:{number_of_worker() % gpus}" if gpus else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
