@@ -15,8 +15,10 @@ from xhat.samplers.plans.schedule import NoSchedule
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("hooks", "zoo", "samplers", "probes", "analysis", "figures", "src/xhat/commands")
-# no worker of Dask, an empty cell of a closure, a row of a damaged array, JSON of a lock, a number
+# no worker of Dask, an empty cell of a closure, a row of a damaged array, JSON of a lock and of a
+# LoRA file's metadata, a number
 FROM_LIBRARIES = {
+    ("zoo/lora/shipped.py", "_parsed"),
     ("hooks/cluster.py", "number_of_worker"),
     ("hooks/identity.py", "_filled"),
     ("hooks/store/repair.py", "_row_read"),

@@ -126,12 +126,18 @@ def _decided(one: xr.Dataset, name: str) -> str:
     levels = {str(m): float(one["decided_sigma"].sel(model=m)) for m in one["model"].values}
     if all(np.isnan(v) for v in levels.values()):
         best, chance = one["x0"].max("step"), float(one["chance"].max())
-        each = " and ".join(f"{m} {float(best.sel(model=m)):.2f}" for m in levels)
+        each = " and ".join(f"{m} {_accuracy(float(best.sel(model=m)))}" for m in levels)
         return f"{name}: no x̂₀ gives away half of it; accuracy at best {each}, chance {chance:.2f}."
     each = ", ".join(
         f"{m} at σ = {v:.3g}" if np.isfinite(v) else f"{m} never" for m, v in levels.items()
     )
     return f"{name}: half decided in {each}."
+
+
+def _accuracy(value: float) -> str:
+    return (
+        f"{value:.2f}" if np.isfinite(value) else "not measured (it nearly always draws the same)"
+    )
 
 
 def _beside(levels: xr.Dataset, model: str) -> str:

@@ -5,7 +5,7 @@ with baselines.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,7 @@ def sentences(data: xr.Dataset) -> tuple[str, ...]:
 
 def _of_student(inside: xr.Dataset, name: str) -> str:
     estimates = inside["cka"].sel(bound="estimate")
-    cka = estimates.sel(network=name)
+    cka = estimates.sel(network=name).dropna("level", how="all")
     depth, noise = cka.mean("level"), cka.mean("layer")
     excess = estimates.sel(network=FEW) - cka
     cell = {dim: excess[dim].values[i] for dim, i in excess.argmax(("level", "layer")).items()}
@@ -197,20 +197,32 @@ def _of_student(inside: xr.Dataset, name: str) -> str:
     null = int((inside["p_map"].sel(network=name) > 0.05).sum())
     ranks = [
         spearmanr(
-            cka.values.ravel(), inside[m].sel(network=name).values.ravel(), nan_policy="omit"
+            cka.values.ravel(),
+            inside[m].sel(network=name, level=cka["level"]).values.ravel(),
+            nan_policy="omit",
         )[0]
         for m in BESIDE
     ]
     return (
-        f"{name}: over depth, CKA with the base runs from {float(depth.min()):.2f} at "
-        f"{depth.idxmin().item()} to {float(depth.max()):.2f} at {depth.idxmax().item()}; over "
-        f"noise, from {float(noise.min()):.2f} at σ = {noise.idxmin().item():.2g} to "
-        f"{float(noise.max()):.2f} at σ = {noise.idxmax().item():.2g}. It falls furthest short of "
+        f"{name}: CKA with the base runs {_range(depth, 'over depth', str)}"
+        f"{_over_noise(noise)}. It falls furthest short of "
         f"the base's own weights at as few steps at {cell['layer']}, σ = {cell['level']:.2g}: "
         f"{format_interval(mine)} against {format_interval(few)}, intervals that {apart}. {null} "
         f"of {cka.size} cells cannot be told from unrelated prompts. Procrustes distance and "
         f"mutual neighbours rank the cells with Spearman {ranks[0]:.2f} and {ranks[1]:.2f}."
     )
+
+
+def _over_noise(cka: xr.DataArray) -> str:
+    """The clause on noise levels: the only one that the two share, or the range over several."""
+    if cka.size == 1:
+        return f", at σ = {cka['level'].item():.2g}, the only noise level that both pass"
+    return f"; {_range(cka, 'over noise', lambda level: f'σ = {level:.2g}')}"
+
+
+def _range(cka: xr.DataArray, over: str, text: Callable[[Any], str]) -> str:
+    low, high = text(cka.idxmin().item()), text(cka.idxmax().item())
+    return f"{over} from {float(cka.min()):.2f} at {low} to {float(cka.max()):.2f} at {high}"
 
 
 def _of_baselines(data: xr.Dataset, inside: xr.Dataset) -> str:
