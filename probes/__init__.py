@@ -9,6 +9,8 @@ from xhat.lazy import lazily
 _EXPORTS = {
     "feature_space": "xhat.probes.features",
     "SPACES": "xhat.probes.features",
+    "load_score": "xhat.probes.scores",
+    "SCORES": "xhat.probes.scores",
     "load_encoder": "xhat.probes.encoders",
     "read_out": "xhat.probes.linear",
     "control_labels": "xhat.probes.linear",

@@ -8,9 +8,12 @@
 ``denoiser``       what the pipeline's own denoiser reads at a point (``denoiser:POINT``), noise
 added
 ``clip``           CLIP's projected image embedding (``clip:FOLDER`` for other weights)
+``siglip``         SigLIP's pooled image embedding (``siglip:FOLDER``)
 ``dinov2``         DINOv2's class token (``dinov2:FOLDER``)
+``dinov3``         DINOv3's class token (``dinov3:FOLDER``)
 ``dreamsim``       DreamSim's embedding: cosine distance is the DreamSim distance
 ``lpips``          features of AlexNet whose squared Euclidean distance is the LPIPS distance
+``inception``      the features that FID is computed of (``inception:FILE``)
 =================
 ===========================================================================================
 """
@@ -30,7 +33,8 @@ from xhat.probes.encoders import Encoder, load_encoder, weights_hash
 from xhat.zoo.family.attributes import ATTRIBUTES, parse
 from xhat.zoo.family.judge import Judge, load_judge
 
-SPACES = ("latent", "pixel", "judge", "denoiser", "clip", "dinov2", "dreamsim", "lpips")
+ENCODERS = ("clip", "siglip", "dinov2", "dinov3", "dreamsim", "lpips", "inception")
+SPACES = ("latent", "pixel", "judge", "denoiser", *ENCODERS)
 # as noisy as timestep 261 of Stable Diffusion, where DIFT reads (Tang et al. 2023, 2306.03881)
 DENOISER_SIGMA = 0.7
 
@@ -127,7 +131,7 @@ class LatentSpace:
         return np.divide(x, size, out=np.zeros_like(x), where=size > 0).astype(np.float32)
 
 
-class _Decoded:
+class Decoded:
     """A space of pictures: decodes, and keeps the last ones, since each measure asks for the
     same.
     """
@@ -135,6 +139,13 @@ class _Decoded:
     def __init__(self, vae: Any, batch_size: int = 64) -> None:
         self.vae, self.batch_size = vae, batch_size
         self._seen: tuple[np.ndarray, np.ndarray] | None = None
+
+    def features(self, latents: np.ndarray) -> np.ndarray:
+        return self.of_images(self.images(latents))
+
+    def of_images(self, images: np.ndarray) -> np.ndarray:
+        """Features (n, d) of pictures (n, 3, H, W) in [0, 1]."""
+        raise NotImplementedError
 
     def images(self, latents: np.ndarray) -> np.ndarray:
         """Decoded pictures (n, 3, H, W) in [0, 1]."""
@@ -147,7 +158,7 @@ class _Decoded:
         return self._seen[1]
 
 
-class PixelSpace(_Decoded):
+class PixelSpace(Decoded):
     """The decoded picture, averaged down to ``side`` × ``side``, in [−1, 1], flattened."""
 
     name = "pixel"
@@ -157,14 +168,12 @@ class PixelSpace(_Decoded):
         self.side = side
         self.attrs: Mapping[str, str] = {"space": f"pixel, {side} × {side}"}
 
-    def features(self, latents: np.ndarray) -> np.ndarray:
-        small = torch.nn.functional.adaptive_avg_pool2d(
-            torch.from_numpy(self.images(latents)), self.side
-        )
+    def of_images(self, images: np.ndarray) -> np.ndarray:
+        small = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(images), self.side)
         return small.mul(2).sub(1).flatten(1).numpy()
 
 
-class EncoderSpace(_Decoded):
+class EncoderSpace(Decoded):
     """The embedding that an :class:`~xhat.probes.encoders.Encoder` makes of the decoded picture."""
 
     def __init__(self, vae: Any, encoder: Encoder, batch_size: int = 16) -> None:
@@ -172,8 +181,8 @@ class EncoderSpace(_Decoded):
         self.encoder, self.name = encoder, encoder.name
         self.attrs: Mapping[str, str] = {"space": encoder.name} | encoder.attrs
 
-    def features(self, latents: np.ndarray) -> np.ndarray:
-        return self.encoder(self.images(latents), self.batch_size)
+    def of_images(self, images: np.ndarray) -> np.ndarray:
+        return self.encoder(images, self.batch_size)
 
 
 class DenoiserSpace:
@@ -235,7 +244,7 @@ def middle_point(denoiser: Any) -> str:
     return "h" if "h" in aliases else blocks[len(blocks) // 2]
 
 
-class JudgeSpace(_Decoded):
+class JudgeSpace(Decoded):
     """The embedded family's judge as a feature space and as a reader of attributes, over latents.
 
     ``features(latents)`` → embeddings (n, 128); ``labels(latents, prompt)`` → {attribute: (labels
@@ -250,8 +259,8 @@ class JudgeSpace(_Decoded):
         self.judge = judge or load_judge()
         self.attrs: Mapping[str, str] = {"space": "judge", "weights": weights_hash(self.judge)}
 
-    def features(self, latents: np.ndarray) -> np.ndarray:
-        return self.judge.embed(self.images(latents))
+    def of_images(self, images: np.ndarray) -> np.ndarray:
+        return self.judge.embed(images)
 
     def labels(self, latents: np.ndarray, prompt: str) -> dict[str, tuple[np.ndarray, int]]:
         scene = parse(prompt)

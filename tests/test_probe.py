@@ -13,7 +13,7 @@ from diffusers import EulerDiscreteScheduler, LCMScheduler
 from safetensors.torch import save_file
 
 import xhat
-from xhat.analysis.experiments.probe import probe, probe_arms, read_points, space_of
+from xhat.analysis.experiments.probe import probe, probe_arms, read_points, space_of, unscored
 from xhat.analysis.experiments.probe_verdict import recommended
 from xhat.analysis.measures.lora_factors import tensors_of
 from xhat.analysis.sampling import budget as budgets
@@ -186,6 +186,18 @@ def test_mistakes_are_one_line(argv, says, tmp_path, capsys):
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+
+
+def test_diversity_alone_says_what_is_missing_beside_it(tiny, monkeypatch):
+    from xhat.probes import scores
+
+    places = {name: (f"nobody/{name}", "MIT") for name in scores.SCORES}
+    monkeypatch.setattr(scores, "_PLACES", places)
+    pipe = tiny.sd()
+    note = " ".join(unscored(space_of("pixel", pipe, None), None))
+    assert "Quality and alignment were not measured" in note
+    assert "`hf download nobody/pickscore`" in note
+    assert unscored(space_of("judge", xhat.load_pair("demo").base, None), None) == []
 
 
 def test_times_are_read_and_refused(tmp_path, capsys):

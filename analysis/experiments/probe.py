@@ -31,6 +31,7 @@ from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.hooks.trace import trace
 from xhat.probes.encoders import MissingWeights
 from xhat.probes.features import FeatureSpace, feature_space
+from xhat.probes.scores import scores_here, with_scores
 from xhat.samplers.composite.pipeline import hybrid
 from xhat.samplers.plans.build import skip_plan, swap_plan
 from xhat.samplers.plans.defaults import default_steps
@@ -103,6 +104,7 @@ def probe(
     seeds: Sequence[int] = range(32),
     budget: float = 600.0,
     space: str | None = None,
+    scores: Sequence[str] | None = None,
     sliders: Sequence[Path] = (),
     batch_size: int = 16,
 ) -> ProbeResult:
@@ -110,9 +112,11 @@ def probe(
     what was found.
 
     ``space``: name of a feature space; by default the judge for the embedded family, else DINOv2 or
-    CLIP where their weights are on this machine, else the latents at unit RMS. ``sliders``: LoRA
-    files tried on both. Samples and traces are kept in ``out``: a run that was stopped goes on
-    there, with the prompts and seeds that it chose at first.
+    CLIP where their weights are on this machine, else the latents at unit RMS. ``scores``: of
+    alignment and quality (:func:`xhat.probes.scores.load_score`); by default those whose weights
+    are on this machine. ``sliders``: LoRA files tried on both. Samples and traces are kept in
+    ``out``: a run that was stopped goes on there, with the prompts and seeds that it chose at
+    first.
 
     Where the model is no better at taking noise off its own pictures than a straight line
     (:mod:`xhat.analysis.sampling.structure`), the run ends there, and says that there is nothing to
@@ -121,7 +125,8 @@ def probe(
     models = {"student": student} | ({} if base is None else {"base": base})
     notes = [note for note in (divisible(pipe) for pipe in models.values()) if note]
     lines = compare_models(student, base)
-    chosen = space_of(space, student, prompts)
+    chosen = with_scores(space_of(space, student, prompts), student.vae, scores)
+    notes += unscored(chosen, scores)
     prompts = list(prompts or (OPEN_PROMPTS[:8] if chosen.name == "judge" else PROMPTS))
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -224,6 +229,17 @@ def space_of(name: str | None, pipe: Any, prompts: Sequence[str] | None) -> Feat
         except MissingWeights:
             continue
     return feature_space("latent", pipe)
+
+
+def unscored(space: FeatureSpace, scores: Sequence[str] | None) -> list[str]:
+    """That diversity stands alone, where nothing is measured beside it, and what would help."""
+    if hasattr(space, "fidelity") or hasattr(space, "scores"):
+        return []
+    missing = " ".join(f"Of {line}." for line in scores_here()[1]) if scores is None else ""
+    return [
+        "Quality and alignment were not measured, and a gain in diversity says little without "
+        f"them. {missing}".strip()
+    ]
 
 
 def _of_the_family(pipe: Any) -> bool:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from xhat.analysis.experiments.arm_table import contrast, margin_for
 from xhat.analysis.intervals import format_interval, format_number
-from xhat.analysis.measures.registry import measure_label
+from xhat.analysis.measures.registry import MEASURES, headlines, measure_label
 from xhat.analysis.sampling.arms import against, paired_values, strata_of, summarised
 from xhat.analysis.sampling.structure import has_learned
 from xhat.analysis.verdicts import Verdict as Difference
@@ -200,7 +200,8 @@ def _cells(gains: xr.Dataset, levels: xr.Dataset) -> list[str]:
     lines = []
     for arm in gains["arm"].values:
         one = gains.sel(arm=arm)
-        more = f"; fidelity {_interval(one, 'fidelity')}" if "fidelity" in one else ""
+        beside = [name for name in headlines(one.data_vars) if MEASURES[name].says != "diversity"]
+        more = "".join(f"; {measure_label(name)} {_interval(one, name)}" for name in beside)
         rms = float(levels["rms"].sel(arm=arm, bound="estimate"))
         lines.append(
             f"{ARMS[str(arm)].capitalize()}: Vendi {_interval(one, MEASURE)} against the "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from xhat.probes.features import FeatureSpace, feature_space
+from xhat.probes.scores import with_scores
 from xhat.zoo.family.attributes import OPEN_PROMPTS
 from xhat.zoo.pairs import Pair, load_pair
 
@@ -27,6 +28,10 @@ class Setting:
     space
         Where pictures are compared: a space, or the name of one
         (:func:`xhat.probes.features.feature_space`).
+    scores
+        Names of scores of alignment and quality that are measured beside diversity
+        (:func:`xhat.probes.scores.load_score`). Left out: those whose weights are on this machine,
+        and none in the space of the embedded family's judge.
     batch_size
         Samples at a time.
 
@@ -40,6 +45,7 @@ class Setting:
     prompts: Sequence[str] = OPEN_PROMPTS[:8]
     seeds: Sequence[int] = range(24)
     space: FeatureSpace | str = "judge"
+    scores: Sequence[str] | None = None
     batch_size: int = 24
 
     def __post_init__(self) -> None:
@@ -62,8 +68,11 @@ class Setting:
         return load_pair(self.pair) if isinstance(self.pair, str) else self.pair
 
     def features(self, pair: Pair) -> FeatureSpace:
-        """The space, made with the pair's base where it was given by name."""
-        return feature_space(self.space, pair.base) if isinstance(self.space, str) else self.space
+        """The space, made with the pair's base where it was given by name, with the scores."""
+        if not isinstance(self.space, str):
+            return self.space
+        space = feature_space(self.space, pair.base)
+        return with_scores(space, pair.base.vae, self.scores)
 
     def settings(self) -> dict[str, Any]:
         """All that was asked, for :class:`~xhat.analysis.result.Result`."""

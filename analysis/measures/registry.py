@@ -30,12 +30,15 @@ class Samples:
         Attribute → ((n,) integer labels, number of values), of what the prompt leaves open.
     fidelity
         (n,) how far each picture shows what the prompt asks, 0 to 1.
+    scores
+        Name of a score (:data:`xhat.probes.scores.SCORES`) → (n,) of each picture under the prompt.
     """
 
     latents: np.ndarray
     features: np.ndarray
     labels: Mapping[str, tuple[np.ndarray, int]] | None = None
     fidelity: np.ndarray | None = None
+    scores: Mapping[str, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class Measure:
     range
         What values it takes, with its unit.
     says
-        What a higher value means; "scale" is a check of the latents and of no picture.
+        What a higher value means: more diversity, more of what the prompt asks (fidelity,
+        alignment), pictures that people prefer (quality); "scale" is a check of the latents and of
+        no picture.
     needs
         The part of :class:`Samples` that it looks at: where that is None, it is not measured.
     of
@@ -62,8 +67,8 @@ class Measure:
     name: str
     label: str
     range: str
-    says: Literal["diversity", "fidelity", "scale"]
-    needs: Literal["latents", "features", "labels", "fidelity"]
+    says: Literal["diversity", "fidelity", "alignment", "quality", "scale"]
+    needs: Literal["latents", "features", "labels", "fidelity", "scores"]
     of: Callable[[Samples], np.ndarray | float]
     headline: bool = False
 
@@ -81,6 +86,14 @@ def _plug_in_entropy(samples: Samples) -> float:
 def _fidelity(samples: Samples) -> np.ndarray:
     assert samples.fidelity is not None
     return np.asarray(samples.fidelity, dtype=np.float64)
+
+
+def _score(name: str) -> Callable[[Samples], np.ndarray]:
+    def of(samples: Samples) -> np.ndarray:
+        assert samples.scores is not None
+        return np.asarray(samples.scores[name], dtype=np.float64)
+
+    return of
 
 
 def _rms(samples: Samples) -> np.ndarray:
@@ -106,6 +119,12 @@ ENTRIES = (
             "0 to 1", "diversity", "labels", _plug_in_entropy),
     Measure("fidelity", "fidelity", "0 to 1", "fidelity", "fidelity",
             _fidelity, headline=True),
+    Measure("clip_score", "CLIP score", "−100 to 100, 100 × cosine", "alignment", "scores",
+            _score("clip_score"), headline=True),
+    Measure("siglip_score", "SigLIP score", "−100 to 100, 100 × cosine", "alignment", "scores",
+            _score("siglip_score"), headline=True),
+    Measure("pickscore", "PickScore", "a logit, about 15 to 25", "quality", "scores",
+            _score("pickscore"), headline=True),
     Measure("rms", "latent RMS", "above 0, the VAE's units", "scale", "latents", _rms),
 )
 # fmt: on
@@ -116,7 +135,12 @@ DIVERSITY: tuple[str, ...] = tuple(m.name for m in ENTRIES if m.says == "diversi
 
 def measure_samples(samples: Samples) -> dict[str, np.ndarray | float]:
     """Every measure that what there is allows, by name: values by seed, or a number."""
-    return {m.name: m.of(samples) for m in ENTRIES if getattr(samples, m.needs) is not None}
+    return {m.name: m.of(samples) for m in ENTRIES if _measurable(samples, m)}
+
+
+def _measurable(samples: Samples, measure: Measure) -> bool:
+    part = getattr(samples, measure.needs)
+    return part is not None and (measure.needs != "scores" or measure.name in part)
 
 
 def measure_label(name: str) -> str:

@@ -124,8 +124,7 @@ def measure_finals(finals: Mapping[str, xr.DataArray], space: FeatureSpace) -> x
     for final in tqdm(finals.values(), desc="measuring", unit="arm"):
         found = final_diversity(
             {"final": final},
-            features=space.features,
-            labels=getattr(space, "labels", None),
+            features=space,
             fidelity=getattr(space, "fidelity", None),
         )
         parts.append(found[[name for name, v in found.data_vars.items() if "prompt" in v.dims]])

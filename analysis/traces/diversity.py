@@ -5,6 +5,7 @@ Diversity is counted within a prompt, over its seeds, then averaged over prompts
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,28 @@ from xhat.probes.features import FeatureSpace, feature_space
 Features = Callable[[np.ndarray], np.ndarray]
 Labels = Callable[[np.ndarray, str], Mapping[str, tuple[np.ndarray, int]]]
 Fidelity = Callable[[np.ndarray, str], np.ndarray]
+Scores = Callable[[np.ndarray, str], Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class _Readers:
+    """What is read of the latents of one prompt; None: not read."""
+
+    features: Features | None
+    labels: Labels | None = None
+    fidelity: Fidelity | None = None
+    scores: Scores | None = None
+
+    def of(self, latents: np.ndarray, prompt: str) -> Samples:
+        x = latents.reshape(len(latents), -1) if self.features is None else self.features(latents)
+        labels = None if self.labels is None else self.labels(latents, prompt)
+        if labels is not None and not labels:
+            raise ValueError(
+                f"the prompt {prompt!r} leaves no attribute open: entropy needs one that may vary"
+            )
+        fidelity = None if self.fidelity is None else self.fidelity(latents, prompt)
+        scores = None if self.scores is None else self.scores(latents, prompt)
+        return Samples(latents, x, labels, fidelity, scores)
 
 
 def diversity_by_noise(
@@ -63,7 +86,7 @@ def diversity_by_noise(
         Without ``pred_x0``, or with fewer than three seeds.
     """
     how, labels, said = _space(features, labels, pipe)
-    found = _measured(_variable(trace, "pred_x0", "step"), how, labels)
+    found = _measured(_variable(trace, "pred_x0", "step"), _Readers(how, labels))
     return _summarised(found, said, level=level, strata=strata)
 
 
@@ -84,7 +107,8 @@ def final_diversity(
     trace, features, labels, pipe, level, strata
         As in :func:`diversity_by_noise`.
     fidelity
-        (latents, prompt) → (n,), whose mean over seeds is added under that name.
+        (latents, prompt) → (n,), whose mean over seeds is added under that name. A space with
+        ``scores`` (:class:`xhat.probes.scores.ScoredSpace`) adds those of the pictures.
 
     Returns
     -------
@@ -98,7 +122,8 @@ def final_diversity(
         As :func:`diversity_by_noise` does.
     """
     how, labels, said = _space(features, labels, pipe)
-    found = _measured(_variable(trace, "final"), how, labels, fidelity)
+    scores = getattr(features, "scores", None)
+    found = _measured(_variable(trace, "final"), _Readers(how, labels, fidelity, scores))
     return _summarised(found, said, level=level, strata=strata)
 
 
@@ -116,12 +141,7 @@ def _variable(trace: Any, name: str, *more: str) -> xr.DataArray:
     return array.transpose("prompt", *more, "seed", ...)
 
 
-def _measured(
-    array: xr.DataArray,
-    features: Features | None,
-    labels: Labels | None,
-    fidelity: Fidelity | None = None,
-) -> xr.Dataset:
+def _measured(array: xr.DataArray, readers: _Readers) -> xr.Dataset:
     """Every measure of every (prompt, …) cell of a (prompt, …, seed, channel, y, x) array, read a
     prompt at a time.
     """
@@ -139,9 +159,9 @@ def _measured(
                     *(f"{d} {i}" for d, i in zip(outer[1:], at, strict=True)),
                 ]
             )
-            for name, value in _cell(
-                latents[at], str(prompt), where, features, labels, fidelity
-            ).items():
+            if not np.isfinite(latents[at]).all():
+                raise ValueError(f"the latents of {where} hold NaN or infinite values")
+            for name, value in measure_samples(readers.of(latents[at], str(prompt))).items():
                 found.setdefault(name, np.full(sizes, np.nan))[(p, *at)] = np.mean(value)
                 if np.ndim(value):
                     place = by_seed.setdefault(f"{name}{BY_SEED}", np.full((*sizes, seeds), np.nan))
@@ -151,26 +171,6 @@ def _measured(
     variables = {name: (outer, values, n_seeds) for name, values in found.items()}
     variables |= {name: ((*outer, "seed"), values, n_seeds) for name, values in by_seed.items()}
     return xr.Dataset(variables, coords=coords)
-
-
-def _cell(
-    latents: np.ndarray,
-    prompt: str,
-    where: str,
-    features: Features | None,
-    labels: Labels | None,
-    fidelity: Fidelity | None,
-) -> dict[str, np.ndarray | float]:
-    if not np.isfinite(latents).all():
-        raise ValueError(f"the latents of {where} hold NaN or infinite values")
-    x = latents.reshape(len(latents), -1) if features is None else features(latents)
-    read = None if labels is None else labels(latents, prompt)
-    if read is not None and not read:
-        raise ValueError(
-            f"the prompt {prompt!r} leaves no attribute open: entropy needs one that may vary"
-        )
-    faithful = None if fidelity is None else fidelity(latents, prompt)
-    return measure_samples(Samples(latents, x, read, faithful))
 
 
 def _space(

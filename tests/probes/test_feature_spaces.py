@@ -37,13 +37,17 @@ def folders(tmp_path_factory):
     }
     clip = transformers.CLIPVisionConfig(**size, intermediate_size=32, projection_dim=12)
     transformers.CLIPVisionModelWithProjection(clip).save_pretrained(root / "clip")
+    siglip = transformers.SiglipVisionConfig(**size, intermediate_size=32)
+    transformers.SiglipVisionModel(siglip).save_pretrained(root / "siglip")
+    three = transformers.DINOv3ViTConfig(**size, intermediate_size=32, num_register_tokens=2)
+    transformers.DINOv3ViTModel(three).save_pretrained(root / "dinov3")
     dino = transformers.Dinov2Config(**size, mlp_ratio=2)
     transformers.Dinov2Model(dino).save_pretrained(root / "dinov2")
     return root
 
 
 def test_names_and_mistakes(tiny):
-    with pytest.raises(ValueError, match="did you mean 'dinov2'"):
+    with pytest.raises(ValueError, match=r"did you mean 'dinov\d'"):
         feature_space("dino")
     with pytest.raises(ValueError, match="needs the pipeline"):
         feature_space("pixel")
@@ -69,7 +73,9 @@ def test_pixels_are_the_pictures_averaged(tiny):
     np.testing.assert_allclose(space.features(latents()), expected.reshape(3, -1), atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "width"), [("clip", 12), ("dinov2", 16)])
+@pytest.mark.parametrize(
+    ("name", "width"), [("clip", 12), ("siglip", 16), ("dinov2", 16), ("dinov3", 16)]
+)
 def test_encoders_of_transformers_load_from_a_folder(name, width, folders, tiny):
     space = feature_space(f"{name}:{folders / name}", tiny.sd())
     features = space.features(latents())
@@ -78,34 +84,45 @@ def test_encoders_of_transformers_load_from_a_folder(name, width, folders, tiny)
     assert space.attrs["encoder"] == str(folders / name)
     assert len(space.attrs["weights"]) == 64
     images = torch.from_numpy(space.images(latents()))
-    kind = (
-        transformers.CLIPVisionModelWithProjection if name == "clip" else transformers.Dinov2Model
-    )
+    kind = {
+        "clip": transformers.CLIPVisionModelWithProjection,
+        "siglip": transformers.SiglipVisionModel,
+        "dinov2": transformers.Dinov2Model,
+        "dinov3": transformers.DINOv3ViTModel,
+    }[name]
     model = kind.from_pretrained(folders / name).eval()
     mean, std = (np.reshape(v, (1, 3, 1, 1)) for v in (_mean(name), _std(name)))
     given = torch.from_numpy((images.numpy() - mean) / std).float()
     with torch.no_grad():
         out = model(pixel_values=given)
-    expected = out.image_embeds if name == "clip" else out.last_hidden_state[:, 0]
+    expected = {
+        "clip": lambda: out.image_embeds,
+        "siglip": lambda: out.pooler_output,
+        "dinov2": lambda: out.last_hidden_state[:, 0],
+        "dinov3": lambda: out.last_hidden_state[:, 0],
+    }[name]()
     np.testing.assert_allclose(features, expected.numpy(), atol=1e-5)
 
 
 def _mean(name):
     from transformers.image_utils import IMAGENET_DEFAULT_MEAN, OPENAI_CLIP_MEAN
 
-    return OPENAI_CLIP_MEAN if name == "clip" else IMAGENET_DEFAULT_MEAN
+    return {"clip": OPENAI_CLIP_MEAN, "siglip": [0.5] * 3}.get(name, IMAGENET_DEFAULT_MEAN)
 
 
 def _std(name):
     from transformers.image_utils import IMAGENET_DEFAULT_STD, OPENAI_CLIP_STD
 
-    return OPENAI_CLIP_STD if name == "clip" else IMAGENET_DEFAULT_STD
+    return {"clip": OPENAI_CLIP_STD, "siglip": [0.5] * 3}.get(name, IMAGENET_DEFAULT_STD)
 
 
-@pytest.mark.parametrize("name", ["clip", "dinov2", "dreamsim", "lpips"])
+@pytest.mark.parametrize(
+    "name", ["clip", "siglip", "dinov2", "dinov3", "dreamsim", "lpips", "inception"]
+)
 def test_weights_that_are_not_there_are_named(name, tiny, monkeypatch, tmp_path):
-    monkeypatch.setattr(encoders, "HUB", {"clip": "nobody/clip", "dinov2": "nobody/dinov2"})
-    monkeypatch.setattr(encoders, "import_module", lambda name: SimpleNamespace())
+    monkeypatch.setattr(encoders, "HUB", {n: f"nobody/{n}" for n in encoders.HUB})
+    there = SimpleNamespace(FeatureExtractorInceptionV3=None, URL_INCEPTION_V3="https://x/y.pth")
+    monkeypatch.setattr(encoders, "import_module", lambda name: there)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(encoders.MissingWeights, match=f"feature space '{name}' needs") as error:

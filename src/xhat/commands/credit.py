@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
         pair=args.pair,
         seeds=args.seeds,
         space=args.space,
+        scores=args.scores,
         batch_size=args.batch_size,
         **prompts_of(args),
     )

@@ -79,7 +79,14 @@ def add_space(parser: argparse.ArgumentParser) -> None:
         default="judge",
         metavar="S",
         help="where pictures are compared: judge (default, knows the family's prompts alone), "
-        "latent, pixel, clip, dinov2 or dreamsim",
+        "latent, pixel, clip, siglip, dinov2, dinov3 or dreamsim",
+    )
+    parser.add_argument(
+        "--scores",
+        nargs="+",
+        metavar="SCORE",
+        help="alignment and quality beside diversity: clip_score, siglip_score, pickscore, each "
+        "with :FOLDER for weights elsewhere (default: those whose weights are here)",
     )
 
 

@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> None:
     config = Pareto(
         pair=args.pair,
         space=args.space,
+        scores=args.scores,
         batch_size=args.batch_size,
         rank=args.rank,
         policy=policy,

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
         seeds=args.seeds,
         layers=args.layers,
         space=args.space,
+        scores=args.scores,
         batch_size=args.batch_size,
         **prompts_of(args),
     )

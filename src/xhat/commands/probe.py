@@ -85,6 +85,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "lpips, pixel, latent, denoiser (default: the best that is there)",
     )
     parser.add_argument(
+        "--scores",
+        nargs="+",
+        metavar="SCORE",
+        help="alignment and quality beside diversity: clip_score, siglip_score, pickscore, each "
+        "with :FOLDER for weights elsewhere (default: those whose weights are here)",
+    )
+    parser.add_argument(
         "--sliders", nargs="+", type=Path, default=[], metavar="FILE", help="LoRAs to try on both"
     )
     parser.add_argument(
@@ -127,6 +134,7 @@ def run(args: argparse.Namespace) -> None:
         seeds=args.seeds,
         budget=args.budget,
         space=args.space,
+        scores=args.scores,
         sliders=args.sliders,
         batch_size=args.batch_size,
     )

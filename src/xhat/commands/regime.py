@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
         pair=args.pair,
         seeds=args.seeds,
         space=args.space,
+        scores=args.scores,
         batch_size=args.batch_size,
         **sides,
         **prompts_of(args),

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
         seeds=args.seeds,
         guided_scale=args.guidance,
         space=args.space,
+        scores=args.scores,
         batch_size=args.batch_size,
         **prompts_of(args),
     )
