@@ -52,6 +52,7 @@ _EXPORTS = {
     "load_model": "xhat.zoo.load.checkpoints",
     "load_checkpoint": "xhat.zoo.load.checkpoints",
     "load_judge": "xhat.zoo.family.judge",
+    "load_suite": "xhat.zoo.suites",
     "parse": "xhat.zoo.family.attributes",
     "train_slider": "xhat.zoo.lora.slider",
     "load_slider": "xhat.zoo.lora.loading",

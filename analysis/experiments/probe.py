@@ -36,15 +36,12 @@ from xhat.samplers.composite.pipeline import hybrid
 from xhat.samplers.plans.build import skip_plan, swap_plan
 from xhat.samplers.plans.defaults import default_steps
 from xhat.zoo.family.attributes import OPEN_PROMPTS, parse
+from xhat.zoo.suites import PAPER
 
 LOG = logging.getLogger(__name__)
 
 PROMPTS = (
-    "a sunset beach",
-    "a cute puppy",
-    "a futuristic city",
-    "a person",
-    "Van Gogh art",
+    *PAPER,
     "an image of a car",
     "a kitchen",
     "a mountain landscape",

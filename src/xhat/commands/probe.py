@@ -65,6 +65,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="a prompt a line (default: eight that leave much open)",
     )
     parser.add_argument(
+        "--suite",
+        metavar="NAME",
+        help="prompts of a suite: paper, parti, drawbench, coco, geneval, dimcim, each with :FILE; "
+        "a CSV, TSV, JSON or JSONL file; owner/name/file of a data set on the hub",
+    )
+    parser.add_argument(
         "--seeds",
         type=seeds,
         default=range(32),
@@ -121,7 +127,9 @@ def run(args: argparse.Namespace) -> None:
     from xhat.analysis.experiments.probe import probe
     from xhat.figures.report.probe import write_probe_report
 
-    prompts = _prompts(args.prompts) if args.prompts else None
+    if args.prompts and args.suite:
+        raise ValueError("--prompts and --suite were given: give one of them")
+    prompts = _prompts(args.prompts) if args.prompts else _suite(args.suite)
     missing = [str(path) for path in args.sliders if not path.exists()]
     if missing:
         raise ValueError(f"no slider at {', '.join(missing)}: expected LoRA files")
@@ -154,6 +162,16 @@ def run(args: argparse.Namespace) -> None:
             ]
         )
     )
+
+
+def _suite(name: str | None) -> list[str] | None:
+    from xhat.zoo.suites import load_suite
+
+    if name is None:
+        return None
+    suite = load_suite(name)
+    print(suite.text())
+    return list(suite.prompts)
 
 
 def load(args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
