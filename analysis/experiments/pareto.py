@@ -50,6 +50,7 @@ SINGLE = {
     "cads": "CADS",
     "cads_published": "CADS, as published",
     "particles": "particle guidance",
+    "particles_features": "particle guidance of pictures",
     "teacher": "Distillation++",
     "modes": "mode guidance",
     "feature_dispersal": "feature dispersal",

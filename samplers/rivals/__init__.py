@@ -10,6 +10,7 @@ _EXPORTS = {
     "RIVALS": "xhat.samplers.rivals.registry",
     "CADS": "xhat.samplers.rivals.cads",
     "ParticleGuidance": "xhat.samplers.rivals.particles",
+    "FeatureParticles": "xhat.samplers.rivals.feature_particles",
     "TeacherGuidance": "xhat.samplers.rivals.teacher",
     "ModeGuidance": "xhat.samplers.rivals.modes",
     "FeatureDispersal": "xhat.samplers.rivals.dispersal",

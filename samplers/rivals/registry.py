@@ -26,6 +26,7 @@ from xhat.samplers.rivals.dispersal import FeatureDispersal
 from xhat.samplers.rivals.embedding import EmbeddingNoise
 from xhat.samplers.rivals.ensemble import ensemble
 from xhat.samplers.rivals.entropy import EntropyGuidance
+from xhat.samplers.rivals.feature_particles import FeatureParticles, Features, decoded_pixels
 from xhat.samplers.rivals.group import GroupInference
 from xhat.samplers.rivals.modes import ModeGuidance
 from xhat.samplers.rivals.particles import ParticleGuidance
@@ -229,6 +230,15 @@ def particles(pair: Pair, **options: Any) -> Any:
     return _tapped(pair, ParticleGuidance(**options))
 
 
+def particles_features(pair: Pair, *, features: Features | None = None, **options: Any) -> Any:
+    """The student under particle guidance between features of its pictures: options of
+    :class:`~xhat.samplers.rivals.feature_particles.FeatureParticles`. Without ``features``, the
+    pictures' pixels averaged down.
+    """
+    seen = decoded_pixels(pair.base.vae) if features is None else features
+    return _tapped(pair, FeatureParticles(features=seen, **options))
+
+
 def teacher(pair: Pair, *, guidance_scale: float | None = None, **options: Any) -> Any:
     """The student under its teacher's guidance: options of
     :class:`~xhat.samplers.rivals.teacher.TeacherGuidance`. The teacher is guided as the base is by
@@ -337,6 +347,7 @@ RIVALS: dict[str, Callable[..., Any]] = {
     "cads": cads,
     "cads_published": cads_published,
     "particles": particles,
+    "particles_features": particles_features,
     "teacher": teacher,
     "modes": modes,
     **{name: _student_under(kind) for name, kind in TAPS.items()},

@@ -17,10 +17,15 @@ from xhat.samplers.plans.plan import Plan, Segment
 from xhat.samplers.rivals.dispersal import FeatureDispersal, dispersal
 from xhat.samplers.rivals.embedding import EmbeddingNoise
 from xhat.samplers.rivals.entropy import EntropyGuidance, entropy_push
+from xhat.samplers.rivals.feature_particles import FeatureParticles, feature_push
 from xhat.samplers.rivals.group import GroupInference, most_distant
+from xhat.samplers.rivals.particles import repulsion
 from xhat.samplers.rivals.registry import rival
 from xhat.samplers.rivals.spectrum import SpectralNoise, reshaped
 from xhat.samplers.rivals.stride import ComponentNoise, principal_axes
+
+
+SETS = ["feature_dispersal", "group_inference", "sparke", "particles_features"]
 
 
 def normal(*shape, seed=0):
@@ -38,6 +43,7 @@ NEUTRAL = [
     GroupInference(candidates=1),
     SpectralNoise(exponent=0.0),
     EntropyGuidance(weight=0.0),
+    FeatureParticles(features=lambda z: z, weight=0.0),
     EmbeddingNoise(scale=0.0),
 ]
 
@@ -56,7 +62,7 @@ def test_a_sample_does_not_depend_on_its_batch(pairs, sample, way):
     torch.testing.assert_close(sample(pipe, "sd", seeds=[1])[0], both[1], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("way", ["feature_dispersal", "group_inference", "sparke"])
+@pytest.mark.parametrize("way", SETS)
 def test_a_set_does_not_depend_on_other_prompts_and_one_sample_is_no_set(pairs, sample, way):
     pipe = rival(way, pairs("sd"))
     together = sample(pipe, "sd", seeds=range(2))
@@ -193,6 +199,18 @@ def test_entropy_grows_along_its_push():
     x = normal(6, 8)
     kernels = [(-torch.cdist(y, y).square() / 8).exp() for y in (x, x + 0.1 * entropy_push(x, 2.0))]
     assert kernels[1].square().sum() < kernels[0].square().sum()
+
+
+def test_particles_of_features_push_along_the_gradient_of_their_kernel():
+    """By autograd through the features, with the bandwidths held fixed; of linear ones, Jᵀ·r."""
+    matrix = normal(6, 3, seed=3)
+    x = normal(4, 2, 3)
+    push = feature_push(x, lambda z: z.flatten(1) @ matrix)
+    expected = repulsion(x.flatten(1) @ matrix) @ matrix.T
+    torch.testing.assert_close(push, expected.reshape(x.shape))
+    tap = FeatureParticles(features=lambda z: z.flatten(1), weight=0.2)
+    moved = tap._push(x).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
+    assert 0 < float(moved.min()) <= float(moved.max()) < 0.6
 
 
 # noise

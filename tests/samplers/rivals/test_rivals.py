@@ -35,6 +35,7 @@ COSTS = {
     "cads": 4,
     "cads_published": 4,
     "particles": 4,
+    "particles_features": 4,
     "teacher": 6,
     "ensemble": 4,
     "one_to_many": 4,
