@@ -28,6 +28,8 @@ NOT_SHIPPED = ("contrasts", "predicted")
 GRID = ["demo/base", *(f"demo/{name}" for name in ("dmd", "turbo")), "--slider", "square"]
 # at scale 1 many controls are at their end
 TRANSFER = ["transfer", "--seeds", "0:4", "--scales", "-1", "-0.25", "0", "0.25", "1"]
+# some 120 samplers, settings included: half an hour a student
+MORE = {"pareto": ["--tune", "--prompts", "8", "--seeds", "0:10"]}
 HEAD = """# What the embedded family shows
 
 Rendered by `python benchmarks/experiments.py` from the results that each command saved; no number
@@ -60,7 +62,7 @@ def experiments() -> dict[str, tuple[str, list[str]]]:
     for kind, title in of_each.items():
         for name in students:
             if (kind, name) != ("demo", load_pair("demo").chosen):  # that one is "demo" itself
-                arguments = [kind, "--pair", f"demo/{name}", *(["--tune"] * (kind == "pareto"))]
+                arguments = [kind, "--pair", f"demo/{name}", *MORE.get(kind, [])]
                 runs[f"{kind}-{name}"] = (f"{title}: student {name}", arguments)
     return runs
 

@@ -39,6 +39,11 @@ FIT_PROMPTS = OPEN_PROMPTS[20:32]
 """Three rounds of the four kinds of prompts, which nothing is judged on by default."""
 
 
+def fit_prompts(judged: Sequence[str]) -> list[str]:
+    """As many of :data:`FIT_PROMPTS` as prompts are judged, one round at least, none of these."""
+    return [prompt for prompt in FIT_PROMPTS if prompt not in judged][: max(4, len(judged))]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyFit(Setting):
     """What :func:`measure_policy` is asked; budget, measure and margin are :func:`fit_policy`'s."""

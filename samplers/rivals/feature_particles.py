@@ -29,8 +29,8 @@ GRID: tuple[dict[str, Any], ...] = (
 @dataclass(frozen=True)
 class FeatureParticles(Tap):
     """x̂₀ ← x̂₀ + w·‖x̂₀‖·g/maxⱼ‖gⱼ‖, g = ∇ log Φ(φ(x̂₀)): the potential of
-    :class:`~xhat.samplers.rivals.particles.ParticleGuidance` between features φ of the pictures that
-    x̂₀ decodes to (Corso et al., arXiv 2310.13102, whose text-to-image samples use DINO's).
+    :class:`~xhat.samplers.rivals.particles.ParticleGuidance` between features φ of the pictures
+    that x̂₀ decodes to (Corso et al., arXiv 2310.13102, whose text-to-image samples use DINO's).
 
     ``features``: latents (n, …) → (n, d), differentiable. The gradient goes through φ and the
     decoder, and not through the denoiser; its length is counted in that of x̂₀, free of units: both

@@ -21,9 +21,10 @@ FIT_SEEDS = 1000  # added to the seeds: the policy is fitted on others than all 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        f"{HELP}. The policy is fitted on twelve open prompts, from traces of base and student "
-        "alone; then all methods are measured on other prompts and other seeds, the same for all. "
-        "--quick takes about a minute."
+        f"{HELP}. The policy is fitted on open prompts, from traces of base and student alone; "
+        "then all methods are measured on other prompts and other seeds, the same for all. It is "
+        "fitted on as many prompts as are measured, but on 4 at least and 12 at most. --quick "
+        "takes about a minute."
     )
     fitting(parser)
     add_prompts(parser, "twelve open prompts that the policy is not fitted on")
@@ -44,8 +45,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from xhat.analysis.experiments.pareto import JUDGE_PROMPTS, Pareto, measure_pareto
     from xhat.analysis.experiments.policy import (
-        FIT_PROMPTS,
         PolicyFit,
+        fit_prompts,
         measure_policy,
         policy_of,
     )
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     seeds = range(6) if args.quick else args.seeds
     judge: dict[str, Any] = {"seeds": seeds, "prompts": JUDGE_PROMPTS[:few], **prompts_of(args)}
     fit_config = PolicyFit(
-        prompts=[p for p in FIT_PROMPTS if p not in judge["prompts"]][:few],
+        prompts=fit_prompts(judge["prompts"]),
         seeds=[FIT_SEEDS + seed for seed in seeds],
         batch_size=args.batch_size,
         **fit_of(args),

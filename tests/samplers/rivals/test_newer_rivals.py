@@ -24,7 +24,6 @@ from xhat.samplers.rivals.registry import rival
 from xhat.samplers.rivals.spectrum import SpectralNoise, reshaped
 from xhat.samplers.rivals.stride import ComponentNoise, principal_axes
 
-
 SETS = ["feature_dispersal", "group_inference", "sparke", "particles_features"]
 
 
