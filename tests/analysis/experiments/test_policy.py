@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import xhat
+from xhat.analysis.experiments.policy import FIT_PROMPTS, fit_prompts
 from xhat.analysis.measures.by_seed import vendi_q2_by_seed
 from xhat.analysis.measures.diversity import similarities, vendi
 from xhat.analysis.traces.policy_traces import plan_of, settled_share, trace_alone
@@ -208,3 +209,9 @@ def test_fitted_on_the_embedded_pair_and_run(tmp_path):
     pipe = xhat.hybrid(pair.base, pair.student, policy=again)
     assert pipe("a planet", output_type="latent").images.shape == (1, 4, 16, 16)
     assert pipe.scheduler.plan == policy.plan
+
+
+@pytest.mark.parametrize(("judged", "fitted"), [(1, 4), (6, 6), (40, 12)])
+def test_as_many_prompts_are_fitted_on_as_are_judged_and_none_of_those(judged, fitted):
+    assert fit_prompts([f"a star {i}" for i in range(judged)]) == list(FIT_PROMPTS[:fitted])
+    assert not set(fit_prompts(FIT_PROMPTS[:3])) & set(FIT_PROMPTS[:3])
