@@ -32,7 +32,7 @@ class FeatureParticles(Tap):
     :class:`~xhat.samplers.rivals.particles.ParticleGuidance` between features φ of the pictures
     that x̂₀ decodes to (Corso et al., arXiv 2310.13102, whose text-to-image samples use DINO's).
 
-    ``features``: latents (n, …) → (n, d), differentiable. The gradient goes through φ and the
+    ``embed``: φ, latents (n, …) → (n, d), differentiable. The gradient goes through φ and the
     decoder, and not through the denoiser; its length is counted in that of x̂₀, free of units: both
     are choices of this project. It acts at the first ``steps`` steps, by default at all but the
     last, and costs no evaluation of the network, but a decoding and its gradient.
@@ -40,7 +40,7 @@ class FeatureParticles(Tap):
     Samples that are drawn together belong together; a call in which no prompt has a second sample
     is refused."""
 
-    features: Features = field(repr=False)
+    embed: Features
     weight: float = 0.1
     steps: int | None = None
 
@@ -59,7 +59,7 @@ class FeatureParticles(Tap):
         return pushed
 
     def _push(self, x0: torch.Tensor) -> torch.Tensor:
-        push = feature_push(x0.float(), self.features).flatten(1)
+        push = feature_push(x0.float(), self.embed).flatten(1)
         longest = push.norm(dim=1).max().clamp_min(torch.finfo(push.dtype).tiny)
         norm = x0.float().flatten(1).norm(dim=1, keepdim=True)
         return (self.weight * norm * push / longest).reshape(x0.shape)
@@ -74,14 +74,15 @@ def feature_push(x0: torch.Tensor, features: Features) -> torch.Tensor:
     return push
 
 
-def decoded_pixels(vae: Any, side: int = 16) -> Features:
+@dataclass(frozen=True)
+class DecodedPixels:
     """φ of latents: the pictures that ``vae`` decodes, averaged down to some ``side`` pixels."""
-    scale = getattr(vae.config, "scaling_factor", None) or 1.0
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
 
-    def features(x0: torch.Tensor) -> torch.Tensor:
-        pictures = vae.decode((x0 / scale + shift).to(vae.dtype)).sample.float()
-        window = max(1, pictures.shape[-1] // side)
-        return avg_pool2d(pictures, window).flatten(1)
+    vae: Any = field(repr=False)
+    side: int = 16
 
-    return features
+    def __call__(self, x0: torch.Tensor) -> torch.Tensor:
+        scale = getattr(self.vae.config, "scaling_factor", None) or 1.0
+        shift = getattr(self.vae.config, "shift_factor", None) or 0.0
+        pictures = self.vae.decode((x0 / scale + shift).to(self.vae.dtype)).sample.float()
+        return avg_pool2d(pictures, max(1, pictures.shape[-1] // self.side)).flatten(1)

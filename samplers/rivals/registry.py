@@ -26,7 +26,7 @@ from xhat.samplers.rivals.dispersal import FeatureDispersal
 from xhat.samplers.rivals.embedding import EmbeddingNoise
 from xhat.samplers.rivals.ensemble import ensemble
 from xhat.samplers.rivals.entropy import EntropyGuidance
-from xhat.samplers.rivals.feature_particles import FeatureParticles, Features, decoded_pixels
+from xhat.samplers.rivals.feature_particles import DecodedPixels, FeatureParticles, Features
 from xhat.samplers.rivals.group import GroupInference
 from xhat.samplers.rivals.modes import ModeGuidance
 from xhat.samplers.rivals.particles import ParticleGuidance
@@ -235,8 +235,8 @@ def particles_features(pair: Pair, *, features: Features | None = None, **option
     :class:`~xhat.samplers.rivals.feature_particles.FeatureParticles`. Without ``features``, the
     pictures' pixels averaged down.
     """
-    seen = decoded_pixels(pair.base.vae) if features is None else features
-    return _tapped(pair, FeatureParticles(features=seen, **options))
+    seen = DecodedPixels(pair.base.vae) if features is None else features
+    return _tapped(pair, FeatureParticles(embed=seen, **options))
 
 
 def teacher(pair: Pair, *, guidance_scale: float | None = None, **options: Any) -> Any:

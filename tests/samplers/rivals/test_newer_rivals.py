@@ -42,7 +42,7 @@ NEUTRAL = [
     GroupInference(candidates=1),
     SpectralNoise(exponent=0.0),
     EntropyGuidance(weight=0.0),
-    FeatureParticles(features=lambda z: z, weight=0.0),
+    FeatureParticles(embed=lambda z: z, weight=0.0),
     EmbeddingNoise(scale=0.0),
 ]
 
@@ -207,7 +207,7 @@ def test_particles_of_features_push_along_the_gradient_of_their_kernel():
     push = feature_push(x, lambda z: z.flatten(1) @ matrix)
     expected = repulsion(x.flatten(1) @ matrix) @ matrix.T
     torch.testing.assert_close(push, expected.reshape(x.shape))
-    tap = FeatureParticles(features=lambda z: z.flatten(1), weight=0.2)
+    tap = FeatureParticles(embed=lambda z: z.flatten(1), weight=0.2)
     moved = tap._push(x).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
     assert 0 < float(moved.min()) <= float(moved.max()) < 0.6
 
