@@ -29,7 +29,7 @@ GRID = ["demo/base", *(f"demo/{name}" for name in ("dmd", "turbo")), "--slider",
 # at scale 1 many controls are at their end
 TRANSFER = ["transfer", "--seeds", "0:4", "--scales", "-1", "-0.25", "0", "0.25", "1"]
 # some 120 samplers, settings included: half an hour a student
-MORE = {"pareto": ["--tune", "--prompts", "8", "--seeds", "0:10"]}
+MORE = {"pareto": ["--tune", "--fit-prompts", "4", "--prompts", "8", "--seeds", "0:10"]}
 HEAD = """# What the embedded family shows
 
 Rendered by `python benchmarks/experiments.py` from the results that each command saved; no number

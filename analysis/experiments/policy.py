@@ -39,9 +39,21 @@ FIT_PROMPTS = OPEN_PROMPTS[20:32]
 """Three rounds of the four kinds of prompts, which nothing is judged on by default."""
 
 
-def fit_prompts(judged: Sequence[str]) -> list[str]:
-    """As many of :data:`FIT_PROMPTS` as prompts are judged, one round at least, none of these."""
-    return [prompt for prompt in FIT_PROMPTS if prompt not in judged][: max(4, len(judged))]
+def fit_prompts(judged: Sequence[str], count: int | None = None) -> list[str]:
+    """``count`` of :data:`FIT_PROMPTS` that are not judged; by default as many as are judged, one
+    round of the four kinds at least.
+
+    Raises ValueError where there are not so many.
+    """
+    others = [prompt for prompt in FIT_PROMPTS if prompt not in judged]
+    if count is None:
+        return others[: max(4, len(judged))]
+    if not 1 <= count <= len(others):
+        raise ValueError(
+            f"{count} prompts to fit on: expected 1 to {len(others)}, those of the family's that "
+            "are kept for it and not measured"
+        )
+    return others[:count]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,14 +22,20 @@ FIT_SEEDS = 1000  # added to the seeds: the policy is fitted on others than all 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         f"{HELP}. The policy is fitted on open prompts, from traces of base and student alone; "
-        "then all methods are measured on other prompts and other seeds, the same for all. It is "
-        "fitted on as many prompts as are measured, but on 4 at least and 12 at most. --quick "
+        "then all methods are measured on other prompts and other seeds, the same for all. --quick "
         "takes about a minute."
     )
     fitting(parser)
     add_prompts(parser, "twelve open prompts that the policy is not fitted on")
     add_seeds(parser, range(16))
     add_batch_size(parser)
+    parser.add_argument(
+        "--fit-prompts",
+        type=int,
+        metavar="N",
+        help="prompts that the policy is fitted on, and settings picked on: as many as are "
+        "measured by default, 4 at least and 12 at most",
+    )
     parser.add_argument(
         "--rank", type=int, default=32, metavar="R", help="of the low-rank student (default 32)"
     )
@@ -57,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     seeds = range(6) if args.quick else args.seeds
     judge: dict[str, Any] = {"seeds": seeds, "prompts": JUDGE_PROMPTS[:few], **prompts_of(args)}
     fit_config = PolicyFit(
-        prompts=fit_prompts(judge["prompts"]),
+        prompts=fit_prompts(judge["prompts"], args.fit_prompts),
         seeds=[FIT_SEEDS + seed for seed in seeds],
         batch_size=args.batch_size,
         **fit_of(args),

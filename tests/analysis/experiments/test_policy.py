@@ -215,3 +215,6 @@ def test_fitted_on_the_embedded_pair_and_run(tmp_path):
 def test_as_many_prompts_are_fitted_on_as_are_judged_and_none_of_those(judged, fitted):
     assert fit_prompts([f"a star {i}" for i in range(judged)]) == list(FIT_PROMPTS[:fitted])
     assert not set(fit_prompts(FIT_PROMPTS[:3])) & set(FIT_PROMPTS[:3])
+    assert fit_prompts(["a star"], 2) == list(FIT_PROMPTS[:2])
+    with pytest.raises(ValueError, match="13 prompts to fit on: expected 1 to 12"):
+        fit_prompts(["a star"], 13)
