@@ -104,6 +104,14 @@ class Verdict:
             )
         return f"{head} and {less} are not told apart ({numbers}). {self._undecided()}"
 
+    def beside(self, other: Verdict, who: str) -> str:
+        """What another measurement of the same difference says, in a sentence: the same or not."""
+        how = {"yes": "more", "opposite": "less", "undecided": "not told apart"}
+        numbers = format_interval(other.interval.array(), signed=True)
+        if other.kind == self.kind:
+            return f"{who} says the same ({numbers})."
+        return f"{who} does not: {how.get(other.kind, other.kind)} ({numbers})."
+
     def _undecided(self) -> str:
         if np.isnan(self.detectable):
             return f"There is no interval from {self.size}: measure more prompts."

@@ -5,6 +5,7 @@
 ``latent``         the latents themselves, each sample scaled to unit RMS
 ``pixel``          the decoded picture, 32 × 32, in [−1, 1]
 ``judge``          the embedding of the embedded family's judge; knows attributes too
+                   (``judge:judge-2``: that of one trained under another seed)
 ``denoiser``       what the pipeline's own denoiser reads at a point (``denoiser:POINT``), noise
 added
 ``clip``           CLIP's projected image embedding (``clip:FOLDER`` for other weights)
@@ -31,7 +32,7 @@ from xhat.hooks.naming import nearest
 from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.probes.encoders import Encoder, load_encoder, weights_hash
 from xhat.zoo.family.attributes import ATTRIBUTES, parse
-from xhat.zoo.family.judge import Judge, load_judge
+from xhat.zoo.family.judge import SECOND_JUDGE, Judge, load_judge
 
 ENCODERS = ("clip", "siglip", "dinov2", "dinov3", "dreamsim", "lpips", "inception")
 SPACES = ("latent", "pixel", "judge", "denoiser", *ENCODERS)
@@ -97,7 +98,7 @@ def feature_space(name: str, pipe: Any = None, **options: Any) -> FeatureSpace:
     if kind == "pixel":
         return PixelSpace(pipe.vae, **options)
     if kind == "judge":
-        return JudgeSpace(pipe.vae, **options)
+        return JudgeSpace(pipe.vae, load_judge(source) if source else None, **options)
     return EncoderSpace(pipe.vae, load_encoder(kind, source or None), **options)
 
 
@@ -253,11 +254,25 @@ class JudgeSpace(Decoded):
     """
 
     name = "judge"
+    _shared: JudgeSpace | None = None
 
     def __init__(self, vae: Any, judge: Judge | None = None) -> None:
         super().__init__(vae)
-        self.judge = judge or load_judge()
+        self.judge = judge if judge is not None else load_judge()
         self.attrs: Mapping[str, str] = {"space": "judge", "weights": weights_hash(self.judge)}
+
+    def second(self) -> JudgeSpace | None:
+        """The same pictures as a judge trained under another seed sees them, beside the family's
+        first judge; None beside any other.
+        """
+        if self.judge is not load_judge():
+            return None
+        other = JudgeSpace(self.vae, load_judge(SECOND_JUDGE))
+        other._shared = self
+        return other
+
+    def images(self, latents: np.ndarray) -> np.ndarray:
+        return super().images(latents) if self._shared is None else self._shared.images(latents)
 
     def of_images(self, images: np.ndarray) -> np.ndarray:
         return self.judge.embed(images)

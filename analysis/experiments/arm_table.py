@@ -7,8 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.intervals import BOUND
-from xhat.analysis.measures.registry import headlines, measure_label
+from xhat.analysis.intervals import BOUND, format_number
+from xhat.analysis.measures.registry import (
+    DISAGREEMENT,
+    ENTROPY_BOUND,
+    SECOND,
+    headlines,
+    measure_label,
+)
 from xhat.analysis.sampling.arms import against, paired_values, strata_of, summarised
 from xhat.analysis.table import Column, Table
 from xhat.analysis.verdicts import Verdict, margin_of, verdict
@@ -51,7 +57,9 @@ def arm_table(
         Column(f"{measure_label(names[0])} less the student", signed=True),
         *(COSTS[name] for name in costs),
     ]
-    return Table(columns, rows, caption, (*notes, means_note(measured, levels)))
+    return Table(
+        columns, rows, caption, (*notes, means_note(measured, levels), *judges_note(measured))
+    )
 
 
 def means_note(measured: xr.Dataset, levels: xr.Dataset) -> str:
@@ -62,6 +70,19 @@ def means_note(measured: xr.Dataset, levels: xr.Dataset) -> str:
         f"Means over {measured.sizes['prompt']} prompts × {measured.attrs['n_seeds']} seeds; "
         f"{attrs['level']:.0%} intervals: {attrs['method']}{strata}."
     )
+
+
+def judges_note(measured: xr.Dataset) -> list[str]:
+    """How often two judges differ, and how far that leaves attribute entropy open."""
+    if ENTROPY_BOUND not in measured:
+        return []
+    differ, bound = (
+        float(measured[name].mean("prompt").max()) for name in (DISAGREEMENT, ENTROPY_BOUND)
+    )
+    return [
+        f"Two judges differ in at most {differ:.1%} of an arm's readings; if the first were wrong "
+        f"in all of these, an attribute entropy would be off by {format_number(bound)} at most."
+    ]
 
 
 def few_step_base(steps: int, evaluations: float) -> str:
@@ -83,7 +104,9 @@ def contrast(measured: xr.Dataset, more: str, less: str, measure: str) -> Verdic
 def contrast_sentence(
     measured: xr.Dataset, more: str, less: str, measure: str, words: Mapping[str, str]
 ) -> str:
-    """:func:`contrast` in a sentence; ``words``: arm → what a sentence calls it."""
+    """:func:`contrast` in a sentence, and whether a second judge says the same, where there is one;
+    ``words``: arm → what a sentence calls it.
+    """
     of = words.get(more, more), words.get(less, less), measure_label(measure)
     judged = contrast(measured, more, less, measure)
     if judged is None:
@@ -91,7 +114,11 @@ def contrast_sentence(
             f"{of[2]}: {of[0]} and {of[1]} cannot be compared: of some prompt no two pictures are "
             "alike at all. Give more seeds."
         )
-    return judged.sentence(*of)
+    sentence = judged.sentence(*of)
+    if f"{measure}{SECOND}" not in measured:
+        return sentence
+    second = contrast(measured, more, less, f"{measure}{SECOND}")
+    return sentence if second is None else f"{sentence} {judged.beside(second, 'A second judge')}"
 
 
 def margin_for(measured: xr.Dataset, measure: str) -> float | None:

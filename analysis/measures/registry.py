@@ -128,6 +128,9 @@ ENTRIES = (
     Measure("rms", "latent RMS", "above 0, the VAE's units", "scale", "latents", _rms),
 )
 # fmt: on
+SECOND = "_second_judge"
+"""Ending of a headline measure as a second judge has it (``analysis/sampling/second_judge.py``)."""
+DISAGREEMENT, ENTROPY_BOUND = "judges_disagree", "entropy_bound"
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in ENTRIES}
 HEADLINES: tuple[str, ...] = tuple(m.name for m in ENTRIES if m.headline)
 DIVERSITY: tuple[str, ...] = tuple(m.name for m in ENTRIES if m.says == "diversity")
@@ -145,6 +148,8 @@ def _measurable(samples: Samples, measure: Measure) -> bool:
 
 def measure_label(name: str) -> str:
     """A measure in words; a name that is none stays as it is."""
+    if name.endswith(SECOND):
+        return f"{measure_label(name.removesuffix(SECOND))}, second judge"
     return MEASURES[name].label if name in MEASURES else name
 
 

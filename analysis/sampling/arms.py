@@ -17,9 +17,11 @@ from tqdm.auto import tqdm
 
 from xhat.analysis.crossed import crossed_columns
 from xhat.analysis.measures.by_seed import measure_names, values_of
+from xhat.analysis.sampling.budget import duration
 from xhat.analysis.sampling.cache import Cache
 from xhat.analysis.sampling.final_latents import Arm, described, sample_arms, to_sample
 from xhat.analysis.sampling.noise_ledger import check_paired, noise_ledger
+from xhat.analysis.sampling.second_judge import second_readings
 from xhat.analysis.traces.diversity import final_diversity
 from xhat.hooks.describe import checksum
 from xhat.hooks.model import with_defaults
@@ -119,7 +121,11 @@ def measure_arms(
 
 
 def measure_finals(finals: Mapping[str, xr.DataArray], space: FeatureSpace) -> xr.Dataset:
-    """The measures of :func:`measure_arms` of final latents (prompt, seed, …), by arm."""
+    """The measures of :func:`measure_arms` of final latents (prompt, seed, …), by arm.
+
+    Where the space is the judge's, the headline measures by a second judge too
+    (:func:`~xhat.analysis.sampling.second_judge.second_readings`).
+    """
     parts = []
     for final in tqdm(finals.values(), desc="measuring", unit="arm"):
         found = final_diversity(
@@ -127,7 +133,8 @@ def measure_finals(finals: Mapping[str, xr.DataArray], space: FeatureSpace) -> x
             features=space,
             fidelity=getattr(space, "fidelity", None),
         )
-        parts.append(found[[name for name, v in found.data_vars.items() if "prompt" in v.dims]])
+        found = found[[name for name, v in found.data_vars.items() if "prompt" in v.dims]]
+        parts.append(found.merge(second_readings(final, space), combine_attrs="override"))
     joined = xr.concat(
         parts, xr.DataArray(list(finals), dims="arm", name="arm"), combine_attrs="override"
     )
@@ -270,5 +277,6 @@ def _announce(
     )
     there = f" ({len(missing) * each - left} are there)" if left < len(missing) * each else ""
     LOG.info(
-        f"{len(missing)} arms × {each} pictures: {left} to sample{there}, about {seconds:.0f} s"
+        f"{len(missing)} arms × {each} pictures: {left} to sample{there}, about "
+        f"{duration(seconds)}; `xhat plan-study` says how many an effect takes"
     )

@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   xhat figures --list         what can be redrawn without a model; `xhat report` to read it
   xhat probe demo/dmd --base demo/base --out runs/probe
                               does a checkpoint collapse, and which plan samples it best
+  xhat plan-study demo/dmd    how many prompts and seeds, how long, for an effect to be told
   xhat swaps --pair demo/dmd  which step decides: the base, the noise, or the step left out
   xhat credit                 what the base adds at each step, over all patterns of the steps
   xhat patch                  the base's activations of step one in the student, layer by layer
@@ -50,6 +51,7 @@ COMMANDS = (
     "trace",
     "probe",
     "regime",
+    "plan-study",
     "swaps",
     "credit",
     "patch",
@@ -94,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
-        module = import_module(f"xhat.commands.{name}")
+        module = import_module(f"xhat.commands.{name.replace('-', '_')}")
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.arguments(command)
         command.set_defaults(run=module.run)

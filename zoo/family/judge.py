@@ -30,6 +30,7 @@ HEADS: tuple[tuple[str, str, int], ...] = (
 """(kind it applies to, attribute, number of values); the first head tells the kind."""
 
 EMBEDDING = 128
+FIRST_JUDGE, SECOND_JUDGE = "judge", "judge-2"
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,17 @@ def _images(images: np.ndarray | torch.Tensor) -> torch.Tensor:
     return x.float()
 
 
-@cache
-def load_judge(name: str = "judge") -> Judge:
+def load_judge(name: str = FIRST_JUDGE) -> Judge:
     """The trained judge; ``"judge-2"`` is a second one, trained under another seed, to compare
-    with.
+    with. Raises ValueError for a name that is neither.
     """
+    if name not in (FIRST_JUDGE, SECOND_JUDGE):
+        raise ValueError(f"no judge is named {name!r}: there are {FIRST_JUDGE} and {SECOND_JUDGE}")
+    return _load_judge(name)
+
+
+@cache
+def _load_judge(name: str) -> Judge:
     from safetensors.torch import load_file
 
     judge = Judge()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xhat.analysis.measures.by_seed import entropy_by_seed, pairs_by_seed, vendi_q2_by_seed
-from xhat.analysis.measures.diversity import attribute_entropy, vendi
+from xhat.analysis.measures.diversity import attribute_entropy, similarities, vendi
 
 
 @pytest.fixture
@@ -64,3 +64,53 @@ def test_refusals(k):
         vendi_q2_by_seed(k)
     with pytest.raises(ValueError, match="3 seeds"):
         entropy_by_seed([0, 1], 2)
+
+
+def means_at(values, kernel, entropy_of, size, runs=1500):
+    """Mean over runs of ``size`` seeds each: (estimate, plug-in) of Vendi, and of entropy."""
+    rng = np.random.default_rng(3)
+    rows = np.stack([rng.choice(len(values), size, replace=False) for _ in range(runs)])
+    k = kernel[rows[:, :, None], rows[:, None, :]]
+    labels, n = values[rows], entropy_of
+    vendis = vendi_q2_by_seed(k).mean(), (size**2 / np.square(k).sum((1, 2))).mean()
+    plug_in = np.mean([attribute_entropy(x, n) for x in labels])
+    return vendis, (entropy_by_seed(labels, n).mean(), plug_in)
+
+
+@pytest.mark.parametrize("size", [8, 12, 24])
+def test_estimates_at_few_seeds_are_the_value_at_four_thousand(size):
+    """Six uneven modes, pictures of one mode alike and of two at cosine 0.3."""
+    rng = np.random.default_rng(2)
+    shares = np.array([0.35, 0.25, 0.15, 0.1, 0.1, 0.05])
+    modes = rng.choice(6, p=shares, size=4000)
+    kernel = np.where(modes[:, None] == modes, 1.0, 0.3)
+    value = 4000**2 / np.square(kernel).sum()
+    entropy = attribute_entropy(modes, 6)
+    (vendi_few, vendi_plug_in), (few, plug_in) = means_at(modes, kernel, 6, size)
+    assert vendi_few == pytest.approx(value, rel=0.05)
+    assert few == pytest.approx(entropy, rel=0.04)
+    assert vendi_plug_in < value * (1 - 1.2 / size)
+    assert plug_in < entropy * (1 - 1 / size)
+
+
+@pytest.mark.slow
+def test_estimates_at_few_seeds_are_the_value_of_the_embedded_world():
+    """1200 pictures of planets as the judge embeds them, their colours known from rendering."""
+    import random
+
+    from xhat.zoo.family.attributes import sample_scene
+    from xhat.zoo.family.judge import load_judge
+    from xhat.zoo.family.render import render
+
+    rng = random.Random(0)
+    scenes = [sample_scene("planet", rng) for _ in range(1200)]
+    features = load_judge().embed(np.stack([render(s, i) for i, s in enumerate(scenes)]))
+    kernel = similarities(features)
+    colours = np.array([scene.labels["colour"] for scene in scenes])
+    value = len(kernel) ** 2 / np.square(kernel).sum()
+    for size in (8, 12, 24):
+        (few, plug_in), (entropy, short) = means_at(colours, kernel, 7, size)
+        assert few == pytest.approx(value, rel=0.05), size
+        assert plug_in < value * (1 - 1 / size)
+        assert entropy == pytest.approx(attribute_entropy(colours, 7), abs=0.03)
+        assert short < 1 - 1.5 / size
