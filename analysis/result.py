@@ -137,8 +137,9 @@ def claim(out: Path | str, name: str) -> Path:
         Where it holds results of another experiment, or is a file.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise ForeignFolder(f"{out} is a file: give a folder for the results")
+    for folder in (out, *out.parents):
+        if folder.is_file():
+            raise ForeignFolder(f"{folder} is a file: give a folder for the results")
     if (out / RESULTS).exists():
         try:
             owner = _read(out)["name"]

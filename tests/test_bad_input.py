@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,14 @@ from pathlib import Path
 import pytest
 
 import xhat
+from xhat.analysis.experiments.policy import PolicyFit, measure_policy
+from xhat.analysis.experiments.setting import Setting
+from xhat.analysis.result import claim
 from xhat.cli import main
 from xhat.commands import parse
 from xhat.hooks.model import stated_in
+from xhat.hooks.run import _prompts
+from xhat.hooks.store.locks import StoreInUse, locked
 
 
 @pytest.mark.parametrize(
@@ -64,6 +70,52 @@ def test_numbers_of_the_command_line(option, tmp_path, capsys):
     assert option[0] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["swaps", "--guidance", "nan"],
+        ["policy", "fit", "--budget", "nan"],
+        ["policy", "fit", "--budget", "inf"],
+        ["policy", "fit", "--budget", "0"],
+        ["policy", "fit", "--margin", "x"],
+        ["pareto", "--budget", "-1"],
+        ["pareto", "--rank", "0"],
+        ["trace", "demo/dmd", "--steps", "x"],
+    ],
+)
+def test_numbers_of_an_experiment_are_refused_before_it_starts(argv, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*argv, "--out", str(tmp_path / "run")])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {argv[-2]}: {argv[-1]!r}: expected a" in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"budget": float("nan")}, "budget=nan: expected"),
+        ({"budget": 0}, "budget=0: expected"),
+        ({"margin": -1}, "margin=-1: expected"),
+        ({"measure": "vendy"}, "measure='vendy': expected one of vendi_q2"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number above 0, got 1.5"),
+        ({"batch_size": "8"}, "batch_size must be a whole number above 0, got '8'"),
+        ({"seeds": [-1, 2]}, "seeds are from 0 to"),
+        ({"seeds": [1, 2**63]}, "seeds are from 0 to"),
+    ],
+)
+def test_what_no_policy_can_be_fitted_by(asked, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        PolicyFit(**asked)
+
+
+def test_a_policys_space_is_looked_up_before_anything_is_traced(tmp_path):
+    with pytest.raises(ValueError, match="unknown feature space 'foo'"):
+        measure_policy(PolicyFit(space="foo"), traces=tmp_path / "traces")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "foo", "mps"])
 def test_a_device_that_is_not_there(tmp_path, capsys, device):
     store = str(tmp_path / "a.zarr")
@@ -86,9 +138,9 @@ def test_prompts_of_a_file(tmp_path):
             parse.prompts_in(other)
 
 
-def test_many_prompts_are_looked_at_once():
+@pytest.mark.parametrize("check", [_prompts, lambda listed: Setting(prompts=listed).prompts])
+def test_many_prompts_are_looked_at_once(check):
     """Repeats are found without comparing each to each."""
-    from xhat.hooks.run import _prompts
 
     class Text(str):
         compared = 0
@@ -99,7 +151,7 @@ def test_many_prompts_are_looked_at_once():
 
         __hash__ = str.__hash__
 
-    assert len(_prompts([Text(i) for i in range(2000)])) == 2000
+    assert len(check([Text(i) for i in range(2000)])) == 2000
     assert Text.compared < 20_000
 
 
@@ -152,3 +204,20 @@ def test_help_on_a_terminal_of_few_letters():
     argv = [sys.executable, "-m", "xhat", "trace", "--help"]
     done = subprocess.run(argv, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    said = pytest.raises(ValueError, match="file is no folder, and none can be made")
+    with said, locked(str(tmp_path / "file" / "a.zarr")):
+        pass
+    with pytest.raises(ValueError, match="file is a file: give a folder"):
+        claim(tmp_path / "file" / "run", "demo")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system of no new files")
+def test_a_store_where_nothing_can_be_written_is_not_said_to_be_in_use():
+    said = pytest.raises(ValueError, match="nothing can be written beside the store")
+    with said as refused, locked("/proc/a.zarr"):
+        pass
+    assert not isinstance(refused.value, StoreInUse)

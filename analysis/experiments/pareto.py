@@ -18,7 +18,7 @@ import xarray as xr
 
 from xhat.analysis.experiments.arm_table import few_step_base
 from xhat.analysis.experiments.pareto_text import pareto_table, sentences
-from xhat.analysis.experiments.setting import Setting
+from xhat.analysis.experiments.setting import Setting, check_whole
 from xhat.analysis.measures.pareto_front import front_share, on_front
 from xhat.analysis.result import Result
 from xhat.analysis.sampling.arms import Arm, against, measure_arms, summarised
@@ -157,6 +157,10 @@ class Pareto(Setting):
     seeds: Sequence[int] = range(16)
     rank: int = RANK
     tuned: Options = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("rank", self.rank)
 
     def settings(self) -> dict[str, Any]:
         """All that was asked; of the policy, which plan it chose, within what."""

@@ -23,7 +23,7 @@ import numpy as np
 
 from xhat.analysis.crossed import crossed_mean
 from xhat.analysis.experiments.setting import Setting
-from xhat.analysis.measures.registry import measure_label
+from xhat.analysis.measures.registry import DIVERSITY, measure_label
 from xhat.analysis.result import Result
 from xhat.analysis.sampling.arms import strata_of
 from xhat.analysis.stats import LEVEL
@@ -66,6 +66,10 @@ class PolicyFit(Setting):
     measure: str = "vendi_q2"
     margin: float = 0.05
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_goal(self.budget, self.measure, self.margin)
+
 
 def measure_policy(config: PolicyFit, *, traces: Path) -> Result:
     """Trace base and student alone and fit a policy to them; no hybrid is sampled.
@@ -82,8 +86,9 @@ def measure_policy(config: PolicyFit, *, traces: Path) -> Result:
         :func:`policy_of` reads.
     """
     pair = config.models()
+    space = config.features(pair)
     traced = trace_alone(pair, config.prompts, config.seeds, traces, config.batch_size)
-    seen = read_traces(traced, config.features(pair), config.measure)
+    seen = read_traces(traced, space, config.measure)
     drafts = _drafts(seen)
     policy = _fitted(seen, drafts, config.budget, config.measure, config.margin)
     lines, _, _ = policy.explain().partition("\n\n")
@@ -179,8 +184,19 @@ def fit_policy(
     ValueError
         For traces that do not fit together, an unknown measure, and a budget that allows nothing.
     """
+    _check_goal(budget, measure, margin)
     seen = read_traces(traces, space, measure)
     return _fitted(seen, _drafts(seen), budget, measure, margin, worth=worth, adaptive=adaptive)
+
+
+def _check_goal(budget: float, measure: str, margin: float) -> None:
+    """Raises ValueError for what no plan can be chosen by, before anything is traced."""
+    if not (np.isfinite(budget) and budget > 0):
+        raise ValueError(f"budget={budget!r}: expected a finite number above 0")
+    if not (np.isfinite(margin) and margin >= 0):
+        raise ValueError(f"margin={margin!r}: expected a finite number, 0 or above")
+    if measure not in DIVERSITY:
+        raise ValueError(f"measure={measure!r}: expected one of {', '.join(DIVERSITY)}")
 
 
 def _fitted(

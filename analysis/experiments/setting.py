@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -51,8 +52,9 @@ class Setting:
     def __post_init__(self) -> None:
         prompts = _distinct("prompts", self.prompts, str, 1)
         seeds = _distinct("seeds", self.seeds, int, 2)
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is the samples at a time, got {self.batch_size}")
+        if outside := [seed for seed in seeds if not 0 <= seed < 2**63]:
+            raise ValueError(f"seeds are from 0 to 2⁶³−1, got {outside[0]}")
+        check_whole("batch_size", self.batch_size)
         object.__setattr__(self, "prompts", prompts)
         object.__setattr__(self, "seeds", seeds)
 
@@ -82,6 +84,12 @@ class Setting:
         return asked | {"pair": pair.name, "student": pair.chosen, "space": space}
 
 
+def check_whole(name: str, value: Any) -> None:
+    """Raises ValueError for what is no whole number above 0."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number above 0, got {value!r}")
+
+
 def _distinct(name: str, values: Any, kind: type, least: int) -> tuple[Any, ...]:
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise ValueError(f"{name} must be a list, got {values!r}")
@@ -91,6 +99,6 @@ def _distinct(name: str, values: Any, kind: type, least: int) -> tuple[Any, ...]
             raise ValueError(f"{name} must be of type {kind.__name__}, got {value!r}")
     if len(values) < least:
         raise ValueError(f"{least} or more {name} are needed, got {len(values)}")
-    if repeated := [value for value in values if values.count(value) > 1]:
+    if repeated := [value for value, count in Counter(values).items() if count > 1]:
         raise ValueError(f"{name} must differ, got {repeated[0]!r} more than once")
     return values

@@ -82,7 +82,10 @@ def _local(store: str) -> Iterator[SignOfLife]:
     import filelock
 
     path = lock_path(store)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{path.parent} is no folder, and none can be made: {error}") from error
     lock: filelock.BaseFileLock = filelock.FileLock(path, timeout=0.0)
     try:
         try:
@@ -99,6 +102,7 @@ def _local(store: str) -> Iterator[SignOfLife]:
             lock = filelock.SoftFileLock(_marker(path), timeout=0.0)
             lock.acquire()
     except filelock.Timeout:
+        _check_writable(path)
         raise StoreInUse(_refusal(store, _read(path))) from None
     try:
         if not isinstance(lock, filelock.SoftFileLock):
@@ -110,6 +114,17 @@ def _local(store: str) -> Iterator[SignOfLife]:
                 missing_ok=True
             )  # who opened it before locks a file without a name: no lock
         lock.release()
+
+
+def _check_writable(path: Path) -> None:
+    """Raises ValueError where a file that cannot be made is why no lock could be had."""
+    if path.exists() or _marker(path).exists():
+        return
+    try:
+        path.touch()
+    except OSError as error:
+        raise ValueError(f"nothing can be written beside the store: {error}") from error
+    path.unlink(missing_ok=True)
 
 
 def _marker(path: Path) -> Path:

@@ -13,6 +13,7 @@ from xhat.commands.options import (
     finish,
     prompts_of,
 )
+from xhat.commands.parse import positive
 from xhat.commands.policy import fit_of, fitting
 
 HELP = "every way to more diversity against what it costs: hybrids, rivals, and the policy's plan"
@@ -31,13 +32,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_batch_size(parser)
     parser.add_argument(
         "--fit-prompts",
-        type=int,
+        type=positive,
         metavar="N",
         help="prompts that the policy is fitted on, and settings picked on: as many as are "
         "measured by default, 4 at least and 12 at most",
     )
     parser.add_argument(
-        "--rank", type=int, default=32, metavar="R", help="of the low-rank student (default 32)"
+        "--rank",
+        type=positive,
+        default=32,
+        metavar="R",
+        help="of the low-rank student (default 32)",
     )
     parser.add_argument(
         "--tune",

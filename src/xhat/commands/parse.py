@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
 
 MOST = 10**6  # seeds
 LARGEST = 64 << 20  # bytes of a file of prompts
@@ -31,18 +34,33 @@ def seeds(text: str) -> list[int]:
 
 def finite(text: str) -> float:
     """A number that is neither infinite nor none."""
-    value = float(text)
-    if not math.isfinite(value):
+    value = _number(float, text)
+    if value is None or not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a finite number")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """A finite number above 0."""
+    value = finite(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
     return value
 
 
 def positive(text: str) -> int:
     """A whole number above 0."""
-    value = int(text)
-    if value < 1:
+    value = _number(int, text)
+    if value is None or value < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
     return value
+
+
+def _number(kind: Callable[[str], Number], text: str) -> Number | None:
+    try:
+        return kind(text)
+    except ValueError:
+        return None
 
 
 def prompts_in(file: Path) -> list[str]:

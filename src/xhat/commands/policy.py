@@ -16,6 +16,7 @@ from xhat.commands.options import (
     finish,
     prompts_of,
 )
+from xhat.commands.parse import above_zero, finite
 
 HELP = "choose a plan from traces of base and student alone, and explain it"
 FIT = (
@@ -47,7 +48,7 @@ def fitting(parser: argparse.ArgumentParser) -> None:
     add_pair(parser)
     parser.add_argument(
         "--budget",
-        type=float,
+        type=above_zero,
         default=1.2,
         metavar="B",
         help="evaluations a picture may cost, in multiples of the student's (default 1.2)",
@@ -62,7 +63,7 @@ def fitting(parser: argparse.ArgumentParser) -> None:
     add_space(parser)
     parser.add_argument(
         "--margin",
-        type=float,
+        type=finite,
         default=0.05,
         metavar="F",
         help="fidelity that may be lost against the student (default 0.05)",

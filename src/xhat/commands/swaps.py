@@ -14,6 +14,7 @@ from xhat.commands.options import (
     finish,
     prompts_of,
 )
+from xhat.commands.parse import finite
 
 HELP = (
     "which step decides: the base's steps put into the student's run, with the controls that tell "
@@ -27,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_prompts(parser, "eight open prompts of the family")
     add_seeds(parser, range(12))
     parser.add_argument(
-        "--guidance", type=float, metavar="G", help="of the base's guided steps (default: its own)"
+        "--guidance", type=finite, metavar="G", help="of the base's guided steps (default: its own)"
     )
     add_space(parser)
     add_batch_size(parser)
