@@ -14,7 +14,7 @@ from xhat.analysis.measures.pareto_front import distance
 from xhat.analysis.measures.registry import measure_label
 from xhat.analysis.sampling.arms import paired_values, strata_of
 from xhat.analysis.table import Table
-from xhat.analysis.verdicts import best_of
+from xhat.analysis.verdicts import best_of, verdicts
 from xhat.samplers.plans.policy import Policy
 
 BUDGETS = (1.0, 1.2, 2.0)  # of the student's evaluations
@@ -48,6 +48,7 @@ def sentences(measured: xr.Dataset, policy: Policy, expected: xr.Dataset) -> tup
     for budget in sorted({*BUDGETS, policy.budget}):
         lines.append(_at_budget(measured, budget, "evaluations", "evaluations"))
     lines.append(_at_budget(measured, policy.budget, "seconds", "time"))
+    lines += [_front_by_budget(measured), directions(measured), _choices(policy)]
     return (*lines, _foreseen(expected))
 
 
@@ -91,6 +92,54 @@ def _at_budget(measured: xr.Dataset, budget: float, cost: str, text: str) -> str
         f"{line} It is shown to keep fidelity to {MARGIN:g}."
         if other == best
         else (f"{line} {sentence}")
+    )
+
+
+def _front_by_budget(measured: xr.Dataset) -> str:
+    """Who is on the front, by what it costs: a method is beaten by none that is as cheap, so that
+    the front within a budget is the part of the front that costs no more.
+    """
+    share = measured["evaluations"] / float(measured["evaluations"].sel(arm="student"))
+    front, parts, below = measured["front"].values.astype(bool), [], 0.0
+    for budget in BUDGETS:
+        there = front & (share.values > below + 1e-9) & (share.values <= budget + 1e-9)
+        names = ", ".join(map(str, measured["label"].values[there])) or "nothing more"
+        parts.append(f"within {budget:g} × the student's evaluations {names}")
+        below = budget
+    return f"On the front of {measured.attrs['front_of']}, by the means: {'; '.join(parts)}."
+
+
+def directions(measured: xr.Dataset) -> str:
+    """Which methods are shown to be more diverse than the student, and which less, by intervals
+    that hold for all of them together.
+    """
+    measure = measured.attrs["measure"]
+    arms = [str(arm) for arm in measured["arm"].values if str(arm) != "student"]
+    gains = np.stack([paired_values(measured, arm, "student", measure) for arm in arms])
+    judged = verdicts(gains, margin_for(measured, measure), strata=strata_of(measured))
+    named = {
+        kind: [
+            f"{_label(measured, arm)} ({float(one.interval.estimate):+.2f})"
+            for arm, one in zip(arms, judged, strict=True)
+            if one.kind == kind
+        ]
+        for kind in ("yes", "opposite", "equivalent", "undecided")
+    }
+    words = {
+        "yes": "have more than the student",
+        "opposite": "have less",
+        "equivalent": "are equivalent to it",
+        "undecided": "are not told apart from it",
+    }
+    parts = [f"{len(of)} {words[kind]}: {', '.join(of)}" for kind, of in named.items() if of]
+    text = f"{measure_label(measure)} of {len(arms)} methods, all held together"
+    return f"{text}: {'; '.join(parts)}."
+
+
+def _choices(policy: Policy) -> str:
+    return (
+        f"The policy picked among {len(policy.options)} plans by traces of base and student alone. "
+        "A method with settings has six, which --tune measures, and its defaults without it."
     )
 
 

@@ -155,6 +155,13 @@ def test_the_sentences_say_who_wins(policy):
     assert "the broken, the most diverse of 3, has more than the student (+0.9" in lines[2]
     assert "the rival, the most diverse of 2 that are shown to keep fidelity to 0.05" in lines[2]
     assert "has more than the student (+0.393" in lines[2].partition("fidelity")[2]
+    assert lines[-4].endswith(
+        "by the means: within 1 × the student's evaluations the rival, the broken; within 1.2 × "
+        "the student's evaluations nothing more; within 2 × the student's evaluations nothing more."
+    )
+    more = "the base (+0.60), the policy (+0.30), the rival (+0.39), the broken (+0.90)"
+    assert lines[-3].endswith(f"all held together: 4 have more than the student: {more}.")
+    assert "picked among 2 plans" in lines[-2]
     assert "None of the plans" in lines[-1]
     better = made(**{**ARMS, "policy": ([1.9, 2.1, 2.0], 0.8, 4)})
     line = sentences(better, policy, predicted(policy, better))[1]
@@ -273,7 +280,7 @@ def test_result_table_and_figure(run):
     assert plans
     assert len(result.table.rows) == result.data["measured"].sizes["arm"]
     assert result.sentences[0].startswith("Vendi (q = 2): the policy's plan")
-    assert len(result.sentences) == 10
+    assert len(result.sentences) == 13
     assert Result.load(result.save(out)).identical(result)
     assert len(redraw(["pareto"], run=out, out=out / "figures")["pareto"]) == 2
 
