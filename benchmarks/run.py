@@ -17,7 +17,16 @@ from pathlib import Path
 from table import RESULTS
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("tracing", "sampling", "hybrid", "memory", "storage", "similarity", "coverage")
+BENCHMARKS = (
+    "tracing",
+    "sampling",
+    "hybrid",
+    "rivals",
+    "memory",
+    "storage",
+    "similarity",
+    "coverage",
+)
 HEAD = """# Benchmarks
 
 Made by `python benchmarks/run.py`, which runs each script and joins their tables; no number is

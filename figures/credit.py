@@ -19,7 +19,8 @@ TITLE = "Credit of the steps"
 CAPTION = (
     "What the base adds to the student at each step, averaged over all patterns of who makes the "
     "other steps (Shapley values), with 95 % intervals for new prompts and seeds. The bar on the "
-    "right is their sum, the base at all steps less the student."
+    "right is their sum, the base at all steps less the student. A measure that no step changes is "
+    "left out."
 )
 NEEDS = {"step": ("step",), "vendi_q2": ("step", "bound"), "vendi_q2_total": ("bound",)}
 
@@ -28,7 +29,8 @@ def draw(data: xr.Dataset) -> Figure:
     """``data``: :func:`xhat.analysis.experiments.credit.credit`; ``attrs["student"]`` names the
     student.
     """
-    names = [name for name in headlines(data.data_vars) if f"{name}_total" in data][:3]
+    there = [name for name in headlines(data.data_vars) if f"{name}_total" in data]
+    names = [name for name in there if (data[name] != 0).any()][:3] or there[:1]
     figure = new_figure("column" if len(names) == 1 else "text", 2.1)
     axes = figure.subplots(1, len(names), squeeze=False)[0]
     for axis, name in zip(axes, names, strict=True):

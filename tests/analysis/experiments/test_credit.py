@@ -73,6 +73,16 @@ def test_the_figure_has_a_bar_a_step_and_the_sum(student):
     assert [t.get_text() for t in axis.get_xticklabels()] == ["1", "2", "3", "sum"]
 
 
+def test_the_figure_leaves_out_what_no_step_changes():
+    measured = made([0.5, 0.2, 0.0])
+    for name, level in (("fidelity", 1.0), ("attribute_entropy", None)):
+        for part in (name, f"{name}_by_seed"):
+            same = measured[part.replace(name, "vendi_q2")]
+            measured[part] = same if level is None else xr.full_like(same, level)
+    axes = draw("credit", credit(measured)).axes
+    assert [axis.get_ylabel() for axis in axes] == ["Vendi (q = 2)", "attribute entropy"]
+
+
 @pytest.mark.slow
 def test_a_small_pair_end_to_end(tiny, tmp_path):
     base, student = tiny.sd(0), tiny.sd(1)
