@@ -26,6 +26,26 @@ class DamagedFile(ValueError):
     """A file that cannot be what was written: truncated, altered, or of another kind."""
 
 
+class ForeignFolder(ValueError):
+    """A place for results that is not free: a file, or a folder with results of another
+    experiment, or of none.
+    """
+
+
+def check_folder(folder: Path) -> None:
+    """Raises :class:`ForeignFolder` where no folder can be, for a file is there or above it."""
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise ForeignFolder(f"{place} is a file: give a folder for the results")
+
+
+def check_file(path: Path) -> None:
+    """Raises :class:`ForeignFolder` where no file can be written."""
+    check_folder(path.parent)
+    if path.is_dir():
+        raise ForeignFolder(f"{path} is a folder: give the name of a file")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A new file beside ``path`` that takes its place at the end of the block, and not before.

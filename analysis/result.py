@@ -11,15 +11,19 @@ from typing import Any, Self
 
 import xarray as xr
 
-from xhat.analysis.files import DamagedFile, plain, read_dataset, write_dataset, write_text
+from xhat.analysis.files import (
+    DamagedFile,
+    ForeignFolder,
+    check_folder,
+    plain,
+    read_dataset,
+    write_dataset,
+    write_text,
+)
 from xhat.analysis.table import Table
 from xhat.hooks.describe import jsonable
 
 RESULTS, FORMAT = "results.json", 1
-
-
-class ForeignFolder(ValueError):
-    """A folder that holds the results of another experiment, or of none."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,9 +141,7 @@ def claim(out: Path | str, name: str) -> Path:
         Where it holds results of another experiment, or is a file.
     """
     out = Path(out)
-    for folder in (out, *out.parents):
-        if folder.is_file():
-            raise ForeignFolder(f"{folder} is a file: give a folder for the results")
+    check_folder(out)
     if (out / RESULTS).exists():
         try:
             owner = _read(out)["name"]

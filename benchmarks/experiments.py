@@ -13,7 +13,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from xhat.analysis.result import ForeignFolder, Result
+from xhat.analysis.files import ForeignFolder
+from xhat.analysis.result import Result
 from xhat.cli import main as command
 from xhat.figures.kit.data import SHIPPED, save_data
 from xhat.zoo.pairs import embedded, load_pair

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import re
@@ -18,7 +19,10 @@ from xhat.analysis.experiments.setting import Setting
 from xhat.analysis.result import claim
 from xhat.cli import main
 from xhat.commands import parse
+from xhat.figures.kit import registry
+from xhat.figures.report import tables
 from xhat.hooks.model import stated_in
+from xhat.hooks.points import reductions
 from xhat.hooks.run import _prompts
 from xhat.hooks.store.locks import StoreInUse, locked
 
@@ -81,6 +85,15 @@ def test_numbers_of_the_command_line(option, tmp_path, capsys):
         ["pareto", "--budget", "-1"],
         ["pareto", "--rank", "0"],
         ["trace", "demo/dmd", "--steps", "x"],
+        ["probe", "demo/dmd", "--steps", "0"],
+        ["probe", "demo/dmd", "--base-steps", "-1"],
+        ["probe", "demo/dmd", "--guidance", "nan"],
+        ["slider", "train", "demo/base", "--rank", "0"],
+        ["slider", "train", "demo/base", "--eta", "nan"],
+        ["similarity", "--batch-size", "0"],
+        ["readout", "--batch-size", "0"],
+        ["transfer", "--seeds", "0"],
+        ["transfer", "--scales", "nan"],
     ],
 )
 def test_numbers_of_an_experiment_are_refused_before_it_starts(argv, tmp_path, capsys):
@@ -116,7 +129,7 @@ def test_a_policys_space_is_looked_up_before_anything_is_traced(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "foo", "mps"])
+@pytest.mark.parametrize("device", ["cuda:99", "foo", "mps", "meta"])
 def test_a_device_that_is_not_there(tmp_path, capsys, device):
     store = str(tmp_path / "a.zarr")
     options = ["--prompts", "a", "--seeds", "0", "--device", device, "--store", store]
@@ -221,3 +234,44 @@ def test_a_store_where_nothing_can_be_written_is_not_said_to_be_in_use():
     with said as refused, locked("/proc/a.zarr"):
         pass
     assert not isinstance(refused.value, StoreInUse)
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["report", "--out", "folder"], "folder is a folder: give the name of a file"),
+        (["report", "--out", "file/a.html"], "file is a file: give a folder"),
+        (["explore", "--out", "folder"], "folder is a folder: give the name of a file"),
+        (["figures", "--out", "file"], "file is a file: give a folder"),
+        (["tables", "--out", "file"], "file is a file: give a folder"),
+        (["tables", "--from", "folder"], "no figure data in folder/data"),
+        (["tables", "9"], "no table '9'"),
+    ],
+)
+def test_a_place_for_results_is_looked_at_before_anything_is_drawn(
+    argv, says, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(registry, "draw", None)
+    monkeypatch.setattr(tables, "_table", None)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["pool(99999)", "project(99999999999)", "pool(-1)", "pool(0)"])
+def test_a_reading_of_more_than_any_memory(text):
+    with pytest.raises(ValueError, match=r"expected a whole number above 0, \d+ at most"):
+        reductions.parse(text)
+
+
+def test_an_error_of_the_system_says_where_and_what(monkeypatch, capsys, tmp_path):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "a.nc"))
+
+    monkeypatch.setattr("xhat.zoo.list", full)
+    assert main(["models"]) == 2
+    assert capsys.readouterr().err == f"xhat: {tmp_path}/a.nc: No space left on device\n"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from xhat.analysis.files import check_folder
 from xhat.figures.kit.data import SHIPPED, load_data
 from xhat.figures.kit.style import DARK, RC, save, venue
 from xhat.hooks.naming import nearest
@@ -100,6 +101,7 @@ def redraw(
     """
     names = list(names)
     _check(names)
+    check_folder(out)
     chosen = names or [entry.name for entry in figures(run) if entry.there]
     if not chosen:
         raise ValueError(

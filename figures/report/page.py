@@ -16,6 +16,7 @@ import xarray as xr
 from markupsafe import Markup
 
 from xhat.analysis.experiments.collapse import collapse_table, sentences
+from xhat.analysis.files import check_file
 from xhat.analysis.intervals import format_number
 from xhat.analysis.result import RESULTS, Result
 from xhat.analysis.sampling.arms import paired_values
@@ -73,6 +74,7 @@ def write_report(run: Path | None = None, out: Path | None = None) -> Path:
     if not there:
         raise ValueError(f"no figure data in {data}: `xhat demo` writes some")
     out = out or (Path("report.html") if run is None else run / "report.html")
+    check_file(out)
     measured = load_data("measured", run) if (data / "measured.nc").exists() else None
     result = Result.load(run) if run is not None and (run / RESULTS).exists() else None
     findings = list(_findings(result, measured))

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis.experiments.paper import CITATION, TABLES
+from xhat.analysis.files import check_folder
 from xhat.analysis.intervals import BOUND, check_bounded
 from xhat.analysis.measures.registry import measure_label
 from xhat.analysis.sampling.arms import summarised
@@ -80,14 +81,17 @@ def tables(runs: Iterable[Path] = ()) -> dict[str, PaperTable]:
 
 def write_tables(out: Path, runs: Iterable[Path] = (), names: Iterable[str] = ()) -> list[Path]:
     """Write ``table_<name>.tex`` and ``.csv`` into ``out``. Raises ValueError for a table that the
-    paper has not.
+    paper has not, and for a run without data.
     """
-    every = tables(runs)
-    chosen = list(names) or list(every)
-    if unknown := [name for name in chosen if name not in every]:
+    chosen, runs = list(names) or list(TABLES), list(runs)
+    if unknown := [name for name in chosen if name not in TABLES]:
         raise ValueError(
-            f"the paper has no table {unknown[0]!r} here; there are {', '.join(every)}"
+            f"the paper has no table {unknown[0]!r} here; there are {', '.join(TABLES)}"
         )
+    if without := [run for run in runs if not (run / "data").is_dir()]:
+        raise ValueError(f"no figure data in {without[0] / 'data'}: is {without[0]} a run?")
+    check_folder(out)
+    every = tables(runs)
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name in chosen:

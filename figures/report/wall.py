@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.files import write_text
+from xhat.analysis.files import check_file, write_text
 from xhat.analysis.traces.wall import sheet_bytes, wall_of
 from xhat.figures.kit.data import load_data
 from xhat.figures.kit.style import colour, label
@@ -98,6 +98,7 @@ def write_wall(run: Path | None, out: Path) -> list[Path]:
     ValueError
         Where the run has no data of a wall.
     """
+    check_file(out)
     data = wall_data(load_data("wall", run))
     blind = out.with_name("blind.html") if len(data["models"]) > 1 else None
     widget = render("wall.html.j2", data=data)

@@ -17,6 +17,8 @@ import torch
 from einops import rearrange
 
 NAMES = ("mean", "pool", "project", "full", "gram")
+LARGEST = 1024  # side of a pooled map, in positions
+WIDEST = 2**16  # dimensions of a projection
 _DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 _SPATIAL = {
     4: (2, 3),
@@ -114,7 +116,7 @@ def pool(size: int, *, dtype: str | None = None) -> Reduction:
     >>> pool(1)(torch.arange(8.0).reshape(1, 2, 2, 2)).shape
     torch.Size([1, 2, 1, 1])
     """
-    return Reduction("pool", size=_positive("pool", size), dtype=_dtype(dtype))
+    return Reduction("pool", size=_positive("pool", size, LARGEST), dtype=_dtype(dtype))
 
 
 def project(dim: int, seed: int = 0, *, dtype: str | None = None) -> Reduction:
@@ -150,7 +152,9 @@ def project(dim: int, seed: int = 0, *, dtype: str | None = None) -> Reduction:
     >>> project(16)(x).shape
     torch.Size([2, 16])
     """
-    return Reduction("project", size=_positive("project", dim), seed=int(seed), dtype=_dtype(dtype))
+    return Reduction(
+        "project", size=_positive("project", dim, WIDEST), seed=int(seed), dtype=_dtype(dtype)
+    )
 
 
 def full(*, dtype: str | None = None) -> Reduction:
@@ -235,9 +239,9 @@ def _value(node: ast.expr) -> Any:
     )  # float16, mean, project(8): names and calls are read by whoever takes them
 
 
-def _positive(name: str, value: int) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}({value!r}): expected a whole number above 0")
+def _positive(name: str, value: int, most: int) -> int:
+    if not isinstance(value, int) or not 1 <= value <= most:
+        raise ValueError(f"{name}({value!r}): expected a whole number above 0, {most} at most")
     return value
 
 

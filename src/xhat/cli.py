@@ -82,11 +82,18 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(f"xhat: {error}", file=sys.stderr)
+        print(f"xhat: {_text(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("xhat: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
+
+
+def _text(error: ValueError | OSError) -> str:
+    """An error in a line; of the system's, whose it is and what."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,8 +10,8 @@ import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xhat.analysis.files import DamagedFile
-from xhat.analysis.result import ForeignFolder, Result, claim
+from xhat.analysis.files import DamagedFile, ForeignFolder
+from xhat.analysis.result import Result, claim
 from xhat.analysis.table import Table
 
 scalars = (

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from xhat.commands.parse import seeds
+from xhat.commands.parse import finite, positive, seeds
 from xhat.hooks.model import model_of, set_defaults
 
 HELP = (
@@ -45,18 +45,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=int,
+        type=positive,
         metavar="N",
         help="steps of the checkpoint (default: its own; 4 for bare weights)",
     )
     parser.add_argument(
         "--guidance",
-        type=float,
+        type=finite,
         metavar="G",
         help="guidance of the checkpoint (default: its own; none for bare weights)",
     )
     parser.add_argument(
-        "--base-steps", type=int, metavar="N", help="steps of the base (default: its own)"
+        "--base-steps", type=positive, metavar="N", help="steps of the base (default: its own)"
     )
     parser.add_argument(
         "--prompts",
@@ -104,7 +104,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=("float32", "bfloat16", "float16"), help="precision (default float32)"
     )
     parser.add_argument(
-        "--batch-size", type=int, default=16, metavar="B", help="samples at a time (default 16)"
+        "--batch-size",
+        type=positive,
+        default=16,
+        metavar="B",
+        help="samples at a time (default 16)",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the report and all else"

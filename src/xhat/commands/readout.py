@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from xhat.commands.parse import prompts, seeds
+from xhat.commands.parse import positive, prompts, seeds
 
 HELP = (
     "when an attribute of the final picture can be read: linear probes at every layer and noise "
@@ -35,7 +35,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--layer", default="h", metavar="POINT", help="the layer that is drawn (default h)"
     )
     parser.add_argument(
-        "--batch-size", type=int, default=24, metavar="B", help="samples at a time (default 24)"
+        "--batch-size",
+        type=positive,
+        default=24,
+        metavar="B",
+        help="samples at a time (default 24)",
     )
     parser.add_argument(
         "--out",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from xhat.commands.parse import prompts, seeds
+from xhat.commands.parse import positive, prompts, seeds
 
 HELP = "where, along depth and noise, students' representations leave the base's"
 
@@ -39,7 +39,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "along the depth). `xhat points MODEL` lists them",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=16, metavar="B", help="samples at a time (default 16)"
+        "--batch-size",
+        type=positive,
+        default=16,
+        metavar="B",
+        help="samples at a time (default 16)",
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from xhat.commands.parse import seeds
+from xhat.commands.parse import finite, positive, seeds
 
 HELP = "train sliders, list those that come with the family, apply one at several scales"
 _MODEL = "demo/base, a diffusers folder, or a hub name"
@@ -45,17 +45,17 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--negative", nargs="+", metavar="P", help='where scale -1 leads: "a critter with no horns"'
     )
-    parser.add_argument("--rank", type=int, metavar="R", help="rank of the LoRA (default 4)")
+    parser.add_argument("--rank", type=positive, metavar="R", help="rank of the LoRA (default 4)")
     parser.add_argument(
         "--eta",
-        type=float,
+        type=finite,
         metavar="E",
         help="how far scale 1 goes, in differences of the two predictions",
     )
     parser.add_argument(
         "--layers", choices=("attention", "all"), help="layers that it adapts (default attention)"
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps")
+    parser.add_argument("--steps", type=positive, metavar="N", help="optimizer steps")
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.add_argument("--device", metavar="D", help="cpu or cuda (default: where the model is)")
     parser.add_argument(
@@ -82,7 +82,7 @@ def _apply_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scales",
-        type=float,
+        type=finite,
         nargs="+",
         default=[-2, -1, 0, 1, 2],
         metavar="X",

@@ -146,6 +146,8 @@ def _load(model: str, device: str | None, dtype: str) -> Any:
         gpus = torch.cuda.device_count()
         device = f"cuda:{number_of_worker() % gpus}" if gpus else "cpu"
     try:
+        if torch.device(device).type == "meta":
+            raise NotImplementedError("on it, tensors have no data")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from xhat.commands.parse import finite, positive
+
 HELP = (
     "do sliders work in the models they were not trained on: effect, retention, alignment, energy"
 )
@@ -40,10 +42,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "a hub name in the cache; default: by the family's judge",
     )
     parser.add_argument(
-        "--seeds", type=int, default=8, metavar="N", help="seeds a prompt and scale (default 8)"
+        "--seeds",
+        type=positive,
+        default=8,
+        metavar="N",
+        help="seeds a prompt and scale (default 8)",
     )
     parser.add_argument(
-        "--scales", type=float, nargs="+", metavar="S", help="scales (default -2 -1 0 1 2)"
+        "--scales", type=finite, nargs="+", metavar="S", help="scales (default -2 -1 0 1 2)"
     )
     parser.add_argument(
         "--quick", action="store_true", help="two seeds, scales -1 0 1: a look, not a measurement"
