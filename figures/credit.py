@@ -22,6 +22,7 @@ CAPTION = (
     "right is their sum, the base at all steps less the student. A measure that no step changes is "
     "left out."
 )
+ROUNDING = 1e-9
 NEEDS = {"step": ("step",), "vendi_q2": ("step", "bound"), "vendi_q2_total": ("bound",)}
 
 
@@ -30,7 +31,7 @@ def draw(data: xr.Dataset) -> Figure:
     student.
     """
     there = [name for name in headlines(data.data_vars) if f"{name}_total" in data]
-    names = [name for name in there if (data[name] != 0).any()][:3] or there[:1]
+    names = [name for name in there if float(abs(data[name]).max()) > ROUNDING][:3] or there[:1]
     figure = new_figure("column" if len(names) == 1 else "text", 2.1)
     axes = figure.subplots(1, len(names), squeeze=False)[0]
     for axis, name in zip(axes, names, strict=True):
