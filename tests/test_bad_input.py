@@ -275,3 +275,18 @@ def test_an_error_of_the_system_says_where_and_what(monkeypatch, capsys, tmp_pat
     monkeypatch.setattr("xhat.zoo.list", full)
     assert main(["models"]) == 2
     assert capsys.readouterr().err == f"xhat: {tmp_path}/a.nc: No space left on device\n"
+
+
+@pytest.mark.parametrize("option", ["--prompts", "--suite"])
+@pytest.mark.parametrize("name", ["/dev/zero", "none", "folder", "latin.txt", "empty.txt"])
+def test_prompts_of_a_probe(option, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "latin.txt").write_bytes("ein Plänet".encode("latin-1"))
+    asked = f"coco:{name}" if option == "--suite" else name
+    assert main(["probe", "demo/dmd", option, asked, "--out", "run"]) == 2
+    error = capsys.readouterr().err
+    assert Path(name).name in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()

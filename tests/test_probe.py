@@ -177,7 +177,7 @@ def test_values_that_are_not_finite_are_named_by_step_and_point(tiny, tmp_path):
     [
         ([], "give a CHECKPOINT, or a --pair"),
         (["demo/dmd", "--base", "demo/base", "--pair", "demo"], "give one of them"),
-        (["demo/dmd", "--prompts", "nowhere.txt"], "no prompts at nowhere.txt"),
+        (["demo/dmd", "--prompts", "nowhere.txt"], "nowhere.txt is no file of prompts"),
         (["demo/dmd", "--prompts", "p.txt", "--suite", "paper"], "give one of them"),
         (["demo/dmd", "--suite", "partly"], "did you mean 'parti'"),
         (["demo/dmd", "--sliders", "nowhere.safetensors"], "no slider at nowhere"),

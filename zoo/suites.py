@@ -230,6 +230,8 @@ def _checked(prompts: Iterable[str], name: str) -> tuple[str, ...]:
 
 
 def _text(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(f"{path} is no file of prompts")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} is larger than {LARGEST >> 30} GiB: no file of prompts")
     try:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from xhat.commands.parse import finite, positive, seeds
+from xhat.commands.parse import finite, positive, prompts_in, seeds
 from xhat.hooks.model import model_of, set_defaults
 
 HELP = (
@@ -233,10 +233,7 @@ def _set(pipe: Any, steps: int | None, guidance: float | None) -> None:
 
 
 def _prompts(path: Path) -> list[str]:
-    if not path.exists():
-        raise ValueError(f"no prompts at {path}: expected a text file with a prompt a line")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    found = list(dict.fromkeys(line for line in lines if line))
-    if not found:
+    prompts = list(dict.fromkeys(prompts_in(path)))
+    if not prompts:
         raise ValueError(f"{path} holds no prompt: expected one a line")
-    return found
+    return prompts
