@@ -15,13 +15,17 @@ from xhat.analysis import stats
 from xhat.analysis.measures.by_seed import values_of
 from xhat.analysis.verdicts import Verdict, best_of
 
+ROUNDING = 1e-6
+"""Values that differ by no more are equal: the same pictures made in another order of operations
+differ in their last digits."""
+
 
 def on_front(values: Any) -> np.ndarray:
     """(n,) whether no other row is at least as good in every column and better in one. Larger is
     better.
 
-    ``values``: (n, d). Equal rows do not push each other out. Raises ValueError for another shape,
-    and NaN.
+    ``values``: (n, d). Rows that are equal, but for :data:`ROUNDING`, do not push each other out.
+    Raises ValueError for another shape, and NaN.
 
     >>> on_front([[1, 3], [2, 2], [1, 2]]).tolist()
     [True, True, False]
@@ -29,8 +33,8 @@ def on_front(values: Any) -> np.ndarray:
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 2 or np.isnan(x).any():
         raise ValueError(f"a front needs values (n, d) without NaN, got shape {x.shape}")
-    no_worse = (x[:, None] >= x[None]).all(-1)
-    better = (x[:, None] > x[None]).any(-1)
+    no_worse = (x[:, None] >= x[None] - ROUNDING).all(-1)
+    better = (x[:, None] > x[None] + ROUNDING).any(-1)
     return np.logical_not((no_worse & better).any(0))
 
 

@@ -50,6 +50,11 @@ def test_the_front_is_what_nothing_dominates(rows):
     assert on_front(rows).tolist() == expected
 
 
+def test_rounding_pushes_nobody_off_the_front():
+    rows = np.array([[2.0, 1.0, -4.0], [2.0 + 1e-7, 1.0, -4.0], [1.9, 1.0, -4.0]])
+    assert on_front(rows).tolist() == [True, True, False]
+
+
 def test_a_front_needs_numbers():
     with pytest.raises(ValueError, match="without NaN"):
         on_front([[np.nan, 1.0]])
