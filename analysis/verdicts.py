@@ -5,8 +5,8 @@
 ``equivalent``  the difference is shown to be smaller than a stated margin (two one-sided tests)
 ``undecided``   none of these: the least effect that would have been seen, and what would decide
 
-Every sentence of every experiment is made here. "Not told from zero" is not "equal", and no verdict
-hides an opposite one."""
+Every sentence of every experiment is made here. "Not told from zero" is not "equal", no verdict
+hides an opposite one, and fewer than five prompts decide nothing."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ Kind = Literal["yes", "opposite", "equivalent", "undecided"]
 POWER, SHARE = 0.8, 0.25
 SEEDS = (8, 12, 16, 24, 32, 48, 64, 96, 192, 384)
 MOST_PROMPTS = 2000
+FEWEST_PROMPTS = 5
+"""Below this nothing is found: an interval of Student's t from two to four prompts leans on their
+being normal, which so few cannot show."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Verdict:
     margin
         What counts as no difference worth having; None where none can be named.
     detectable
-        Effect that would be told from zero with a power of 80 % at this size; NaN with one prompt.
+        Effect that would be told from zero with a power of 80 % at this size; NaN under
+        :data:`FEWEST_PROMPTS` prompts, which decide nothing.
     size
         Prompts and seeds that were measured.
     needed
@@ -86,13 +90,12 @@ class Verdict:
     def sentence(self, more: str, less: str, measure: str, unit: str = "") -> str:
         """The verdict in a sentence with its numbers.
 
-        >>> values = np.array([[1.0, 1.2, 0.9], [1.1, 1.4, 1.0], [0.8, 1.1, 0.9], [1.0, 1.2, 1.0]])
-        >>> verdict(values).sentence("the hybrid", "the student", "Vendi").split(" (")[0]
+        >>> values = np.array([[1.0, 1.2, 0.9], [1.1, 1.4, 1.0], [0.8, 1.1, 0.9]])
+        >>> more = verdict(np.concatenate([values, values + 0.1]))
+        >>> more.sentence("the hybrid", "the student", "Vendi").split(" (")[0]
         'Vendi: the hybrid has more than the student'
         """
-        numbers = format_interval(self.interval.array(), signed=True, unit=unit)
-        if family := self.interval.attrs.get("family"):
-            numbers += f", held for all {family} together"
+        numbers = self._numbers(unit)
         head = f"{measure}: {more}"
         if self.kind in ("yes", "opposite"):
             how = "more" if self.kind == "yes" else "less"
@@ -107,14 +110,22 @@ class Verdict:
     def beside(self, other: Verdict, who: str) -> str:
         """What another measurement of the same difference says, in a sentence: the same or not."""
         how = {"yes": "more", "opposite": "less", "undecided": "not told apart"}
-        numbers = format_interval(other.interval.array(), signed=True)
+        numbers = other._numbers()
         if other.kind == self.kind:
             return f"{who} says the same ({numbers})."
         return f"{who} does not: {how.get(other.kind, other.kind)} ({numbers})."
 
+    def _numbers(self, unit: str = "") -> str:
+        """The estimate with its interval; without one where there are too few prompts for it."""
+        if np.isnan(self.detectable):
+            return f"{format_number(float(self.interval.estimate), signed=True)}{unit}, no interval"
+        numbers = format_interval(self.interval.array(), signed=True, unit=unit)
+        family = self.interval.attrs.get("family")
+        return f"{numbers}, held for all {family} together" if family else numbers
+
     def _undecided(self) -> str:
         if np.isnan(self.detectable):
-            return f"There is no interval from {self.size}: measure more prompts."
+            return f"{self.size} decide nothing: measure {FEWEST_PROMPTS} prompts or more."
         seen = format_number(self.detectable)
         least = f"At {self.size} the least effect that would be seen is {seen}"
         effect = f"the margin of {self._margin()}" if self.margin else "an effect as large as this"
@@ -134,7 +145,7 @@ def verdict(
     strata: Sequence[Any] | None = None,
     interval: Interval | None = None,
 ) -> Verdict:
-    """The verdict on a difference of two arms.
+    """The verdict on a difference of two arms; undecided under :data:`FEWEST_PROMPTS` prompts.
 
     Parameters
     ----------
@@ -168,7 +179,7 @@ def verdict(
     if interval is None:
         interval = crossed_mean(values, level=level, strata=strata)
     size = Size(*values.shape)
-    if size.prompts < 2:
+    if size.prompts < FEWEST_PROMPTS:
         return Verdict("undecided", interval, margin, np.nan, size)
     error, freedom = (float(x) for x in standard_error(values, strata))
     half = (float(interval.high) - float(interval.low)) / 2
@@ -221,11 +232,14 @@ def margin_of(
     """A quarter of the base's lead over the student: what is too small to matter.
 
     ``lead``: (prompt, seed) or (prompt,) differences base − student. None where the lead is not
-    told from zero: there is then nothing to be a quarter of.
+    told from zero, or comes from fewer than :data:`FEWEST_PROMPTS` prompts: there is then nothing
+    to be a quarter of.
     """
     values = np.asarray(lead, dtype=np.float64)
     values = values[:, None] if values.ndim == 1 else values
     interval = crossed_mean(values, level=level, strata=strata)
+    if len(values) < FEWEST_PROMPTS:
+        return None
     try:
         check_told(interval, "the base's lead")
     except UndefinedRatio:

@@ -17,7 +17,7 @@ from xhat.analysis.measures.registry import (
 )
 from xhat.analysis.sampling.arms import against, paired_values, strata_of, summarised
 from xhat.analysis.table import Column, Table
-from xhat.analysis.verdicts import Verdict, margin_of, verdict
+from xhat.analysis.verdicts import FEWEST_PROMPTS, Verdict, margin_of, verdict
 
 COSTS = {
     "evaluations": Column("evaluations"),
@@ -66,9 +66,11 @@ def means_note(measured: xr.Dataset, levels: xr.Dataset) -> str:
     """What the means of :func:`~xhat.analysis.sampling.arms.summarised` are over."""
     attrs = next(v.attrs for v in levels.data_vars.values() if BOUND in v.dims)
     strata = f" within {attrs['strata']} kinds of prompts" if "strata" in attrs else ""
+    few = measured.sizes["prompt"] < FEWEST_PROMPTS
     return (
         f"Means over {measured.sizes['prompt']} prompts × {measured.attrs['n_seeds']} seeds; "
         f"{attrs['level']:.0%} intervals: {attrs['method']}{strata}."
+        + (f" Under {FEWEST_PROMPTS} prompts no interval is a finding." if few else "")
     )
 
 
@@ -119,6 +121,13 @@ def contrast_sentence(
         return sentence
     second = contrast(measured, more, less, f"{measure}{SECOND}")
     return sentence if second is None else f"{sentence} {judged.beside(second, 'A second judge')}"
+
+
+def comparable(measured: xr.Dataset, arms: Sequence[str], less: str, measure: str) -> list[str]:
+    """Those of ``arms`` that can be compared with arm ``less``: whose diversity, and whose, is
+    finite for every prompt.
+    """
+    return [arm for arm in arms if np.isfinite(paired_values(measured, arm, less, measure)).all()]
 
 
 def margin_for(measured: xr.Dataset, measure: str) -> float | None:

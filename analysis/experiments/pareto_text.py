@@ -8,8 +8,13 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis.crossed import crossed_mean
-from xhat.analysis.experiments.arm_table import arm_table, contrast_sentence, margin_for
-from xhat.analysis.intervals import BOUNDS
+from xhat.analysis.experiments.arm_table import (
+    arm_table,
+    comparable,
+    contrast_sentence,
+    margin_for,
+)
+from xhat.analysis.intervals import BOUNDS, format_number
 from xhat.analysis.measures.pareto_front import distance
 from xhat.analysis.measures.registry import measure_label
 from xhat.analysis.sampling.arms import paired_values, strata_of
@@ -82,6 +87,9 @@ def _at_budget(measured: xr.Dataset, budget: float, cost: str, text: str) -> str
     begin = f"At {budget:g} × the student's {text}"
     if not within:
         return f"{begin} there is nothing but the student."
+    within = comparable(measured, within, "student", measured.attrs["measure"])
+    if not within:
+        return f"{begin} nothing can be compared: some prompt's pictures have nothing in common."
     faithful = [arm for arm in within if _keeps(measured, arm)]
     best, sentence = best_arm(measured, within, "")
     line = f"{begin}: {sentence}"
@@ -177,6 +185,7 @@ def _foreseen(expected: xr.Dataset) -> str:
     nothing = float(np.abs(came).mean())
     return (
         f"The policy foresaw the gains of {n} hybrids on prompts and seeds it never saw with a "
-        f"mean error of {error:.3f}, where expecting no gain at all would err by {nothing:.3f}; "
+        f"mean error of {format_number(error)}, where expecting no gain at all would err by "
+        f"{format_number(nothing)}; "
         f"{inside} of {n} predictions lie within the measured interval."
     )

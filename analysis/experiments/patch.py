@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 from einops import rearrange
 
-from xhat.analysis.experiments.arm_table import contrast_sentence, means_note
+from xhat.analysis.experiments.arm_table import comparable, contrast_sentence, means_note
 from xhat.analysis.experiments.setting import Setting
 from xhat.analysis.intervals import BOUND, BOUNDS, bounded_names
 from xhat.analysis.measures.registry import measure_label
@@ -214,6 +214,15 @@ def sentences(
     words = {"hybrid": "the hybrid of one evaluation", "student": "the student"}
     first = contrast_sentence(measured, "hybrid", "student", measure, words)
     strata = strata_of(measured)
+
+    layers = [
+        layer
+        for layer in layers
+        if comparable(measured, [f"own {layer}"], "student", measure)
+        and comparable(measured, [f"own {layer}"], f"mean {layer}", measure)
+    ]
+    if not layers:
+        return first, "No layer can be compared: some prompt's pictures have nothing in common."
 
     def over(less: str) -> list[Verdict]:
         pairs = [(f"own {layer}", less.format(layer)) for layer in layers]

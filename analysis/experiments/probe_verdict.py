@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.experiments.arm_table import contrast, margin_for
+from xhat.analysis.experiments.arm_table import comparable, contrast, margin_for
 from xhat.analysis.intervals import format_interval, format_number
 from xhat.analysis.measures.registry import MEASURES, headlines, measure_label
 from xhat.analysis.sampling.arms import against, paired_values, strata_of, summarised
@@ -110,7 +110,7 @@ def recommended(
     and it takes at most twice the evaluations: of those, the one of most diversity."""
     lost = contrast(measured, "student", "base", MEASURE)
     gains = _gains(measured, list(plans))
-    good = [arm for arm in plans if gains[arm].kind == "yes" and _fits(measured, plans, arm)]
+    good = [arm for arm in gains if gains[arm].kind == "yes" and _fits(measured, plans, arm)]
     evidence = (
         _evidence(diversity, commitment)
         + _cells(against(measured, "student"), summarised(measured))
@@ -137,7 +137,7 @@ def _headline(measured: xr.Dataset, lost: Difference | None) -> str:
     counts = [_level(levels.sel(arm=arm), MEASURE) for arm in ("student", "base")]
     sentence = lost.sentence("the checkpoint", "the base", measure_label(MEASURE))
     return (
-        f"{begin.get(lost.kind, 'No collapse was found')}: across seeds, its pictures count as "
+        f"{begin.get(lost.kind, 'Not decided')}: across seeds, its pictures count as "
         f"{counts[0]} different ones, the base's as {counts[1]}. {sentence}"
     )
 
@@ -155,9 +155,13 @@ def _nothing_to_do(lost: Difference | None) -> str:
 
 
 def _gains(measured: xr.Dataset, arms: list[str]) -> dict[str, Difference]:
-    """Every plan over the checkpoint, by intervals that hold for all of them together."""
+    """Every plan that can be compared over the checkpoint, by intervals that hold for all of them
+    together.
+    """
+    arms = comparable(measured, arms, "student", MEASURE)
+    if not arms:
+        return {}
     values = np.stack([paired_values(measured, arm, "student", MEASURE) for arm in arms])
-    values = np.where(np.isfinite(values), values, 0.0)
     margin = margin_for(measured, MEASURE)
     return dict(zip(arms, verdicts(values, margin, strata=strata_of(measured)), strict=True))
 

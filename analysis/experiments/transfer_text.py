@@ -31,7 +31,7 @@ def transfer_table(data: xr.Dataset) -> Table:
     notes = (
         "Effect: change of the score from scale -1 to 1 (a style: 0 to 1). 95 % intervals for new "
         f"prompts and new seeds, from {data.attrs['seeds']} seeds; of all, a bootstrap over "
-        "controls. No retention where the control has no effect in its own model.",
+        "controls. No retention where a control's effect in its own model is not told from none.",
         f"The paper, on SDXL, change of CLIP score, all nine controls: {paper} "
         f"({data.attrs['source']}).",
     )
@@ -96,8 +96,8 @@ def _direction_of(part: xr.Dataset, origin: str, model: str) -> str:
         text += f"; undecided (least effect that would be seen): {', '.join(seen)}"
     if weak := those(works & (high < WEAK)):
         text += f"; shown to keep under half of it: {', '.join(weak)}"
-    verb = "has" if len(dead) == 1 else "have"
-    text += f"; {', '.join(dead)} {verb} no effect on {origin} itself" if dead else ""
+    if dead:
+        text += f"; no effect on {origin} itself is told from none: {', '.join(dead)}"
     return text + "."
 
 

@@ -93,16 +93,20 @@ def distance(
     margin: float | None = None,
     strata: Sequence[str] | None = None,
 ) -> Distance | None:
-    """Of :class:`Distance`, for ``arm`` among those of ``measured``; None where no other is as
-    cheap and as faithful. ``margin``, ``strata``: of :func:`~xhat.analysis.verdicts.verdict`."""
+    """Of :class:`Distance`, for ``arm`` among those of ``measured``; None where no other that
+    can be compared is as cheap and as faithful. ``margin``, ``strata``: of
+    :func:`~xhat.analysis.verdicts.verdict`.
+    """
     rivals = measured[cost].values <= float(measured[cost].sel(arm=arm)) + 1e-9
     if "fidelity" in measured:
         faithful = measured["fidelity"].mean("prompt")
         rivals &= faithful.values >= float(faithful.sel(arm=arm)) - 1e-12
-    names = [str(name) for name in measured["arm"].values[rivals] if str(name) != arm]
-    if not names:
-        return None
     mine = values_of(measured.sel(arm=arm), measure)
-    gaps = np.stack([values_of(measured.sel(arm=name), measure) - mine for name in names])
+    others = [str(name) for name in measured["arm"].values[rivals] if str(name) != arm]
+    by_name = {name: values_of(measured.sel(arm=name), measure) - mine for name in others}
+    by_name = {name: gap for name, gap in by_name.items() if np.isfinite(gap).all()}
+    if not by_name:
+        return None
+    names, gaps = list(by_name), np.stack(list(by_name.values()))
     best, judged = best_of(gaps, margin, strata=strata)
     return Distance(names[best], len(names), judged)

@@ -37,6 +37,7 @@ __all__ = [
     "Arm",
     "against",
     "cost",
+    "kinds_of",
     "measure_arms",
     "measure_finals",
     "paired_values",
@@ -208,9 +209,14 @@ def paired_values(measured: xr.Dataset, more: str, less: str, measure: str) -> n
 
 
 def strata_of(measured: xr.Dataset) -> list[str] | None:
+    """:func:`kinds_of` the prompts that were measured."""
+    return kinds_of(measured["prompt"].values)
+
+
+def kinds_of(prompts: Iterable[Any]) -> list[str] | None:
     """The kind of picture that each prompt asks for, where there are several kinds of two prompts
     or more each: the strata of :func:`~xhat.analysis.crossed.crossed_mean`. None elsewhere."""
-    scenes = [parse(str(prompt)) for prompt in measured["prompt"].values]
+    scenes = [parse(str(prompt)) for prompt in prompts]
     kinds = [scene.kind for scene in scenes if scene is not None]
     counts = Counter(kinds)
     if len(kinds) < len(scenes) or len(counts) < 2 or min(counts.values()) < 2:

@@ -15,12 +15,11 @@ import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
+from xhat.analysis.experiments.arm_table import contrast
 from xhat.analysis.experiments.collapse import collapse_table, sentences
 from xhat.analysis.files import check_file
 from xhat.analysis.intervals import format_number
 from xhat.analysis.result import RESULTS, Result
-from xhat.analysis.sampling.arms import paired_values
-from xhat.analysis.verdicts import verdict
 from xhat.figures.kit.data import SHIPPED, load_data
 from xhat.figures.kit.registry import Entry, draw, figures
 from xhat.figures.kit.style import RC, label
@@ -127,7 +126,8 @@ def advice(measured: xr.Dataset) -> str:
     names = ("hybrid", "student", "base")
     if not set(names) <= set(measured["arm"].values.tolist()) or "evaluations" not in measured:
         return ""
-    says = ADVICE[verdict(paired_values(measured, "hybrid", "student", "vendi_q2")).kind]
+    judged = contrast(measured, "hybrid", "student", "vendi_q2")
+    says = ADVICE["undecided" if judged is None else judged.kind]
     costs = (format_number(float(measured["evaluations"].sel(arm=n)), decimals=0) for n in names)
     hybrid, student, base = costs
     return (

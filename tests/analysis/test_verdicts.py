@@ -90,9 +90,20 @@ def test_sentences_say_what_was_shown_and_never_nan():
 
 
 def test_differences_by_prompt_alone_are_students():
-    found = verdict([1.0, 1.1, 0.9, 1.2])
+    found = verdict([1.0, 1.1, 0.9, 1.2, 1.0])
     assert found.kind == "yes"
-    assert found.size == Size(4, 1)
+    assert found.size == Size(5, 1)
+
+
+def test_under_five_prompts_nothing_is_found_and_no_interval_is_given():
+    values = layout(np.random.default_rng(11), 3, prompts=5, spread=0.05)
+    five, four = (verdict(v, 0.2) for v in (values, values[:4]))
+    assert (five.kind, four.kind) == ("yes", "undecided")
+    text = four.sentence("a", "b", "Vendi", " %")
+    assert "4 prompts × 12 seeds decide nothing: measure 5 prompts or more" in text
+    assert "[" not in text + five.beside(four, "Another judge")
+    assert margin_of(values) == pytest.approx(values.mean() / 4)
+    assert margin_of(values[:4]) is None
 
 
 @pytest.mark.parametrize(

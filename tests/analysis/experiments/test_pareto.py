@@ -61,9 +61,9 @@ def test_a_front_needs_numbers():
 
 
 def made(**arms):
-    """Measured arms: name → (diversity of each prompt, fidelity, evaluations)."""
+    """Measured arms: name → (diversity of each prompt, each twice, fidelity, evaluations)."""
     names = list(arms)
-    diversity = np.array([arms[n][0] for n in names], dtype=float)
+    diversity = np.tile([arms[n][0] for n in names], 2).astype(float)
     prompts = diversity.shape[1]
     fidelity = np.repeat([[arms[n][1]] for n in names], prompts, axis=1)
     cost = [float(arms[n][2]) for n in names]

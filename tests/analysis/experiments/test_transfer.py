@@ -33,23 +33,23 @@ def readings(
 ) -> xr.Dataset:
     """Scores that rise by ``gain`` (times a sample's own factor) for every unit of scale."""
     rng = np.random.default_rng(5)
-    factor, start = rng.uniform(0.5, 1.5, (4, 8)), rng.normal(size=(4, 8))
-    extra = noise * np.random.default_rng(seed).normal(size=(len(scales), 4, 8))
+    factor, start = rng.uniform(0.5, 1.5, (6, 8)), rng.normal(size=(6, 8))
+    extra = noise * np.random.default_rng(seed).normal(size=(len(scales), 6, 8))
     score = start + gain * np.array(scales)[:, None, None] * factor + extra
-    clipped = np.abs(np.array(scales))[:, None, None] * np.full((1, 4, 8), 0.2)
+    clipped = np.abs(np.array(scales))[:, None, None] * np.full((1, 6, 8), 0.2)
     dims = ("scale", "prompt", "seed")
-    coords = {"scale": list(scales), "prompt": list("abcd"), "seed": np.arange(8)}
+    coords = {"scale": list(scales), "prompt": list("abcdef"), "seed": np.arange(8)}
     return xr.Dataset({"score": (dims, score), "clipped": (dims, clipped)}, coords=coords)
 
 
 def test_effect_is_the_paired_change_from_scale_zero():
     found = dose_response(readings(0.2, scales=(-1.0, 0.0, 0.5, 1.0)))
-    mean = 0.2 * np.random.default_rng(5).uniform(0.5, 1.5, (4, 8)).mean()
+    mean = 0.2 * np.random.default_rng(5).uniform(0.5, 1.5, (6, 8)).mean()
     estimate, low, high = (found["effect"].sel(bound=b) for b in BOUNDS)
     np.testing.assert_allclose(estimate, mean * np.array([-1, 0, 0.5, 1]))
     assert float(low.sel(scale=1)) > 0
     assert float(high.sel(scale=0)) == 0
-    assert (found["effect"].attrs["prompts"], found["effect"].attrs["seeds"]) == (4, 8)
+    assert (found["effect"].attrs["prompts"], found["effect"].attrs["seeds"]) == (6, 8)
     assert found["saturated"].values.tolist() == [True, False, False, True]
 
 

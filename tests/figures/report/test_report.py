@@ -102,11 +102,13 @@ def test_dark_is_dark(report, page):
     [(0.3, "Let the base begin"), (-0.3, "Keep the student"), (0.0, "Measure more")],
 )
 def test_the_advice_is_that_of_the_verdict(measured, shift, says):
+    measured = measured.isel(prompt=[0, 1, 2, 3] * 2)
     values = measured["vendi_q2"].values.copy()
-    values[3] = values[2] + shift + np.array([0.02, -0.02, 0.01, -0.01])
+    values[3] = values[2] + shift + np.tile([0.02, -0.02, 0.01, -0.01], 2)
     text = advice(measured.assign(vendi_q2=(("arm", "prompt"), values)))
     assert text.startswith(says)
     assert "spends 4 evaluations" in text
+    assert advice(measured.isel(prompt=slice(4))).startswith("Measure more")  # too few prompts
 
 
 @pytest.mark.slow
