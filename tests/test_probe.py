@@ -382,5 +382,5 @@ def test_recommendations_follow_the_numbers(gain, fidelity, loss, says):
     }
     verdict = recommended(made(gain, fidelity, loss), plans, None, [], diversity={}, commitment={})
     assert says in verdict.recommendation
-    assert verdict.headline.startswith("It collapses" if loss else "No collapse")
+    assert verdict.headline.startswith("It collapses" if loss else "Not decided")
     assert (verdict.plan is not None) == (says == "the base for the first step")

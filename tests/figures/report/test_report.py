@@ -99,7 +99,11 @@ def test_dark_is_dark(report, page):
 
 @pytest.mark.parametrize(
     ("shift", "says"),
-    [(0.3, "Let the base begin"), (-0.3, "Keep the student"), (0.0, "Measure more")],
+    [
+        (0.3, "Let the base begin"),
+        (-0.3, "Keep the student"),
+        (0.0, "Keep the student: the hybrid changes"),
+    ],
 )
 def test_the_advice_is_that_of_the_verdict(measured, shift, says):
     measured = measured.isel(prompt=[0, 1, 2, 3] * 2)
