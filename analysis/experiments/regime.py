@@ -33,6 +33,7 @@ from xhat.analysis.measures.handover_snr import (
     scaled_linear_log_snr,
 )
 from xhat.analysis.result import Result
+from xhat.analysis.sampling.arms import kinds_of
 from xhat.analysis.sampling.cache import Cache
 from xhat.analysis.sampling.final_latents import Arm, sample_arms
 from xhat.analysis.sampling.noise_sources import SOURCES, sample_noise_sources
@@ -85,6 +86,7 @@ def measure_regime(config: Regime, *, cache: Path | None = None) -> Result:
     grids = [_grid(s, side) for s in config.sides]
     space = config.features(pair)
     base, hybrids = _with_the_base(pair, grids, config, space, cache)
+    strata = kinds_of(config.prompts)
     columns: dict[str, list[Interval]] = {
         n: [] for n in ("left_x_T", "left_later", "lost", "given_back")
     }
@@ -93,11 +95,13 @@ def measure_regime(config: Regime, *, cache: Path | None = None) -> Result:
         alone = _alone(pair.student, grid, config, space, cache)
         student = alone["both"]
         for source in SOURCES[1:]:
-            columns[f"left_{source}"].append(_share(student - 1, alone[source] - 1))
-        columns["lost"].append(crossed_mean(student - base))
-        columns["given_back"].append(crossed_mean(mixed - student))
-        margin = margin_of(base - student)
-        verdicts.append((verdict(student - base, margin), verdict(mixed - student, margin)))
+            columns[f"left_{source}"].append(_share(student - 1, alone[source] - 1, strata))
+        columns["lost"].append(crossed_mean(student - base, strata=strata))
+        columns["given_back"].append(crossed_mean(mixed - student, strata=strata))
+        margin = margin_of(base - student, strata=strata)
+        both = (student - base, mixed - student)
+        lost, back = (verdict(x, margin, strata=strata) for x in both)
+        verdicts.append((lost, back))
     data = _dataset(columns, grids, side, config, space.name)
     return Result(
         "regime",
@@ -169,13 +173,13 @@ def _vendi(finals: np.ndarray, space: FeatureSpace) -> np.ndarray:
     return np.stack([vendi_q2_by_seed(similarities(space.features(x))) for x in finals])
 
 
-def _share(whole: np.ndarray, part: np.ndarray) -> Interval:
+def _share(whole: np.ndarray, part: np.ndarray, strata: Sequence[str] | None) -> Interval:
     """Of the effective number of pictures beyond one; without a number where that is not told."""
     try:
-        return crossed_ratio(whole, part)
+        return crossed_ratio(whole, part, strata=strata)
     except UndefinedRatio:
         missing = np.array(np.nan)
-        return Interval(missing, missing, missing, crossed_mean(whole).attrs)
+        return Interval(missing, missing, missing, crossed_mean(whole, strata=strata).attrs)
 
 
 def _dataset(

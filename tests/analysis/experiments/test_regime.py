@@ -76,6 +76,15 @@ def test_a_later_hand_over_for_larger_latents(result):
 
 
 @pytest.mark.slow
+def test_intervals_are_within_kinds_of_prompts_as_those_of_arms_are(small_pair):
+    prompts = ["a red planet", "a planet", "a critter", "a blue critter"]
+    options = {"prompts": prompts, "seeds": range(4), "batch_size": 16}
+    config = Regime(pair=small_pair, sides=(8, 64), space="latent", **options)
+    lost = measure_regime(config).data["regime"]["lost"]
+    assert lost.attrs["strata"] == 2
+
+
+@pytest.mark.slow
 def test_every_published_student_is_marked_where_arithmetic_puts_it(result):
     data = result.data["regime"]
     side = data.attrs["latent_side"]
@@ -98,4 +107,5 @@ def test_saved_and_loaded_it_is_the_same_and_is_drawn(result, tmp_path):
     named = [text.get_text() for text in published.get_yticklabels()]
     assert sorted(named) == sorted(grid.name for grid in PUBLISHED_GRIDS)
     assert named[-1] == "FLUX.1 schnell"  # the latest hand-over is at the top
-    assert [len(axis.lines[0].get_xdata()) for axis in (shares, changes)] == [2, 2]
+    defined = int(loaded.data["regime"]["left_x_T"].sel(bound="estimate").notnull().sum())
+    assert [len(axis.lines[0].get_xdata()) for axis in (shares, changes)] == [defined, 2]
