@@ -10,12 +10,23 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.experiments.arm_table import arm_table, contrast_sentence, few_step_base
+from xhat.analysis.experiments.arm_table import (
+    arm_table,
+    contrast_sentence,
+    few_step_base,
+    margin_for,
+)
 from xhat.analysis.experiments.collapse_text import of_commitment, of_diversity, of_each
 from xhat.analysis.experiments.setting import Setting
-from xhat.analysis.measures.registry import DIVERSITY, headlines
+from xhat.analysis.measures.registry import DIVERSITY, headlines, measure_label
 from xhat.analysis.result import Result
-from xhat.analysis.sampling.arms import Arm, cached_cost, measure_finals
+from xhat.analysis.sampling.arms import (
+    Arm,
+    cached_cost,
+    measure_finals,
+    paired_values,
+    strata_of,
+)
 from xhat.analysis.sampling.cache import Cache
 from xhat.analysis.sampling.plan_steps import pair_steps
 from xhat.analysis.table import Table
@@ -24,6 +35,7 @@ from xhat.analysis.traces.curves import join_curves, less_reference
 from xhat.analysis.traces.diversity import diversity_by_noise
 from xhat.analysis.traces.frames import final_pictures, frames_of
 from xhat.analysis.traces.wall import wall_of
+from xhat.analysis.verdicts import verdict
 from xhat.hooks.trace import trace
 from xhat.samplers.composite.pipeline import hybrid
 from xhat.samplers.plans.defaults import default_steps
@@ -197,12 +209,32 @@ def collapse_table(measured: xr.Dataset) -> Table:
 
 
 def sentences(measured: xr.Dataset) -> list[str]:
-    """The verdict on each of :data:`CONTRASTS`, by every headline measure of diversity."""
+    """The verdict on each of :data:`CONTRASTS`, by every headline measure of diversity; last,
+    whether the base's steps give the student more than they give the control.
+    """
     arms = set(measured["arm"].values.tolist())
-    return [
+    measures = [name for name in headlines(measured.data_vars) if name in DIVERSITY]
+    lines = [
         contrast_sentence(measured, more, less, measure, WORDS)
         for more, less in CONTRASTS
         if {more, less} <= arms
-        for measure in headlines(measured.data_vars)
-        if measure in DIVERSITY
+        for measure in measures
     ]
+    if {"hybrid", "student", "control_hybrid", "control"} <= arms:
+        lines += [line for measure in measures for line in _of_gains(measured, measure)]
+    return lines
+
+
+def _of_gains(measured: xr.Dataset, measure: str) -> list[str]:
+    """The verdict on the hybrid's gain over the student less that over the control; nothing where a
+    diversity is infinite.
+    """
+    gain, late = (
+        paired_values(measured, more, less, measure)
+        for more, less in (("hybrid", "student"), ("control_hybrid", "control"))
+    )
+    if not np.isfinite(gain - late).all():
+        return []
+    judged = verdict(gain - late, margin_for(measured, measure), strata=strata_of(measured))
+    what = f"gain in {measure_label(measure)} by the hybrid"
+    return [judged.sentence(WORDS["student"], WORDS["control"], what)]

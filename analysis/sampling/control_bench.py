@@ -19,11 +19,11 @@ from xhat.analysis.sampling.control import Control, random_controls
 from xhat.analysis.sampling.control_jobs import Extent, Job, Measured
 from xhat.analysis.sampling.dose_response import doses
 from xhat.analysis.sampling.effects import REDUCTION, effect, free_runs, responses
+from xhat.analysis.sampling.joined_grid import passing, sigmas_of
 from xhat.analysis.traces.effect_alignment import alignment_map
 from xhat.analysis.traces.energy import compare_energy, direction, energy
 from xhat.hooks.describe import checksum, describe
 from xhat.hooks.model import with_defaults
-from xhat.hooks.noise.levels import noise_levels
 
 BASE = "base"
 TOGETHER = 4  # prompts of free sampling that are cached, and would be lost, together
@@ -65,12 +65,8 @@ class Bench:
         self.identities = {c.name: c.identity() for c in (*self.controls, *self.randoms)}
         self.prompts = list(dict.fromkeys(p for c in self.controls for p in c.prompts))
         self.described = {name: checksum(describe(pipe)) for name, pipe in models.items()}
-        self.levels = {name: self._sigmas(pipe) for name, pipe in models.items()}
+        self.levels = {name: sigmas_of(pipe) for name, pipe in models.items()}
         self.results: dict[tuple[str, str], xr.Dataset] = {}
-
-    def _sigmas(self, pipe: Any) -> list[float]:
-        steps = with_defaults(pipe, {}).get("num_inference_steps", 50)
-        return [float(s) for s in noise_levels(pipe.scheduler, steps).sigma]
 
     def goes_to(self, control: Control) -> list[str]:
         """The models that a control is tried in, its own first."""
@@ -169,7 +165,7 @@ class Bench:
         stretches = [self.prompts[i : i + TOGETHER] for i in range(0, len(self.prompts), TOGETHER)]
 
         def part(some: list[str]) -> Callable[[], xr.Dataset]:
-            pipe, seeds = self.models[model], range(s.free)
+            pipe, seeds = passing(self.models[model], sigmas), range(s.free)
             return lambda: free_runs(
                 pipe, some, seeds, sigmas, points=s.points, batch_size=s.batch_size
             )

@@ -1,10 +1,12 @@
 """The main job, end to end and small: traces, table, figures, report."""
 
+import re
+
 import numpy as np
 import pytest
 
 import xhat
-from xhat.analysis.experiments.collapse import Demo, demo
+from xhat.analysis.experiments.collapse import Demo, demo, sentences
 from xhat.analysis.result import Result
 from xhat.analysis.sampling.arms import cost
 from xhat.figures.kit.registry import redraw
@@ -45,6 +47,18 @@ def test_the_primary_contrast_comes_first(run):
     assert result.sentences[0].startswith("Vendi (q = 2): the hybrid")
     assert "the student" in result.sentences[0]
     assert any("late-committing control" in sentence for sentence in result.sentences)
+
+
+@pytest.mark.slow
+def test_the_last_sentence_is_on_the_difference_of_two_gains(run):
+    measured = run[2].data["measured"].copy(deep=True)
+    last = sentences(measured)[-1]
+    assert last.startswith("gain in attribute entropy by the hybrid: the student and")
+    entropy = measured["attribute_entropy"].mean("prompt")
+    gain = entropy.sel(arm="hybrid") - entropy.sel(arm="student")
+    late = entropy.sel(arm="control_hybrid") - entropy.sel(arm="control")
+    printed = float(re.search(r"\(([-+]?[0-9.]+) \[", last).group(1))
+    assert printed == pytest.approx(float(gain - late), abs=0.006)
 
 
 @pytest.mark.slow
