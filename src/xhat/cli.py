@@ -32,6 +32,7 @@ EXAMPLES = """examples:
   xhat slider apply demo/base demo/dmd --slider square
                               one slider on both, by scale
   xhat transfer               do sliders work in the models they were not trained on
+  xhat reproduce --dry-run    the paper's tables on its own pairs: what is missing, what it takes
   xhat models                 the embedded family, and published pairs with what they need
   xhat points demo/base       what can be hooked
   xhat trace demo/dmd --prompts "a planet" "a critter" --seeds 0:64 --hooks h "up.*" \\
@@ -60,6 +61,7 @@ COMMANDS = (
     "pareto",
     "slider",
     "transfer",
+    "reproduce",
 )
 
 
