@@ -14,6 +14,8 @@ from torch import nn
 from xhat.hooks.identity import SIMPLE, Unidentified, digest_of, identity
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+CAPTURING = "transformers.utils.output_capturing"
+"""Hooks from here are put on a model by transformers in its first call; they only listen."""
 TABLES = ("alphas_cumprod", "final_alpha_cumprod", "betas")  # that no call of a scheduler changes
 
 
@@ -94,7 +96,8 @@ def _set_on(module: nn.Module, parts: dict[int, str]) -> Iterator[tuple[str, Any
         yield "processor", _processor(processor, rest)
     for kind in HOOKS:
         for hook in getattr(module, kind).values():
-            yield kind, identity(hook, parts)
+            if getattr(hook, "__module__", None) != CAPTURING:
+                yield kind, identity(hook, parts)
     if "forward" in vars(module) and not hasattr(module, "_hf_hook"):
         yield "forward", identity(vars(module)["forward"], parts)
 

@@ -248,3 +248,12 @@ def test_what_cannot_be_told_is_traced_and_not_resumed(tiny, tmp_path):
     xhat.trace(pipe, "a face", **arguments)
     with pytest.raises(ValueError, match="cannot be told: callback_on_step_end .*range_iterator"):
         xhat.trace(pipe, "a face", **arguments)
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3"])
+def test_a_call_leaves_the_identity_as_it_was(name, tiny):
+    """Text encoders get hooks of transformers' own in their first call."""
+    pipe = tiny.build(name)
+    before = describe(pipe)
+    pipe("a cat", num_inference_steps=2, output_type="latent", **tiny.call_arguments(name))
+    assert describe(pipe) == before
