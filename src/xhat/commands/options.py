@@ -104,10 +104,15 @@ def add_out(parser: argparse.ArgumentParser, name: str) -> None:
 
 def finish(result: Result, out: Path, figures: Iterable[str]) -> None:
     """Save the result, draw its figures, print the table and the sentences."""
+    from xhat.figures.kit.registry import figures as figures_of
     from xhat.figures.kit.registry import redraw
 
     result.save(out)
     drawn = [name for name in figures if name in result.data]
-    redraw(drawn, run=out, out=out / "figures")
+    drawn = drawn or [entry.name for entry in figures_of(out) if entry.there]
+    if drawn:
+        redraw(drawn, run=out, out=out / "figures")
     print("\n".join(["", result.table.to_text(), "", *result.sentences]))
-    print(f"\nresults: {out / 'results.json'}\nfigures: {out / 'figures'}")
+    print(f"\nresults: {out / 'results.json'}")
+    if drawn:
+        print(f"figures: {out / 'figures'}")
