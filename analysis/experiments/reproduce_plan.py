@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from xhat.analysis.experiments.reproduce import (
     paper_arms,
     read_controls,
 )
-from xhat.analysis.sampling.arms import to_sample
 from xhat.analysis.sampling.budget import duration, seconds_each
+from xhat.analysis.sampling.final_latents import to_sample
 from xhat.hooks.model import with_defaults
 from xhat.hooks.points.rehearsal import rehearse
 from xhat.hooks.points.table import bytes_text
 from xhat.probes.features import feature_space
+from xhat.probes.scores import load_score
 from xhat.samplers.plans.defaults import default_guidance, default_steps
 
 
@@ -59,38 +62,52 @@ def readiness(config: Reproduction, *, cache: Path | None = None) -> Readiness:
     """
     pair, missing = config.models(), list[str]()
     models = _tried(lambda: (pair.base, pair.student), missing)
-    base, student = models or (None, None)
-    vae_only = base or _NoPipe()
-    if any(table != "transfer" for table in config.tables) and isinstance(config.space, str):
-        _tried(lambda: feature_space(str(config.space), vae_only), missing)
-    if "transfer" in config.tables:
-        assert config.controls is not None
-        folder, clip = config.controls, f"clip:{config.clip}" if config.clip else "clip"
-        _tried(lambda: read_controls(folder), missing)
-        _tried(lambda: feature_space(clip, vae_only), missing)
+    _look_for_weights(config, _NoPipe() if models is None else models[0], missing)
     if models is None:
         return Readiness(missing)
+    base, student = models
     arms = paper_arms(base, student, arm_names(config.tables, default_steps(student)))
     prompts, seeds = list(config.prompts), list(config.seeds)
     left = to_sample(arms, prompts, seeds, cache, config.batch_size)
-    each = {name: _evaluations(arm.pipe) for name, arm in arms.items()}
-    evaluations = sum(each[name] * count for name, count in left.items())
-    seen = rehearse(student, [], prompt=prompts[0], **with_defaults(student, {}))
-    assert seen.latents is not None
-    shape = seen.latents[0]
-    sample = 2 * 4  # final and x_T, single precision
-    for size in shape[1:]:
-        sample *= size
-    modules = {
-        id(m): m
-        for pipe in (base, student)
-        for m in pipe.components.values()
-        if hasattr(m, "parameters")
-    }
-    weights = sum(p.numel() * p.element_size() for m in modules.values() for p in m.parameters())
+    evaluations = sum(_evaluations(arms[name].pipe) * count for name, count in left.items())
     seconds = evaluations * seconds_each(student, prompts[0]) if evaluations else 0.0
-    disk = sample * len(arms) * len(prompts) * len(seeds)
-    return Readiness(missing, sum(left.values()), evaluations, seconds, disk, weights)
+    disk = _sample_bytes(student, prompts[0]) * len(arms) * len(prompts) * len(seeds)
+    return Readiness(
+        missing, sum(left.values()), evaluations, seconds, disk, _weight_bytes(base, student)
+    )
+
+
+def _look_for_weights(config: Reproduction, base: Any, missing: list[str]) -> None:
+    """Those of the feature space, of the scores that are named, and of what controls are read
+    with.
+    """
+    if any(table != "transfer" for table in config.tables):
+        if isinstance(config.space, str):
+            _tried(lambda: feature_space(str(config.space), base), missing)
+        for name in config.scores or ():
+            _tried(partial(load_score, name), missing)
+    if config.controls is not None and "transfer" in config.tables:
+        clip = f"clip:{config.clip}" if config.clip else "clip"
+        _tried(partial(read_controls, config.controls), missing)
+        _tried(lambda: feature_space(clip, base), missing)
+
+
+def _sample_bytes(pipe: Any, prompt: str) -> int:
+    """Bytes of one sample in the cache: its final latents and its x_T, in single precision."""
+    seen = rehearse(pipe, [], prompt=prompt, **with_defaults(pipe, {}))
+    assert seen.latents is not None
+    return 2 * 4 * math.prod(seen.latents[0][1:])
+
+
+def _weight_bytes(*pipes: Any) -> int:
+    """Bytes of all weights, those that pipelines share once."""
+    modules = {
+        id(part): part
+        for pipe in pipes
+        for part in pipe.components.values()
+        if hasattr(part, "parameters")
+    }
+    return sum(p.numel() * p.element_size() for m in modules.values() for p in m.parameters())
 
 
 def _evaluations(pipe: Any) -> float:

@@ -47,7 +47,13 @@ def reproduced_table(data: Mapping[str, xr.Dataset], pair: str, tables: Sequence
         rows += [row for name in tables if name in makers for row in makers[name](measured, pair)]
     if "transfer" in data:
         rows += transfer_rows(data["transfer"], pair)
-    columns = ["table", "row", "sampler", Column("measured here"), Column("published")]
+    columns: list[Column | str] = [
+        "table",
+        "row",
+        "sampler",
+        Column("measured here"),
+        Column("published"),
+    ]
     return Table(columns, rows, f"{pair}, beside {CITATION}")
 
 
