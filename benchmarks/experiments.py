@@ -1,9 +1,9 @@
 """Every experiment on the embedded family: runs them, ships their figures' data, renders
-docs/results.md.
+docs/results.md and the README's findings.
 
 python benchmarks/experiments.py                     # all: some hours on two idle cores
 python benchmarks/experiments.py swaps-dmd pareto-dmd
-python benchmarks/experiments.py --page              # the page and the figures' data alone
+python benchmarks/experiments.py --page              # the page, README and figures' data alone
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from findings import half_page, lead, write_readme
 
 from xhat.analysis.files import ForeignFolder
 from xhat.analysis.result import Result
@@ -28,7 +30,7 @@ OF_EACH = ("measured", "controls", "swap_matrix")
 NOT_SHIPPED = ("contrasts", "predicted")
 GRID = ["demo/base", *(f"demo/{name}" for name in ("dmd", "turbo")), "--slider", "square"]
 # at scale 1 many controls are at their end
-TRANSFER = ["transfer", "--seeds", "0:4", "--scales", "-1", "-0.25", "0", "0.25", "1"]
+TRANSFER = ["transfer", "--seeds", "4", "--scales", "-1", "-0.25", "0", "0.25", "1"]
 # some 120 samplers, settings included: half an hour a student
 MORE = {"pareto": ["--tune", "--fit-prompts", "4", "--prompts", "8", "--seeds", "0:10"]}
 HEAD = """# What the embedded family shows
@@ -46,7 +48,7 @@ def experiments() -> dict[str, tuple[str, list[str]]]:
     """
     students = sorted((name for name in embedded() if name != "base"), key=lambda n: n != SHOWN)
     runs = {
-        "demo": ("Base, student and hybrid", ["demo"]),
+        "demo": ("Base, student and hybrid", ["demo", "--prompts", "24"]),
         "regime": ("When does the first step decide?", ["regime"]),
         "similarity": ("Are the representations the same?", ["similarity"]),
         "transfer": ("Does control survive distillation?", TRANSFER),
@@ -100,13 +102,19 @@ def ship(results: Mapping[str, Result]) -> None:
 
 
 def page(results: Mapping[str, Result]) -> str:
-    """The page of what the results say: sentences, table, and the command that made them."""
-    parts = [HEAD]
+    """The findings, then of each result the command that made it and, folded, all that it says."""
+    titles = {name: experiments()[name][0] for name in results}
+    parts = [HEAD, half_page(results, titles)]
     for name, result in results.items():
-        title, arguments = experiments()[name]
+        found = "\n".join(f"- {sentence}" for sentence in lead(result))
         sentences = "\n".join(f"- {sentence}" for sentence in result.sentences)
-        table = f"```text\n{result.table.to_text()}\n```" if result.table.rows else ""
-        parts.append(f"## {title}\n\n`xhat {' '.join(arguments)}`\n\n{sentences}\n\n{table}\n")
+        table = f"\n\n```text\n{result.table.to_text()}\n```" if result.table.rows else ""
+        command_line = f"`xhat {' '.join(experiments()[name][1])}`"
+        parts.append(
+            f"## {titles[name]}\n\n{command_line}\n\n{found}\n\n"
+            '<details markdown="1"><summary>every sentence, and the table</summary>\n\n'
+            f"{sentences}{table}\n\n</details>\n"
+        )
     return "\n".join(parts)
 
 
@@ -126,6 +134,7 @@ def main() -> int:
     results = saved()
     ship(results)
     PAGE.write_text(page(results), encoding="utf-8")
+    write_readme()
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))

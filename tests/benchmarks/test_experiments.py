@@ -15,6 +15,7 @@ PATH = Path(__file__).parents[2] / "benchmarks" / "experiments.py"
 
 @pytest.fixture
 def script(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(PATH.parent))
     spec = importlib.util.spec_from_file_location("experiments", PATH)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -35,7 +36,24 @@ def test_the_page_has_the_sentences_and_the_table_of_every_result(script):
     results = script.saved()
     text = script.page(results)
     assert list(results) == ["demo", "demo-lcm"]
-    assert text.index("- It is 1.0.") < text.index("`xhat demo --pair demo/lcm`")
+    assert text.index("(#base-student-and-hybrid)**") < text.index("- It is 1.0.")
+    assert (
+        text.index("- It is 1.0.")
+        < text.index("`xhat demo`")
+        < text.index("`xhat demo --pair demo/lcm`")
+    )
     assert "base       2" in text
     script.ship(results)
     assert {p.stem for p in script.SHIPPED.iterdir()} == {"measured", "measured_lcm", "samples"}
+
+
+def test_what_leads_the_page_is_chosen_by_the_experiment(script):
+    table = Table(
+        ["half decided at σ", "base", "student"], [["colour", 4.1, None], ["mood", None, None]]
+    )
+    read = Result("readout", {}, table, ["colour: …", "mood: …"], {})
+    assert script.lead(read) == [
+        "Of 2 attributes, x̂₀ gives half away at some step: 1 in the base, 0 in the student."
+    ]
+    layers = Result("patch", {}, table, ["first", "best layer", "its mean", "which add"], {})
+    assert script.lead(layers) == ["best layer", "which add"]

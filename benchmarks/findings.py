@@ -1,0 +1,131 @@
+"""What was found, in front: the README's two sentences and picture, and the first half page of
+docs/results.md. All of it is computed; nothing is typed in.
+
+python benchmarks/findings.py     # README.md and docs/samples.png, from the shipped figures/data
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from xhat.analysis.experiments.arm_table import contrast
+from xhat.analysis.intervals import format_interval
+from xhat.analysis.result import Result
+from xhat.figures import draw
+from xhat.figures.kit.data import load_data
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+README, PICTURE = ROOT / "README.md", ROOT / "docs" / "samples.png"
+BLOCK = re.compile(r"(<!-- findings[^>]*-->\n).*?(<!-- /findings -->)", re.DOTALL)
+ROWS = ("base", "student", "hybrid")
+WORDS = {
+    "yes": "has more than",
+    "opposite": "has less than",
+    "equivalent": "is equivalent to",
+    "undecided": "is not told apart from",
+}
+LEADS = {
+    "demo": (2, 3, 0, 1),
+    "regime": (1, 3, 4),
+    "swaps": (0, 8, 9),
+    "credit": range(2),
+    "pareto": range(2),
+    "similarity": (0, -1),
+    "patch": (1, -1),
+}
+"""Which of an experiment's sentences are its findings; the first one where nothing is said here."""
+
+
+def picture(samples: xr.Dataset) -> Figure:
+    """Base, student and hybrid under the same seeds, of the first prompt."""
+    return draw("samples", samples.sel(model=list(ROWS)).isel(prompt=[0]))
+
+
+def two_sentences(measured: xr.Dataset) -> str:
+    """How many different pictures base, student and hybrid draw, and what is told apart."""
+    mean = {arm: float(measured["vendi_q2"].sel(arm=arm).mean()) for arm in ROWS}
+    cost = {arm: f"{float(measured['evaluations'].sel(arm=arm)):g}" for arm in ROWS}
+    number = {arm: f"**{mean[arm]:.2f}**" for arm in ROWS}
+    size = f"{measured.sizes['prompt']} open prompts × {measured.attrs['n_seeds']} seeds"
+    return (
+        f"On {size} of the embedded family, the base draws {number['base']} different pictures a "
+        f"prompt (Vendi, q = 2) with {cost['base']} evaluations of its network, and its student "
+        f"{measured.attrs['student']} {number['student']} with {cost['student']}: "
+        f"{_told(measured, 'student', 'base')}. "
+        f"The hybrid, in which the base makes the first step, draws {number['hybrid']} with "
+        f"{cost['hybrid']}: {_told(measured, 'hybrid', 'student')}."
+    )
+
+
+def _told(measured: xr.Dataset, more: str, less: str) -> str:
+    judged = contrast(measured, more, less, "vendi_q2")
+    if judged is None:
+        return f"the {more} and the {less} cannot be compared"
+    numbers = format_interval(judged.interval.array(), signed=True)
+    return f"the {more} {WORDS[judged.kind]} the {less} ({numbers})"
+
+
+def lead(result: Result) -> list[str]:
+    """The sentences of a result that say what was found."""
+    if result.name == "readout":
+        return _half_decided(result)
+    sentences = list(result.sentences)
+    places = LEADS.get(result.name, (0,))
+    return [sentences[i] for i in places if -len(sentences) <= i < len(sentences)]
+
+
+def _half_decided(result: Result) -> list[str]:
+    attributes = result.table.rows
+    of = ", ".join(
+        f"{sum(row[i] is not None for row in attributes)} in the {column.title}"
+        for i, column in enumerate(result.table.columns)
+        if i
+    )
+    return [f"Of {len(attributes)} attributes, x̂₀ gives half away at some step: {of}."]
+
+
+def half_page(results: Mapping[str, Result], titles: Mapping[str, str]) -> str:
+    """The findings, an experiment a paragraph that leads to its part of the page; of further
+    students the first finding.
+    """
+    lines, seen = ["## In short", ""], set()
+    for name, result in results.items():
+        told = lead(result)
+        if result.name in seen:
+            told = [f"{result.settings.get('student', name)}: {line}" for line in told[:1]]
+        elif told:
+            title = titles[name]
+            lines.append(f"**[{title}](#{anchor(title)})**\n")
+        seen.add(result.name)
+        lines += [f"- {_brief(line)}" for line in told] + [""] * bool(told)
+    return "\n".join(lines)
+
+
+def _brief(sentence: str) -> str:
+    """A sentence without what would decide where nothing was told apart, or ranks cells."""
+    return re.sub(r"(?<=[.)]) (At \d+ prompt|It falls furthest).*", "", sentence)
+
+
+def anchor(title: str) -> str:
+    """The name of a heading on a page, as both GitHub and mkdocs make it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
+
+
+def write_readme(readme: Path = README, shown: Path = PICTURE) -> None:
+    """The two sentences between the README's marks, and the picture."""
+    text = readme.read_text(encoding="utf-8")
+    block = f"\\1{two_sentences(load_data('measured'))}\n\\2"
+    readme.write_text(BLOCK.sub(block, text), encoding="utf-8")
+    picture(load_data("samples")).savefig(shown, dpi=150, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    write_readme()
