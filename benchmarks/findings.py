@@ -33,7 +33,7 @@ WORDS = {
     "undecided": "is not told apart from",
 }
 LEADS = {
-    "demo": (2, 3, 0, 1),
+    "demo": (2, 3, 0, 1, -2, -1),
     "regime": (1, 3, 4),
     "swaps": (0, 8, 9),
     "credit": range(2),
