@@ -26,6 +26,7 @@ BENCHMARKS = (
     "storage",
     "similarity",
     "coverage",
+    "corruption",
 )
 HEAD = """# Benchmarks
 
