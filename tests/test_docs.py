@@ -32,8 +32,22 @@ def test_every_command_of_the_documentation_exists():
     from xhat.cli import COMMANDS
 
     for path in PAGES:
-        for command in re.findall(r"(?:^|`)xhat (\w+)", path.read_text(), re.MULTILINE):
+        for command in re.findall(r"(?:^|`)xhat (\w[\w-]*)", path.read_text(), re.MULTILINE):
             assert command in COMMANDS, (path.name, command)
+
+
+def test_every_command_has_a_page_with_its_help_and_that_of_what_stands_behind_it():
+    from xhat.cli import COMMANDS
+
+    spec = importlib.util.spec_from_file_location("pages", ROOT / "docs" / "command_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    pages = module.pages()
+    assert list(pages) == list(COMMANDS)
+    assert all(f"usage: xhat {name} " in text for name, text in pages.items())
+    assert "## xhat slider train" in pages["slider"]
+    assert "usage: xhat slider train " in pages["slider"]
+    assert all(f"({name}.md)" in module.index() for name in COMMANDS)
 
 
 @pytest.mark.skipif(
@@ -57,3 +71,4 @@ def test_the_site_builds_and_names_no_markup(tmp_path):
     assert page.count("doc-heading") > 80
     assert ":func:" not in page
     assert "similarity_map" in page
+    assert "usage: xhat slider train" in (tmp_path / "site/commands/slider.html").read_text()

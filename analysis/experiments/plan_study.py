@@ -197,6 +197,8 @@ def cautious(pilot: Components) -> Components:
     Each mean square at ν·MS/χ²₀.₂(ν), with ν its degrees of freedom, less that of the rest: a
     variance of seeds that came out at zero in a small pilot is not planned with as zero.
 
+    Examples
+    --------
     >>> one = Components(*np.ones((3, 1)), prompts=8, seeds=8)
     >>> [round(float(x[0]), 2) for x in (cautious(one).prompt, cautious(one).rest)]
     [1.94, 1.21]
