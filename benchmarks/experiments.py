@@ -23,7 +23,7 @@ from xhat.zoo.pairs import embedded, load_pair
 
 SHOWN = "turbo"  # of the students, the one that collapses most: its figures are the shipped ones
 # what is shipped is small; a run keeps more
-FEWER = {"wall": {"prompt": slice(2)}}
+FEWER = {"wall": {"prompt": slice(1)}}
 RUNS, PAGE = Path("runs/experiments"), Path(__file__).parents[1] / "docs" / "results.md"
 # of every student: the paper's tables are made of them
 OF_EACH = ("measured", "controls", "swap_matrix")

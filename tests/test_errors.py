@@ -16,7 +16,7 @@ from xhat.samplers.plans.schedule import NoSchedule
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("hooks", "zoo", "samplers", "probes", "analysis", "figures", "src/xhat/commands")
 # no worker of Dask, an empty cell of a closure, a row of a damaged array, JSON of a lock and of a
-# LoRA file's metadata, a number
+# LoRA file's metadata, a number, what is missing before a paper is reproduced (it is listed)
 FROM_LIBRARIES = {
     ("zoo/lora/shipped.py", "_parsed"),
     ("hooks/cluster.py", "number_of_worker"),
@@ -25,6 +25,8 @@ FROM_LIBRARIES = {
     ("hooks/store/locks.py", "_fresh"),
     ("hooks/store/locks.py", "_refusal"),
     ("src/xhat/commands/parse.py", "seeds"),
+    ("src/xhat/commands/parse.py", "_number"),
+    ("analysis/experiments/reproduce_plan.py", "_tried"),
 }
 
 

@@ -67,7 +67,7 @@ def attached(module: nn.Module, reading: str, reduction: Reduction, sink: Sink) 
                 seen = Attention(part, lambda heads: sink(reduction(heads.mean(1))))
                 before = module.register_forward_pre_hook
                 stack.enter_context(hooked(module, before, part.enter, with_kwargs=True))
-                stack.enter_context(hooked(module, before, seen.enter))
+                stack.enter_context(hooked(module, before, _enter_hook(seen), with_kwargs=True))
                 stack.enter_context(hooked(module, after, seen.leave, always_call=True))
             case _:
                 make = _input_hook if reading == "input" else _delta_hook

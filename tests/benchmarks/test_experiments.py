@@ -39,7 +39,7 @@ def test_the_page_has_the_sentences_and_the_table_of_every_result(script):
     assert text.index("(#base-student-and-hybrid)**") < text.index("- It is 1.0.")
     assert (
         text.index("- It is 1.0.")
-        < text.index("`xhat demo`")
+        < text.index("`xhat demo --prompts 24`")
         < text.index("`xhat demo --pair demo/lcm`")
     )
     assert "base       2" in text

@@ -26,7 +26,8 @@ def measured():
     names = [name for members in KINDS.values() for name, _ in members] + ["strength_0.5"]
     rng = np.random.default_rng(0)
     arms = list(dict.fromkeys([*names, *patterns]))
-    found = {m: (("arm", "prompt"), rng.normal(3, 1, size=(len(arms), 5))) for m in MEASURES}
+    unscored = [name for name, measure in MEASURES.items() if measure.needs != "scores"]
+    found = {m: (("arm", "prompt"), rng.normal(3, 1, size=(len(arms), 5))) for m in unscored}
     found |= {m: ("arm", np.ones(len(arms))) for m in ("evaluations", "seconds")}
     return (
         xr.Dataset(found, {"arm": arms, "prompt": list("abcde")}, {"n_seeds": 4, "student": "lcm"}),

@@ -288,9 +288,9 @@ def test_curves_of_models_side_by_side(traced):
     assert len(axis.lines) == 2 * 3 + 1  # layer, x̂₀ and x_t of each model, and chance
     fresh = draw(both.assign(untrained=accuracy * 0.5)).axes[0]
     assert len(fresh.lines) == 2 * 4 + 1  # and the untrained network
-    np.testing.assert_allclose(
-        axis.lines[0].get_ydata(), accuracy.sel(model="base", attribute="colour")
-    )
+    base = both.sel(model="base", attribute="colour")
+    drawn = dict(zip(*axis.lines[0].get_data(), strict=True))  # from the least noise upward
+    assert drawn == dict(zip(base["sigma"].values, base["task"].sel(bound="estimate"), strict=True))
     with pytest.raises(ValueError, match="no attribute could be probed"):
         draw(both.where(both["task"] > 2))
     with pytest.raises(ValueError, match="no layer 'c'"):

@@ -12,7 +12,8 @@ from xhat.analysis.sampling.arms import cost
 from xhat.figures.kit.registry import redraw
 from xhat.figures.report.page import write_report
 
-ASKED = {"prompts": ["a planet", "a critter"], "seeds": range(5), "batch_size": 5}
+PROMPTS = ["a planet", "a critter", "a plant", "a landscape", "a happy critter"]
+ASKED = {"prompts": PROMPTS, "seeds": range(5), "batch_size": 5}
 ARMS = ["base", "base_few", "student", "hybrid_one", "hybrid", "control", "control_hybrid"]
 
 

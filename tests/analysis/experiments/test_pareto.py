@@ -21,6 +21,7 @@ from xhat.analysis.measures.pareto_front import distance, front_share, on_front
 from xhat.analysis.result import Result
 from xhat.analysis.sampling.arms import against
 from xhat.analysis.traces.policy_traces import trace_alone
+from xhat.analysis.verdicts import FEWEST_PROMPTS
 from xhat.cli import main
 from xhat.figures.kit.registry import redraw
 from xhat.probes.features import feature_space
@@ -61,9 +62,11 @@ def test_a_front_needs_numbers():
 
 
 def made(**arms):
-    """Measured arms: name → (diversity of each prompt, each twice, fidelity, evaluations)."""
+    """Measured arms: name → (diversity of each prompt, fidelity, evaluations)."""
     names = list(arms)
-    diversity = np.tile([arms[n][0] for n in names], 2).astype(float)
+    diversity = np.array([arms[n][0] for n in names], dtype=float)
+    if diversity.shape[1] < FEWEST_PROMPTS:
+        diversity = np.tile(diversity, 2)
     prompts = diversity.shape[1]
     fidelity = np.repeat([[arms[n][1]] for n in names], prompts, axis=1)
     cost = [float(arms[n][2]) for n in names]
@@ -201,7 +204,7 @@ def test_predictions_meet_what_was_measured(policy):
     assert expected["plan"].values.tolist() == ["hybrid_1"]
     assert float(expected["expected"][0]) == pytest.approx(0.25)
     assert float(expected["measured"].sel(bound="estimate")[0]) == pytest.approx(0.2)
-    assert "mean error of 0.050" in sentences(measured, policy, expected)[-1]
+    assert "mean error of 0.05," in sentences(measured, policy, expected)[-1]
 
 
 @pytest.mark.slow

@@ -96,11 +96,11 @@ def test_a_pilot_plans_and_says_what_it_saw(pilot, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_plans_for_the_embedded_pair(tmp_path, capsys):
+def test_the_command_plans_for_the_embedded_pair(tmp_path, capsys, caplog):
     argv = ["plan-study", "demo/dmd", "--prompts", "4", "--seeds", "0:4", "--batch-size", "4"]
     assert main([*argv, "--effect", "0.3", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert "To tell an effect of 0.3 (as asked for)" in printed.out
     assert "nan" not in printed.out
-    assert "3 arms × 16 pictures" in printed.err
+    assert "3 arms × 16 pictures" in printed.err + caplog.text
     assert Result.load(tmp_path).name == "plan-study"
