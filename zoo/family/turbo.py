@@ -19,7 +19,15 @@ from xhat.zoo.family.distil import Distillation, distil
 from xhat.zoo.family.teacher import load_teacher, noise, seeded
 
 STEPS, BATCH, RATE, HEAD_RATE = 1600, 16, 2e-4, 2e-3
-GUIDANCE, DISTIL_WEIGHT, R1, LEVELS = 3.0, 2.5, 1e-5, (50, 800)
+GUIDANCE, DISTIL_WEIGHT, R1 = 3.0, 2.5, 1e-5
+LEVELS = (50, 800)
+"""Noise levels at which the teacher says where a sample should go."""
+
+CRITIC_LEVELS = (5, 250)
+"""Noise levels at which the critic sees real and made latents. Those of a 128 × 128 latent, up to
+800, matched in signal-to-noise as the timesteps are: above, nothing of a 16 × 16 latent is left by
+which to tell them."""
+
 SHARES = (0.7, 0.1, 0.1, 0.1)
 """How often each timestep is trained: most often the first, where there is most to learn (LADD)."""
 
@@ -60,6 +68,9 @@ def train_turbo(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cp
     )
     at, shares = (torch.tensor(v, device=device) for v in (run.timesteps, SHARES))
 
+    def levels(bounds: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+        return torch.randint(*bounds, (BATCH,), generator=generator, device=device)
+
     def step(i: int) -> dict[str, float]:
         generator, rng = seeded(seed, i, device)
         pick = torch.randint(len(data.scenes), (BATCH,), generator=generator, device=device)
@@ -68,13 +79,13 @@ def train_turbo(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cp
         t = at[torch.multinomial(shares, BATCH, replacement=True, generator=generator)]
         made = teacher.predict(student, teacher.noised(real, t, noise(real, generator)), t, cond)
 
-        level = torch.randint(*LEVELS, (BATCH,), generator=generator, device=device)
-        eps = noise(real, generator)
-        x_t = teacher.noised(made, level, eps)
-        made_features = features(x_t, level, cond)
+        level, eps = levels(CRITIC_LEVELS, generator), noise(real, generator)
+        made_features = features(teacher.noised(made, level, eps), level, cond)
         fooled = _mean([-score for score in critic(made_features, cond)])
-        again = teacher.guided(x_t.detach(), level, cond, GUIDANCE)
-        a, _ = teacher.scales(level)
+        t = levels(LEVELS, generator)
+        x_t = teacher.noised(made.detach(), t, noise(made, generator))
+        again = teacher.guided(x_t, t, cond, GUIDANCE)
+        a, _ = teacher.scales(t)
         distance = (a * (made - again).square()).mean()
         optimizer.zero_grad()
         (fooled + DISTIL_WEIGHT * distance).backward()

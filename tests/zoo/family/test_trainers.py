@@ -75,7 +75,8 @@ def test_the_critics_losses_where_they_are_known(teacher):
     critic, cond = Critic(teacher), teacher.condition(["a planet"] * 3)
     for parameter in critic.parameters():
         torch.nn.init.zeros_(parameter)
-    widths = [*teacher.unet.config.block_out_channels, teacher.unet.config.block_out_channels[-1]]
+    blocks = teacher.unet.config.block_out_channels
+    widths = [blocks[0], *blocks, blocks[-1]]
     features = [torch.randn(3, w, 4, 4) for w in widths]
     silent = turbo.critic_loss(critic, features, features, cond)
     assert silent["hinge"] == 2
@@ -83,13 +84,14 @@ def test_the_critics_losses_where_they_are_known(teacher):
     with torch.no_grad():
         critic.heads[0][-1].bias.fill_(1.0)  # a score of √64 = 8 everywhere, from the first head
     told = turbo.critic_loss(critic, features, features, cond)
-    assert torch.allclose(told["hinge"], torch.tensor((9 + 3 * 2) / 4))
+    assert torch.allclose(told["hinge"], torch.tensor((9 + 4 * 2) / 5))
 
 
 def test_the_critic_reads_the_encoder_alone(teacher, normal):
     """Features of the copy that ends after the mid block are those of the whole network."""
     whole = []
-    for block in (*teacher.unet.down_blocks, teacher.unet.mid_block):
+    down = teacher.unet.down_blocks
+    for block in (down[0].resnets[0], *down, teacher.unet.mid_block):
         block.register_forward_hook(
             lambda _m, _a, out: whole.append(out[0] if isinstance(out, tuple) else out)
         )
