@@ -180,7 +180,7 @@ class CompositeDenoiser(Facade):
 
         ``rows``: of which sample each row of ``x`` takes the conditioning. Raises ValueError for a
         model whose scheduler preconditions its input."""
-        scheduler = self.scheduler.schedulers[name]
+        scheduler, name = self.scheduler.schedulers[name], self._network_of(name)
         if prediction(scheduler) == "edm":
             raise ValueError(
                 f"{type(scheduler).__name__} of {name!r} preconditions its model's input: not "
@@ -198,6 +198,14 @@ class CompositeDenoiser(Facade):
         assert inputs is not None
         output = self.evaluate(name, inputs, negative, guidance_scale)
         return x0_at(scheduler, output, level, own)
+
+    def _network_of(self, model: str) -> str:
+        """Under which name a model's network is kept, under its own adapters where the plan gives
+        it some.
+        """
+        segments = self.scheduler.plan.segments
+        adapted = [s for s in segments if s.model == model and s.adapters is not None]
+        return model_key(adapted[0]) if adapted else model
 
     def _elsewhere(self, inputs: Inputs, x: torch.Tensor, t: float, rows: Sequence[int]) -> Inputs:
         """The inputs with other latents and another time, and the conditioning of the given
@@ -321,15 +329,22 @@ class CompositeDenoiser(Facade):
 
 def model_key(segment: Segment) -> str:
     """Under which name a segment's network is kept: the model's, with its strength where that is
-    not 1, and its expert where it names one.
+    not 1, and its expert and its adapters where it names them.
 
     >>> model_key(Segment("student", 0, 1, 4, strength=0.5))
     'student@0,5'
+    >>> model_key(Segment("student", 0, 1, 4, adapters={"lightning": 1}))
+    'student@lightning=1,0'
     """
     key = segment.model
     if segment.strength != 1:
         key += f"@{segment.strength:g}".replace(".", ",")  # a module's name holds no dot
-    return key if segment.expert is None else f"{key}@{segment.expert}"
+    if segment.expert is not None:
+        key += f"@{segment.expert}"
+    if segment.adapters is None:
+        return key
+    scales = "+".join(f"{name}={scale!r}" for name, scale in dict(segment.adapters).items())
+    return f"{key}@{scales}".replace(".", ",")
 
 
 def takes_guidance(model: nn.Module) -> bool:

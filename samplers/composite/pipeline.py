@@ -16,6 +16,7 @@ from xhat.hooks.families import family_of
 from xhat.hooks.model import note, state
 from xhat.hooks.naming import nearest
 from xhat.hooks.protocols import Pipeline
+from xhat.samplers.composite.adapted import Adapted
 from xhat.samplers.composite.adapters import reach_all
 from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key, takes_guidance
 from xhat.samplers.composite.dial import dialed
@@ -152,6 +153,8 @@ def _networks(denoisers: Mapping[str, nn.Module], plan: Plan) -> dict[str, nn.Mo
             network = dialed(base, denoisers[segment.model], segment.strength)
             if segment.expert is not None:
                 network = expert(network, segment.model, segment.expert)
+            if segment.adapters is not None:
+                network = Adapted(network, dict(segment.adapters))
             found[key] = network
     return found
 

@@ -139,7 +139,10 @@ class Plan:
 def _changed(segment: Segment) -> dict[str, Any]:
     """The fields of a segment that are not at their defaults."""
     defaults = {field.name: field.default for field in fields(Segment)}
-    return {name: value for name, value in asdict(segment).items() if value != defaults[name]}
+    values = asdict(segment)
+    if segment.adapters is not None:
+        values["adapters"] = dict(segment.adapters)
+    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 def _segment(entry: Any) -> Segment:
@@ -166,6 +169,9 @@ def _cells(segment: Segment) -> tuple[str, str, str, str]:
         for name, value in knobs
         if _set(value)
     ]
+    if segment.adapters is not None:
+        scales = [f"{name} {scale:g}" for name, scale in dict(segment.adapters).items()]
+        changed.append(f"adapters {' + '.join(scales)}" if scales else "no adapters")
     changed += [f"{name} {_listed(grid)}" for name, grid in segment.grid.items()]
     return (
         segment.model,

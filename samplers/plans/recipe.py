@@ -4,6 +4,7 @@ a recipe says.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -41,6 +42,10 @@ class Recipe:
         base's scheduler does.
     x0
         what stands in for x̂₀ at the hand-over, as in :class:`~xhat.samplers.plans.plan.Segment`.
+    base_adapters, student_adapters
+        LoRAs that alone are on in the base's and in the student's steps, as in
+        :class:`~xhat.samplers.plans.plan.Segment`: for a student that is a LoRA of the base, on one
+        copy of the weights. None: as the pipelines have them.
     student_num_inference_steps, student_timesteps, student_sigmas, student_guidance_scale
         the student's schedule and guidance. None: its own.
 
@@ -57,6 +62,8 @@ class Recipe:
     student_timesteps: tuple[float, ...] | None = None
     student_sigmas: tuple[float, ...] | None = None
     student_guidance_scale: float | None = None
+    base_adapters: Mapping[str, float] | None = None
+    student_adapters: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("base_steps", "base_evaluations", "base_num_inference_steps"):
@@ -140,6 +147,7 @@ def hybrid_plan(
         recipe.base_steps,
         steps,
         guidance_scale=default_guidance(student) if guidance is None else guidance,
+        adapters=recipe.student_adapters,
         **schedule,
     )
     levels = noise_levels(scheduled(student.scheduler, late, timing=timing_of(student)))
@@ -177,7 +185,7 @@ def _base_segment(base: Any, recipe: Recipe, name: str, levels: NoiseLevels) -> 
                 "(base_num_inference_steps)"
             )
     scale = 1.0 if recipe.base_guidance_scale is None else recipe.base_guidance_scale
-    return Segment(name, 0, stop, total, scale, spacing=spacing)
+    return Segment(name, 0, stop, total, scale, spacing=spacing, adapters=recipe.base_adapters)
 
 
 def _with_noise(early: Segment, recipe: Recipe) -> list[Segment]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -49,6 +50,10 @@ class Segment:
     expert
         of a model of two networks (Wan 2.2), the one that makes these steps whatever their noise:
         ``"transformer"`` or ``"transformer_2"``. None: by the model's own boundary.
+    adapters
+        LoRAs of the model's network, name → scale, that alone are on in these steps; ``{}`` for
+        none. None: those that its pipeline has on. A base and a student that is a LoRA of it are
+        then one copy of the weights. Kept as pairs; the text encoders' LoRAs stay as they are.
     timesteps, sigmas
         the schedule itself, one number a step and falling, in place of the one the scheduler would
         make: timesteps as it counts them, or noise levels as its ``set_timesteps(sigmas=…)`` takes
@@ -79,6 +84,7 @@ class Segment:
     sigmas: tuple[float, ...] | None = None
     true_cfg_scale: float = 1.0
     expert: str | None = None
+    adapters: Mapping[str, float] | tuple[tuple[str, float], ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.model or not isinstance(self.model, str):
@@ -105,6 +111,13 @@ class Segment:
                     f"{name} of a segment is None or one of {', '.join(known)}, got {value!r}"
                 )
         self._check_grid()
+        if self.adapters is not None:
+            object.__setattr__(self, "adapters", _pairs(self.adapters))
+            if self.strength != 1:
+                raise ValueError(
+                    f"strength {self.strength:g} and adapters of a segment exclude each other: "
+                    "give the adapter that scale"
+                )
 
     def _check_grid(self) -> None:
         for name in GRIDS:
@@ -175,6 +188,21 @@ def falling(name: str, values: Any, steps: int) -> tuple[float, ...]:
         least = "0 or more" if name == "timesteps" else "above 0, without the end at 0"
         raise ValueError(f"{name} of a segment are {least}, got {listed}")
     return grid
+
+
+def _pairs(adapters: Any) -> tuple[tuple[str, float], ...]:
+    """Adapters as pairs of name and scale, in their order, which is that of the sum over them.
+
+    >>> _pairs({"lightning": 1, "style": 0.5})
+    (('lightning', 1.0), ('style', 0.5))
+    """
+    try:
+        pairs = [(name, float(scale)) for name, scale in dict(adapters).items()]
+    except (TypeError, ValueError):
+        pairs = [("", math.nan)]
+    if not all(isinstance(name, str) and name and math.isfinite(scale) for name, scale in pairs):
+        raise ValueError(f"adapters of a segment are names with finite scales, got {adapters!r}")
+    return tuple(pairs)
 
 
 def _number(value: Any) -> float:

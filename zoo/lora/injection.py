@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xhat.hooks.adapters import lora_layers
 from xhat.hooks.factors import Factors
 
 
@@ -83,13 +84,6 @@ def take_out(network: Any, name: str) -> None:
         if hasattr(layer, "base_layer") and hasattr(layer, "lora_A"):
             network.set_submodule(path, layer.base_layer)
     _tell_diffusers(network, False)
-
-
-def lora_layers(network: nn.Module) -> list[Any]:
-    """The layers of a network that have a LoRA."""
-    from peft.tuners.lora import LoraLayer
-
-    return [module for module in network.modules() if isinstance(module, LoraLayer)]
 
 
 def names_in(network: nn.Module) -> list[str]:

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from xhat.hooks.adapters import check_effective, check_loaded, lora_layers, put_back, set_layer
 from xhat.hooks.factors import Factors
-from xhat.hooks.naming import nearest
 from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.zoo.lora.files import LoraFile, read_lora
 from xhat.zoo.lora.fitting import fitted
-from xhat.zoo.lora.injection import fill, halves, inject, lora_layers, names_in, take_out
+from xhat.zoo.lora.injection import fill, halves, inject, names_in, take_out
 from xhat.zoo.lora.shipped import file_of
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -64,7 +64,7 @@ def load_slider(pipe: Any, path: str | Path, name: str | None = None, *, scale: 
             f"{name!r} cannot name a LoRA: it means something to torch. Give another name"
         )
     _check_finite({name: scale})
-    _check_effective(pipe, [name])
+    check_effective(_layers(pipe), [name])
     try:
         file = read_lora(path)
         every = [
@@ -147,17 +147,9 @@ def set_scales(pipe: Any, scales: Mapping[str, float]) -> None:
     """
     check_names(pipe, scales)
     _check_finite(scales)
-    _check_effective(pipe, scales)
+    check_effective(_layers(pipe), scales)
     for layer in _layers(pipe):
-        mine = {name: float(scale) for name, scale in scales.items() if name in layer.scaling}
-        if not mine:
-            continue
-        for name, scale in mine.items():
-            layer.set_scale(name, scale)
-        active = [name for name in layer.active_adapters if mine.get(name, 1.0) != 0]
-        active += [name for name, scale in mine.items() if scale != 0 and name not in active]
-        if active != layer.active_adapters:
-            layer.set_adapter(active, inference_mode=True)
+        set_layer(layer, scales)
 
 
 @contextmanager
@@ -168,14 +160,9 @@ def sliding(pipe: Any, scales: Mapping[str, float]) -> Iterator[Any]:
     >>> with sliding(pipe, {"horns": 1.5}):  # doctest: +SKIP
     ...     pipe("a critter")
     """
-    before = [(layer, list(layer.active_adapters), dict(layer.scaling)) for layer in _layers(pipe)]
-    try:
+    with put_back(_layers(pipe)):
         set_scales(pipe, scales)
         yield pipe
-    finally:
-        for layer, active, scaling in before:
-            layer.scaling.update(scaling)
-            layer.set_adapter(active, inference_mode=True)
 
 
 def remove(pipe: Any, name: str) -> None:
@@ -183,7 +170,7 @@ def remove(pipe: Any, name: str) -> None:
     ones again.
     """
     check_names(pipe, [name])
-    _check_effective(pipe, [name])
+    check_effective(_layers(pipe), [name])
     for network in _networks(pipe):
         if name in names_in(network):
             take_out(network, name)
@@ -191,37 +178,13 @@ def remove(pipe: Any, name: str) -> None:
 
 def check_names(pipe: Any, names: Mapping[str, float] | Sequence[str]) -> None:
     """Raises ValueError for a LoRA that is not loaded, with the nearest that are."""
-    there = sorted({name for layer in _layers(pipe) for name in layer.scaling})
-    for name in names:
-        if name not in there:
-            near = nearest(name, there)
-            hint = f"did you mean {near[0]!r}?" if near else f"loaded: {', '.join(there) or 'none'}"
-            raise ValueError(f"no LoRA {name!r} is loaded; {hint}")
+    check_loaded(_layers(pipe), names)
 
 
 def _check_finite(scales: Mapping[str, float]) -> None:
     for name, scale in scales.items():
         if not math.isfinite(scale):
             raise ValueError(f"the scale of {name!r} is a finite number, got {scale!r}")
-
-
-def _check_effective(pipe: Any, names: Mapping[str, float] | Sequence[str]) -> None:
-    """Raises ValueError where LoRAs are part of the weights, or all switched off: no scale has any
-    effect then.
-    """
-    layers = _layers(pipe)
-    fused = sorted({name for layer in layers for name in layer.merged_adapters})
-    asked = ", ".join(map(repr, names))
-    if fused:
-        raise ValueError(
-            f"{', '.join(map(repr, fused))} is fused into the weights, and while it is, no scale "
-            f"of {asked} has any effect: call pipe.unfuse_lora() first"
-        )
-    if any(layer.disable_adapters for layer in layers):
-        raise ValueError(
-            f"LoRAs are switched off in this pipeline, and while they are, no scale of {asked} has "
-            "any effect: call pipe.enable_lora() first"
-        )
 
 
 def _networks(pipe: Any) -> list[Any]:
