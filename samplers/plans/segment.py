@@ -196,12 +196,13 @@ def _pairs(adapters: Any) -> tuple[tuple[str, float], ...]:
     >>> _pairs({"lightning": 1, "style": 0.5})
     (('lightning', 1.0), ('style', 0.5))
     """
+    refusal = f"adapters of a segment are names with finite scales, got {adapters!r}"
     try:
         pairs = [(name, float(scale)) for name, scale in dict(adapters).items()]
-    except (TypeError, ValueError):
-        pairs = [("", math.nan)]
+    except (TypeError, ValueError) as error:
+        raise ValueError(refusal) from error
     if not all(isinstance(name, str) and name and math.isfinite(scale) for name, scale in pairs):
-        raise ValueError(f"adapters of a segment are names with finite scales, got {adapters!r}")
+        raise ValueError(refusal)
     return tuple(pairs)
 
 
