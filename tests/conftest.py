@@ -34,3 +34,8 @@ def tiny() -> ModuleType:
 def loops(tiny: ModuleType) -> ModuleType:
     """Builders of pipelines of other families: ``loops.BUILDERS[name](tiny, seed)``."""
     return _load(Path(__file__).with_name("loops.py"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Notebooks first: they take longest, and no worker should end on one alone."""
+    items.sort(key=lambda item: "test_notebooks" not in item.nodeid)

@@ -54,9 +54,20 @@ def remove(path: str, store: Store, names: Iterable[str]) -> None:
         sync(store.delete(key))
         folders |= {Path(path, key).parents[n] for n in range(key.count("/") + 1)}
     if not is_remote(path):
-        for folder in sorted(folders, key=lambda f: len(f.parts), reverse=True):
-            with suppress(OSError):
-                folder.rmdir()
+        _remove_empty(folders)
+
+
+def remove_empty_folders(path: str, prefix: str) -> None:
+    """Delete the folders under a prefix that have nothing in them, and its own."""
+    if not is_remote(path):
+        top = Path(path, prefix)
+        _remove_empty([top, *(p for p in top.rglob("*") if p.is_dir())])
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in sorted(folders, key=lambda f: len(f.parts), reverse=True):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def sweep(path: str) -> None:

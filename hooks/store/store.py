@@ -212,10 +212,11 @@ class Store:
                         write_gram(self._group, name.split("/")[1])
                 sums.forget_scratch()
                 self._seal(grams=True)
+            files.sweep(self.path)
             scratch = files.keys(self.files, f"{SCRATCH}/")
             ours = [k for k in scratch if sums.place(k) or k.endswith(f"/{ROOT}")]
             files.remove(self.path, self.files, ours)
-            files.sweep(self.path)
+            files.remove_empty_folders(self.path, SCRATCH)  # of a run killed while it removed them
             self._seal(finished=True)
 
     def tree(self) -> xr.DataTree:

@@ -181,6 +181,21 @@ def test_killed_while_its_grams_are_made(pipe, unbroken, tmp_path, monkeypatch):
     xr.testing.assert_identical(trace(pipe, tmp_path / "a.zarr").load(), unbroken)
 
 
+@pytest.mark.slow
+def test_killed_between_its_scratch_files_and_their_folders(pipe, unbroken, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_remove_empty", lambda _: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            trace(pipe, tmp_path / "a.zarr")
+    folder = tmp_path / "a.zarr" / "scratch"
+    assert folder.exists()
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+    (tmp_path / "a.zarr" / f"scratch/{'0' * 32}.partial").touch()
+    (tmp_path / "a.zarr" / f"scratch/x.{'0' * 32}.partial").touch()
+    xr.testing.assert_identical(trace(pipe, tmp_path / "a.zarr").load(), unbroken)
+    assert [path.name for path in folder.rglob("*")] == [f"{'0' * 32}.partial"]  # not ours
+
+
 def fork(action) -> int:
     """Run ``action`` in a child process; 0 is its exit status where it returns."""
     child = os.fork()
