@@ -6,12 +6,11 @@ import os
 
 import xarray as xr
 import zarr
-from zarr.codecs import Crc32cCodec
 
 from xhat.hooks.store import files
 from xhat.hooks.store.checksums import SEAL, Checked, Checksums
 from xhat.hooks.store.failures import readable_failures
-from xhat.hooks.store.layout import compressor
+from xhat.hooks.store.layout import compressors
 from xhat.hooks.store.locks import located, locked
 from xhat.hooks.store.root import FORMAT, root_attributes
 
@@ -40,7 +39,8 @@ def write_tree(path: str | os.PathLike[str], tree: xr.DataTree) -> None:
         whole.attrs |= {"xhat_format": FORMAT, "finished": True}
         try:
             encoding = {
-                node.path: _encoding(node.to_dataset(inherit=False)) for node in whole.subtree
+                node.path: _encoding(node.to_dataset(inherit=False), node.path)
+                for node in whole.subtree
             }
             whole.to_zarr(store, mode="w-", consolidated=False, zarr_format=3, encoding=encoding)
             group = zarr.open_group(store, mode="r+", zarr_format=3)
@@ -50,14 +50,9 @@ def write_tree(path: str | os.PathLike[str], tree: xr.DataTree) -> None:
             raise
 
 
-def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, object]]:
+def _encoding(dataset: xr.Dataset, path: str) -> dict[str, dict[str, object]]:
     return {
-        str(name): {
-            "compressors": (
-                *(() if v.dtype.kind == "O" else (compressor(v.dtype),)),
-                Crc32cCodec(),
-            )
-        }
+        str(name): {"compressors": compressors(f"{path}/{name}".lstrip("/"), v.dtype)}
         for name, v in dataset.variables.items()
     }
 
