@@ -37,7 +37,8 @@ from xhat.zoo.family.base import draw as draw_grid
 from xhat.zoo.family.data import pictures
 from xhat.zoo.family.judge import load_judge
 from xhat.zoo.family.render import render
-from xhat.zoo.pairs import embedded, load_pipeline
+from xhat.zoo.load.embedded import WEIGHTS, embedded_defaults, load_embedded
+from xhat.zoo.pairs import embedded
 from xhat.zoo.train import STUDENTS
 
 Draw = Callable[[list[str], list[int]], np.ndarray]
@@ -166,7 +167,6 @@ def card(name: str, folder: Path, merit: Merit, base: Merit, real: Merit, settin
     """The text of a model card; a student's differences from the base are paired over the same
     captions and prompts.
     """
-    d = json.loads((folder / "xhat.json").read_text())
     lines = [
         f"| {text} | {_text(stats.bootstrap_mean(getattr(merit, key)))} |"
         for key, text in LABELS.items()
@@ -186,7 +186,7 @@ def card(name: str, folder: Path, merit: Merit, base: Merit, real: Merit, settin
 
 Trained by this project; weights under the project's licence. Pictures: drawn scenes from DiceBear
 styles by DiceBear, CC0 1.0 (`zoo/family/render.py`). Objective: {ABOUT[name]}.
-Sampling: {_sampling(d)}.
+Sampling: {_sampling(embedded_defaults(name))}.
 {_training(folder)}
 
 | | mean | 95 % interval |
@@ -235,14 +235,14 @@ def main() -> None:
     for name, folder in embedded().items():
         if name not in ("base", *chosen):
             continue
-        pipe = load_pipeline(folder)
+        pipe = load_embedded(name)
         merit = measure(of_model(pipe), captions, prompts, seeds)
         base = merit if base is None else base
         text = card(name, folder, merit, base, real, setting)
         print(text, flush=True)
         if name in chosen and not args.quick:
-            draw_grid(folder, folder / "grid.png", **xhat.defaults(pipe))
-            (folder / "README.md").write_text(text)
+            draw_grid(folder, WEIGHTS / name / "grid.png", **xhat.defaults(pipe))
+            (WEIGHTS / name / "README.md").write_text(text)
 
 
 if __name__ == "__main__":

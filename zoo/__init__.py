@@ -17,12 +17,12 @@ def list(cards: bool = False) -> None:
     With ``cards``, two more for each published one: its model card, and what was read to fill its
     entry in."""
     from xhat.zoo.load.catalogue import bases, published
+    from xhat.zoo.load.embedded import DEMO, embedded, embedded_defaults
     from xhat.zoo.load.hub import cached
-    from xhat.zoo.pairs import DEMO, defaults_of, embedded
 
     print("embedded")
-    for name, folder in embedded().items():
-        print(_line(f"{DEMO}/{name}", defaults_of(folder)))
+    for name in embedded():
+        print(_line(f"{DEMO}/{name}", embedded_defaults(name)))
     print(
         "\npublished: base and checkpoint; * where the weights are in the local Hugging Face cache"
     )

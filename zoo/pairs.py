@@ -13,7 +13,14 @@ import torch
 from xhat.hooks.naming import nearest
 from xhat.zoo.load.catalogue import published
 from xhat.zoo.load.checkpoints import load_model, load_published
-from xhat.zoo.load.embedded import DEMO, WEIGHTS, embedded, refuse_retired
+from xhat.zoo.load.embedded import (
+    DEMO,
+    WEIGHTS,
+    embedded,
+    embedded_defaults,
+    load_embedded,
+    refuse_retired,
+)
 from xhat.zoo.load.entries import Published
 from xhat.zoo.load.pipelines import BASE_DEFAULTS, STUDENT_DEFAULTS, defaults_of, load_pipeline
 
@@ -60,7 +67,8 @@ class Pair:
 
     @property
     def control(self) -> str | None:
-        """Name of the same student trained to commit late, where the family has one."""
+        """Name of the control that commits late, where there is one: the same student's weights
+        on timesteps at which step two decides."""
         name = f"{self.chosen}-late"
         return name if name in self.loaders else None
 
@@ -109,12 +117,12 @@ def load_pair(name: str = DEMO, *, dtype: torch.dtype | None = None) -> Pair:
             f"unknown pair {name!r}; did you mean {near[0]!r}? `xhat models` lists the known pairs"
         )
     loaders = {member: partial(_of_folder, member, dtype) for member in folders}
-    defaults = {member: defaults_of(folder) for member, folder in folders.items()}
+    defaults = {member: embedded_defaults(member) for member in folders}
     return Pair(name, loaders, chosen or students[0], defaults)
 
 
 def _of_folder(member: str, dtype: torch.dtype, pair: Pair) -> Any:
-    return load_pipeline(embedded()[member], dtype=dtype)
+    return load_embedded(member, dtype)
 
 
 def _published(entry: Published, dtype: torch.dtype) -> Pair:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import xhat
-from xhat.zoo.family.distil import LATE_TIMESTEPS, TIMESTEPS
-from xhat.zoo.load.embedded import RETIRED, WEIGHTS, embedded
+from xhat.zoo.family.distil import TIMESTEPS
+from xhat.zoo.load.embedded import LATE_TIMESTEPS, RETIRED, WEIGHTS, embedded
 from xhat.zoo.pairs import load_model
 
 

@@ -28,10 +28,6 @@ A 16 × 16 latent at noise level σ holds (128/16)² times less of its picture t
 σ (2301.11093; 2403.03206). The first hand-over, 390, has a log-SNR of −0.2: what step one decided
 is still seen by step two, as it is in SDXL."""
 
-LATE_TIMESTEPS = (999, 749, 499, 249)
-"""DMD2's four timesteps (2405.14867), made for 128 × 128 latents. Here 749 leaves 6 % of the
-picture, and step two decides anew."""
-
 CHECK_EVERY = 200
 
 

@@ -15,7 +15,7 @@ from xhat.hooks.model import state
 from xhat.hooks.naming import nearest
 from xhat.hooks.points.names import denoiser_of
 from xhat.zoo.load.catalogue import bases, find, published
-from xhat.zoo.load.embedded import DEMO, embedded, embedded_folder, is_embedded
+from xhat.zoo.load.embedded import DEMO, embedded, embedded_member, is_embedded, load_embedded
 from xhat.zoo.load.entries import KINDS, Base, Published
 from xhat.zoo.load.graft import graft
 from xhat.zoo.load.hub import NotFound
@@ -66,7 +66,7 @@ def load_model(
     """
     name, dtype = str(name), dtype or torch.float32
     if is_embedded(name):
-        return load_pipeline(embedded_folder(name), dtype=dtype)
+        return load_embedded(embedded_member(name), dtype)
     if name in bases():
         return _load_base(bases()[name], dtype)
     if name in published():

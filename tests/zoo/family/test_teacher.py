@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from xhat.zoo.family.distil import LATE_TIMESTEPS, TIMESTEPS
+from xhat.zoo.family.distil import TIMESTEPS
 from xhat.zoo.family.networks import follower_scheduler, student_scheduler
 from xhat.zoo.family.precision import bfloat16_is_faster, half_precision
+from xhat.zoo.load.embedded import LATE_TIMESTEPS
 
 
 def by_scheduler(teacher, scheduler, cond, timesteps, eps):
