@@ -80,7 +80,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     import diffusers
+    import torch
 
+    torch.set_float32_matmul_precision("high")  # a GPU's faster products
     diffusers.utils.logging.set_verbosity_error()
     options = parser()
     args = options.parse_args(argv)

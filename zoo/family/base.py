@@ -42,6 +42,16 @@ class Latents:
     x0: torch.Tensor
     scenes: list[Scene]
 
+    def pick(
+        self, size: int, generator: torch.Generator, rng: random.Random
+    ) -> tuple[torch.Tensor, list[str]]:
+        """Random latents (size, 4, 16, 16), on the generator's device, and a caption of each."""
+        at = torch.randint(
+            len(self.scenes), (size,), generator=generator, device=generator.device
+        ).tolist()
+        captions = [sample_caption(self.scenes[i], rng) for i in at]
+        return self.x0[at].to(generator.device), captions
+
 
 def latents(runs: Path) -> tuple[Latents, Any]:
     """The encoded training pictures, and the VAE that encoded them: the one just trained, else the

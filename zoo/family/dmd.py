@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from xhat.zoo.family.attributes import sample_caption
 from xhat.zoo.family.base import Latents, latents
 from xhat.zoo.family.distil import Distillation, distil
 from xhat.zoo.family.teacher import SHAPE, Teacher, load_teacher, noise, seeded
@@ -159,9 +158,7 @@ class Game:
         loss = v_loss(teacher, teacher.predict(self.fake, x_t, t, cond), made, t)
         told = F.softplus(self.head(self.bottleneck)).mean()
 
-        pick = torch.randint(len(self.data.scenes), (len(made),), generator=generator)
-        captions = [sample_caption(self.data.scenes[int(p)], rng) for p in pick]
-        real = self.data.x0[pick].to(made.device)
+        real, captions = self.data.pick(len(made), generator, rng)
         x_t = teacher.noised(real, t, noise(real, generator))
         teacher.evaluate(self.fake, x_t, t, teacher.condition(captions))
         told = told + F.softplus(-self.head(self.bottleneck)).mean()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from xhat.zoo.family.attributes import sample_caption
 from xhat.zoo.family.base import latents
 from xhat.zoo.family.distil import Distillation, distil
 from xhat.zoo.family.loop import ema
@@ -42,9 +41,8 @@ def train_lcm(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cpu"
 
     def step(i: int) -> dict[str, float]:
         generator, rng = seeded(seed, i, device)
-        pick = torch.randint(len(data.scenes), (BATCH,), generator=generator, device=device)
-        cond = teacher.condition([sample_caption(data.scenes[int(p)], rng) for p in pick])
-        x0 = data.x0[pick.cpu()].to(device)
+        x0, captions = data.pick(BATCH, generator, rng)
+        cond = teacher.condition(captions)
         n = torch.randint(len(grid), (BATCH,), generator=generator, device=device)
         t, to = grid[n], grid[n] - 1000 // GRID
         x_t = teacher.noised(x0, t, noise(x0, generator))

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from xhat.zoo.family.attributes import sample_caption
 from xhat.zoo.family.base import Latents, latents
 from xhat.zoo.family.critic import Critic, Features
 from xhat.zoo.family.distil import Distillation, distil
@@ -86,9 +85,8 @@ class Lightning:
     def interval(self, i: int) -> Interval:
         """Real latents, noised to one of the student's timesteps each."""
         generator, rng = seeded(self.run.seed, i, self.run.device)
-        pick = torch.randint(len(self.data.scenes), (BATCH,), generator=generator)
-        cond = self.teacher.condition([sample_caption(self.data.scenes[int(p)], rng) for p in pick])
-        real = self.data.x0[pick].to(self.run.device)
+        real, captions = self.data.pick(BATCH, generator, rng)
+        cond = self.teacher.condition(captions)
         ends = torch.tensor((*self.run.timesteps, -1), device=self.run.device)
         k = torch.randint(len(ends) - 1, (BATCH,), generator=generator, device=self.run.device)
         x_t = self.teacher.noised(real, ends[k], noise(real, generator))

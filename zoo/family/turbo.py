@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from xhat.zoo.family.attributes import sample_caption
 from xhat.zoo.family.base import latents
 from xhat.zoo.family.critic import Critic, Features
 from xhat.zoo.family.distil import Distillation, distil
@@ -73,9 +72,8 @@ def train_turbo(runs: Path, steps: int = STEPS, seed: int = 0, device: str = "cp
 
     def step(i: int) -> dict[str, float]:
         generator, rng = seeded(seed, i, device)
-        pick = torch.randint(len(data.scenes), (BATCH,), generator=generator, device=device)
-        cond = teacher.condition([sample_caption(data.scenes[int(p)], rng) for p in pick])
-        real = data.x0[pick.cpu()].to(device)
+        real, captions = data.pick(BATCH, generator, rng)
+        cond = teacher.condition(captions)
         t = at[torch.multinomial(shares, BATCH, replacement=True, generator=generator)]
         made = teacher.predict(student, teacher.noised(real, t, noise(real, generator)), t, cond)
 
