@@ -88,7 +88,7 @@ def load_pair(name: str = DEMO, *, dtype: torch.dtype | None = None) -> Pair:
     Parameters
     ----------
     name
-        ``"demo"`` (student ``turbo``), ``"demo/<student>"``, or a published pair, such as
+        ``"demo"`` (student ``dmd``), ``"demo/<student>"``, or a published pair, such as
         ``"sdxl/dmd2"``, whose weights come from the hub's cache or the network.
     dtype
         Of the weights; float32 where it is left out.

@@ -16,7 +16,7 @@ STUDENTS = {
     "lcm": "consistency along the base's guided trajectories (LCM)",
     "lightning": "the base's guided trajectories in four steps, and an adversary (SDXL-Lightning)",
     "em": "maximum likelihood by Langevin steps (EM distillation)",
-    "pruned": "fewer layers, matched to turbo's layer by layer; needs turbo",
+    "pruned": "fewer layers, matched to dmd's layer by layer; needs dmd",
 }
 """Students of the base, by their trainers."""
 

@@ -19,7 +19,7 @@ from xhat.zoo.family.distil import Distillation, distil
 from xhat.zoo.family.teacher import SHAPE, Teacher, load_teacher, noise, seeded
 from xhat.zoo.pairs import BASE_DEFAULTS
 
-STEPS, BATCH, RATE, FAKE_RATE, FAKE_UPDATES, DECAY = 1000, 16, 1e-4, 2e-4, 5, 0.95
+STEPS, BATCH, RATE, FAKE_RATE, FAKE_UPDATES, DECAY = 200, 16, 1e-4, 2e-4, 5, 0.95
 BASE_GUIDANCE = BASE_DEFAULTS["guidance_scale"]
 GUIDANCE = 1.5 * BASE_GUIDANCE  # published: 8 for SDXL, which is sampled at 5 to 7
 FOOL_WEIGHT, TELL_WEIGHT = 5e-3, 1e-2  # of the adversary, as published for SDXL

@@ -18,7 +18,7 @@ from xhat.zoo.family.dmd import v_loss
 from xhat.zoo.family.teacher import SHAPE, Teacher, load_teacher, noise, seeded
 from xhat.zoo.pairs import BASE_DEFAULTS
 
-STEPS, BATCH, RATE, FAKE_RATE, DECAY = 1000, 16, 1e-4, 2e-4, 0.95
+STEPS, BATCH, RATE, FAKE_RATE, DECAY = 400, 16, 1e-4, 2e-4, 0.95
 LANGEVIN, STEP_EPS, STEP_Z = 4, 0.4**2, 0.004**2  # published: 16 steps of these sizes
 LEVELS = (20, 980)
 GUIDANCE = BASE_DEFAULTS["guidance_scale"]

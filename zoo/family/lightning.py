@@ -19,7 +19,7 @@ from xhat.zoo.family.distil import Distillation, distil
 from xhat.zoo.family.teacher import Teacher, load_teacher, noise, seeded
 from xhat.zoo.pairs import BASE_DEFAULTS
 
-STEPS, BATCH, RATE, HEAD_RATE, FINE = 1200, 16, 1e-4, 1e-3, 3
+STEPS, BATCH, RATE, HEAD_RATE, FINE = 1000, 16, 1e-4, 1e-3, 3
 REGRESSION, CONDITIONAL = 600, 300
 """Steps of regression, and of the adversary that sees the start; the rest is without it."""
 

@@ -169,7 +169,8 @@ def save_pipeline(
     pipe.to(torch.float16).save_pretrained(folder)
     pipe.to(torch.float32)
     # a key that AutoencoderTiny writes and then warns of when it reads it
-    _rewrite(folder / "vae" / "config.json", drop=("block_out_channels",))
+    _rewrite(folder / "vae" / "config.json", drop=("block_out_channels", "_name_or_path"))
+    _rewrite(folder / "unet" / "config.json", drop=("_name_or_path",))  # a path of this machine
     # transformers loads in the precision of this entry, diffusers' own networks in float32
     _rewrite(folder / "text_encoder" / "config.json", dtype="float32")
     (folder / "xhat.json").write_text(json.dumps(defaults) + "\n")

@@ -19,7 +19,7 @@ from xhat.zoo.family.networks import load_unet, make_unet
 from xhat.zoo.family.teacher import SHAPE, load_teacher, seeded
 from xhat.zoo.pairs import WEIGHTS
 
-STEPS, BATCH, RATE, LAYER_WEIGHT, OF = 2000, 16, 4e-4, 0.1, "turbo"
+STEPS, BATCH, RATE, LAYER_WEIGHT, OF = 3000, 16, 4e-4, 0.1, "dmd"
 
 FEWER = {
     "mid_block_type": None,

@@ -17,7 +17,7 @@ from xhat.zoo.family.critic import Critic, Features
 from xhat.zoo.family.distil import Distillation, distil
 from xhat.zoo.family.teacher import load_teacher, noise, seeded
 
-STEPS, BATCH, RATE, HEAD_RATE = 1600, 16, 2e-4, 2e-3
+STEPS, BATCH, RATE, HEAD_RATE = 1200, 16, 2e-4, 2e-3
 GUIDANCE, DISTIL_WEIGHT, R1 = 3.0, 2.5, 1e-5
 LEVELS = (50, 800)
 """Noise levels at which the teacher says where a sample should go."""
