@@ -11,7 +11,7 @@ hides an opposite one, and fewer than five prompts decide nothing."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +33,7 @@ Kind = Literal["yes", "opposite", "equivalent", "undecided"]
 POWER, SHARE = 0.8, 0.25
 SEEDS = (8, 12, 16, 24, 32, 48, 64, 96, 192, 384)
 MOST_PROMPTS = 2000
+ROUNDING = 1e-6
 FEWEST_PROMPTS = 5
 """Below this nothing is found: an interval of Student's t from two to four prompts leans on their
 being normal, which so few cannot show."""
@@ -40,13 +41,16 @@ being normal, which so few cannot show."""
 
 @dataclass(frozen=True)
 class Size:
-    """A number of prompts and of seeds under each; one seed where seeds are not told apart."""
+    """A number of prompts and of seeds under each; one seed where seeds are not told apart.
+
+    ``unit``: what is counted where it is not prompts, for instance ``"control"``."""
 
     prompts: int
     seeds: int
+    unit: str = "prompt"
 
     def __str__(self) -> str:
-        prompts = f"{self.prompts} prompt{'s' * (self.prompts != 1)}"
+        prompts = f"{self.prompts} {self.unit}{'s' * (self.prompts != 1)}"
         return prompts if self.seeds == 1 else f"{prompts} × {self.seeds} seeds"
 
 
@@ -87,6 +91,13 @@ class Verdict:
             return False
         return bool(max(abs(self.interval.low), abs(self.interval.high)) < self.margin)
 
+    @property
+    def no_loss(self) -> bool:
+        """Whether a loss as large as the margin is excluded (a test of non-inferiority)."""
+        if self.margin is None or np.isnan(self.detectable):
+            return False
+        return bool(self.interval.low > -self.margin)
+
     def sentence(self, more: str, less: str, measure: str, unit: str = "") -> str:
         """The verdict in a sentence with its numbers.
 
@@ -117,6 +128,9 @@ class Verdict:
 
     def _numbers(self, unit: str = "") -> str:
         """The estimate with its interval; without one where there are too few prompts for it."""
+        bounds = np.abs(self.interval.array().values)
+        if (bounds < ROUNDING).all():
+            return "no difference but rounding"
         if np.isnan(self.detectable):
             return f"{format_number(float(self.interval.estimate), signed=True)}{unit}, no interval"
         numbers = format_interval(self.interval.array(), signed=True, unit=unit)
@@ -125,12 +139,15 @@ class Verdict:
 
     def _undecided(self) -> str:
         if np.isnan(self.detectable):
-            return f"{self.size} decide nothing: measure {FEWEST_PROMPTS} prompts or more."
+            return (
+                f"{self.size} decide nothing: measure {FEWEST_PROMPTS} {self.size.unit}s or more."
+            )
         seen = format_number(self.detectable)
+        unit = f"{self.size.unit}s"
         least = f"At {self.size} the least effect that would be seen is {seen}"
         effect = f"the margin of {self._margin()}" if self.margin else "an effect as large as this"
         if self.needed is None:
-            return f"{least}; no number of prompts up to {MOST_PROMPTS} would tell {effect}."
+            return f"{least}; no number of {unit} up to {MOST_PROMPTS} would tell {effect}."
         return f"{least}; {self.needed} would tell {effect} from none."
 
     def _margin(self) -> str:
@@ -144,6 +161,7 @@ def verdict(
     level: float = LEVEL,
     strata: Sequence[Any] | None = None,
     interval: Interval | None = None,
+    unit: str = "prompt",
 ) -> Verdict:
     """The verdict on a difference of two arms; undecided under :data:`FEWEST_PROMPTS` prompts.
 
@@ -163,6 +181,8 @@ def verdict(
     interval
         Decides in place of the difference's own: that of
         :func:`~xhat.analysis.crossed.simultaneous` where the arm was picked among others.
+    unit
+        What the rows are, where they are not prompts.
 
     Raises
     ------
@@ -178,7 +198,7 @@ def verdict(
     alone = interval is None
     if interval is None:
         interval = crossed_mean(values, level=level, strata=strata)
-    size = Size(*values.shape)
+    size = Size(len(values), values.shape[1], unit)
     if size.prompts < FEWEST_PROMPTS:
         return Verdict("undecided", interval, margin, np.nan, size)
     error, freedom = (float(x) for x in standard_error(values, strata))
@@ -188,7 +208,8 @@ def verdict(
     needed = None
     if kind == "undecided":
         effect = margin if margin is not None else abs(float(interval.estimate))
-        needed = needed_size(components(values, strata), effect, level=level)
+        found = needed_size(components(values, strata), effect, level=level)
+        needed = replace(found, unit=unit) if found else None
     return Verdict(kind, interval, margin, float(detectable), size, needed)
 
 

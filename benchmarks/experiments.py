@@ -21,14 +21,14 @@ from xhat.cli import main as command
 from xhat.figures.kit.data import SHIPPED, save_data
 from xhat.zoo.pairs import embedded, load_pair
 
-SHOWN = "turbo"  # of the students, the one that collapses most: its figures are the shipped ones
+SHOWN = "dmd"  # of the students, the one that collapses most: its figures are the shipped ones
 # what is shipped is small; a run keeps more
 FEWER = {"wall": {"prompt": slice(1)}}
 RUNS, PAGE = Path("runs/experiments"), Path(__file__).parents[1] / "docs" / "results.md"
 # of every student: the paper's tables are made of them
 OF_EACH = ("measured", "controls", "swap_matrix")
 NOT_SHIPPED = ("contrasts", "predicted")
-GRID = ["demo/base", *(f"demo/{name}" for name in ("dmd", "turbo")), "--slider", "square"]
+GRID = ["demo/base", *(f"demo/{name}" for name in ("dmd", "em")), "--slider", "square"]
 # at scale 1 many controls are at their end
 TRANSFER = ["transfer", "--seeds", "4", "--scales", "-1", "-0.25", "0", "0.25", "1"]
 # some 120 samplers, settings included: half an hour a student

@@ -37,7 +37,7 @@ from xhat.zoo.family.base import draw as draw_grid
 from xhat.zoo.family.data import pictures
 from xhat.zoo.family.judge import load_judge
 from xhat.zoo.family.render import render
-from xhat.zoo.load.embedded import WEIGHTS, embedded_defaults, load_embedded
+from xhat.zoo.load.embedded import CONTROLS, WEIGHTS, embedded_defaults, load_embedded
 from xhat.zoo.pairs import embedded
 from xhat.zoo.train import STUDENTS
 
@@ -47,8 +47,7 @@ Draw = Callable[[list[str], list[int]], np.ndarray]
 ABOUT = {
     "base": "v-prediction with classifier-free guidance (zoo/family/base.py)",
     **{name: f"{what} (zoo/family/{name.partition('-')[0]}.py)" for name, what in STUDENTS.items()},
-    "turbo-late": "an adversary and the base's guided x̂₀, 3 × 3 convolutions frozen",
-    "dmd-late": "distribution matching with the base's score, without an adversary",
+    **{name: f"that of {student}, on timesteps of its own" for name, student in CONTROLS.items()},
 }
 
 

@@ -116,7 +116,7 @@ def hybrids(args: argparse.Namespace, wait: Callable[[], None]) -> tuple[str, li
     for pipe in (pair.base, pair.student):
         pipe.to(args.device)
     prompts, seeds = list(PROMPTS[: args.prompts]), range(args.seeds)
-    pipe = xhat.hybrid(pair.base, pair.student)
+    pipe = xhat.hybrid(pair.base, pair.student, recipe="paper")
     arms: dict[str, Images] = {
         "one image at a time, two calls": lambda: one_at_a_time(pair, prompts, seeds),
         "xhat.hybrid, one at a time": lambda: in_batches(pipe, prompts, seeds, 1),

@@ -3,7 +3,7 @@ side in one run.
 
     python benchmarks/tracing.py                          # the embedded base, and a UNet of SD
     1.5's shape
-    python benchmarks/tracing.py --models sd15 --scale 1 --size 64 --device cuda --dtype bfloat16
+    python benchmarks/tracing.py --models sdxl --scale 1 --size 128 --device cuda --dtype bfloat16
     python benchmarks/tracing.py --quick
 
 Arms take turns within each round; a ratio is that of an arm to the plain call of its own round, and
@@ -34,6 +34,7 @@ from xhat.hooks.points.readings import pick_output
 
 GUIDANCE = 3.0
 MORE = ", and more"
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def embedded(args: argparse.Namespace) -> Any:
@@ -45,34 +46,19 @@ def sd15(args: argparse.Namespace) -> Any:
     are small.
     """
     import diffusers
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextModel
 
-    from xhat.zoo.pairs import load_pair
-
-    base = load_pair("demo").base
+    base = xhat.load_pair("demo").base
     torch.manual_seed(0)
-    ids = {
-        name: getattr(base.tokenizer, name)
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id")
-    }
-    text = CLIPTextConfig(
-        vocab_size=len(base.tokenizer),
-        hidden_size=768,
-        num_hidden_layers=1,
-        num_attention_heads=12,
-        **ids,
-    )
     unet = diffusers.UNet2DConditionModel(  # the class's defaults are the first Stable Diffusion's
         sample_size=args.size,
         cross_attention_dim=768,
         attention_head_dim=8,
-        block_out_channels=tuple(
-            32 * max(1, round(c * args.scale / 32)) for c in (320, 640, 1280, 1280)
-        ),
+        block_out_channels=widths((320, 640, 1280, 1280), args),
     )
     pipe = diffusers.StableDiffusionPipeline(
         unet=unet.eval(),
-        text_encoder=CLIPTextModel(text).eval(),
+        text_encoder=CLIPTextModel(text_config(base.tokenizer, 768)).eval(),
         tokenizer=base.tokenizer,
         vae=base.vae,
         scheduler=base.scheduler,
@@ -84,12 +70,66 @@ def sd15(args: argparse.Namespace) -> Any:
     return placed(pipe, args)
 
 
+def sdxl(args: argparse.Namespace) -> Any:
+    """Stable Diffusion XL's UNet, its widths times ``scale``, random weights; text encoders and VAE
+    are small.
+    """
+    import diffusers
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    base = xhat.load_pair("demo").base
+    torch.manual_seed(0)
+    with torch.device(args.device):
+        unet = diffusers.UNet2DConditionModel(
+            sample_size=args.size,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=widths((320, 640, 1280), args),
+            transformer_layers_per_block=(1, 2, 10),
+            attention_head_dim=(5, 10, 20),
+            cross_attention_dim=2048,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )
+    pipe = diffusers.StableDiffusionXLPipeline(
+        unet=unet.eval(),
+        text_encoder=CLIPTextModel(text_config(base.tokenizer, 768)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(base.tokenizer, 1280)).eval(),
+        tokenizer=base.tokenizer,
+        tokenizer_2=base.tokenizer,
+        vae=base.vae,
+        scheduler=base.scheduler,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return placed(pipe, args)
+
+
+def widths(published: tuple[int, ...], args: argparse.Namespace) -> tuple[int, ...]:
+    """Widths of blocks, in whole groups of 32."""
+    return tuple(32 * max(1, round(c * args.scale / 32)) for c in published)
+
+
+def text_config(tokenizer: Any, width: int) -> Any:
+    """A CLIP text encoder of one layer that knows the embedded vocabulary."""
+    from transformers import CLIPTextConfig
+
+    ids = {name: getattr(tokenizer, name) for name in SPECIAL}
+    heads = {"num_hidden_layers": 1, "num_attention_heads": width // 64, "projection_dim": width}
+    return CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=width, **heads, **ids)
+
+
 def placed(pipe: Any, args: argparse.Namespace) -> Any:
     pipe = pipe.to(args.device)
     return pipe if args.dtype == "float32" else pipe.to(getattr(torch, args.dtype))
 
 
-MODELS: dict[str, Callable[[argparse.Namespace], Any]] = {"embedded base": embedded, "sd15": sd15}
+MODELS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "embedded base": embedded,
+    "sd15": sd15,
+    "sdxl": sdxl,
+}
 
 
 class Bench:
@@ -173,14 +213,12 @@ class Bench:
         return {n: torch.stack(v, 1) for n, v in found.items()}
 
     def nnsight(self, names: list[str], kept: str) -> dict[str, torch.Tensor]:
-        from nnsight.modeling.diffusion import DiffusionModel, _PipelineModule
+        from xhat.hooks.edits.nnsight_engine import envoy_at, wrapped
 
-        from xhat.hooks.edits.nnsight_engine import _envoy
-
-        model: Any = DiffusionModel(_PipelineModule(self.pipe))
+        model = wrapped(self.pipe)
         order = {path: i for i, (path, _) in enumerate(self.pipe.unet.named_modules())}
         in_order = self.fired or sorted(names, key=lambda n: order[self.path[n]])
-        envoys = [(n, _envoy(model.unet, self.path[n])) for n in in_order if n in names]
+        envoys = [(n, envoy_at(model, self.pipe, self.path[n])) for n in in_order if n in names]
         modules = {n: self.pipe.unet.get_submodule(self.path[n]) for n in names}
         found: dict[str, list[Any]] = {n: [] for n in names}
         with model.generate(**self.call()) as tracer:
@@ -310,9 +348,14 @@ def measure(bench: Bench, repeats: int, device: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument(
-        "--scale", type=float, default=0.5, help="widths of the SD 1.5-shaped UNet, 1 for its own"
+        "--models", nargs="+", choices=list(MODELS), default=["embedded base", "sd15"]
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=0.5,
+        help="widths of a UNet of published shape, 1 for its own",
     )
     parser.add_argument("--size", type=int, default=8, help="its latents, size × size")
     parser.add_argument("--batch", type=int, default=8)
@@ -332,7 +375,7 @@ def main() -> None:
             bench = Bench(MODELS[name](args), args, Path(scratch))
             shape = (
                 f", widths × {args.scale:g}, latents {args.size} × {args.size}"
-                if name == "sd15"
+                if name != "embedded base"
                 else ""
             )
             caption = (

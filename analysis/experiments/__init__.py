@@ -12,7 +12,7 @@ An experiment is written like this, and commands, notebooks and benchmarks all u
         ...
         return Result("swaps", data, table, sentences, config.settings())
 
-    measure_swaps(Swaps(pair="demo/turbo"), cache=out / "cache").save(out)
+    measure_swaps(Swaps(pair="demo/dmd"), cache=out / "cache").save(out)
 
 - The config (:class:`~xhat.analysis.experiments.setting.Setting` and fields of its own) says all
   that the numbers depend on; where files go is no part of it.

@@ -55,7 +55,7 @@ CONTRASTS = (
 """What is compared, fixed before any run; the first is the primary contrast."""
 WORDS = {
     "base": "the base",
-    "base_few": "the base at the student's steps, without guidance",
+    "base_few": "the base at the student's steps, guidance 1",
     "student": "the student",
     "hybrid_one": "the hybrid of one evaluation",
     "hybrid": "the hybrid",

@@ -7,7 +7,6 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.crossed import crossed_mean
 from xhat.analysis.experiments.arm_table import (
     arm_table,
     comparable,
@@ -19,7 +18,7 @@ from xhat.analysis.measures.pareto_front import distance
 from xhat.analysis.measures.registry import measure_label
 from xhat.analysis.sampling.arms import paired_values, strata_of
 from xhat.analysis.table import Table
-from xhat.analysis.verdicts import best_of, verdicts
+from xhat.analysis.verdicts import best_of, verdict, verdicts
 from xhat.samplers.plans.policy import Policy
 
 BUDGETS = (1.0, 1.2, 2.0)  # of the student's evaluations
@@ -171,8 +170,7 @@ def _keeps(measured: xr.Dataset, arm: str) -> bool:
     if "fidelity" not in measured:
         return True
     lost = paired_values(measured, arm, "student", "fidelity")
-    interval = crossed_mean(lost, strata=strata_of(measured))
-    return bool(interval.low > -MARGIN)
+    return verdict(lost, MARGIN, strata=strata_of(measured)).no_loss
 
 
 def _foreseen(expected: xr.Dataset) -> str:

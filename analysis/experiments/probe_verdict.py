@@ -30,7 +30,7 @@ ARMS = {
     "hybrid_one": "the base for the first step, in one evaluation, the checkpoint after",
     "later": "the checkpoint for the first step, the base after",
     "skip": "the checkpoint without its first step",
-    "base_few": "the base at the checkpoint's number of steps, without guidance",
+    "base_few": "the base at the checkpoint's number of steps, guidance 1",
     "base": "the base at its own steps",
 }
 
@@ -66,13 +66,15 @@ def nothing(unlearned: list[str], shown: Mapping[str, xr.Dataset]) -> Verdict:
 def learned_text(name: str, found: xr.Dataset) -> str:
     """What the two tests of structure say of one model."""
     gain = format_interval(found["gain_mean"], signed=True)
-    better = "better" if has_learned(found) else "no better"
+    how = "better than" if has_learned(found) else "not shown to be better than"
     near = float(found["neighbours_mean"].sel(bound="estimate"))
     return (
-        f"{_model(name).capitalize()}: given noise at σ = {found.attrs['sigma']:.2g}, it predicts "
-        f"what tells its own pictures apart {better} than a straight line in x_t would (gain "
-        f"{gain}, {found['gain_mean'].attrs['level']:.0%} interval; 1 is perfect, 0 the line). "
-        f"Neighbouring values of its final latents correlate at {near:.2f}; in white noise, at 0."
+        f"{_model(name).capitalize()}: given noise at σ = {format_number(found.attrs['sigma'])}, "
+        f"its prediction of what tells its own pictures apart is {how} a straight line in x_t "
+        f"(gain {gain}, {found['gain_mean'].attrs['level']:.0%} interval; 1 is perfect, 0 the "
+        "line). "
+        f"Neighbouring values of its final latents correlate at {format_number(near, decimals=2)}; "
+        "in white noise, at 0."
     )
 
 
@@ -193,9 +195,9 @@ def _evidence(
         sigma = float(np.median(commitment[name]["committed_sigma"]))
         lines.append(
             f"{_model(name).capitalize()}: x̂₀ of its first step counts as {first:.3g} different "
-            f"pictures across seeds, its last as {last:.3g}. The first x̂₀ is at cosine {at:.2f} "
-            "to the run's own last, and half of the runs are within a tenth of it from σ = "
-            f"{sigma:.2g} on."
+            f"pictures across seeds, its last as {last:.3g}. The first x̂₀ is at cosine "
+            f"{format_number(at, decimals=2)} to the run's own last, and half of the runs are "
+            f"within a tenth of it from σ = {format_number(sigma)} on."
         )
     return lines
 
@@ -209,7 +211,7 @@ def _cells(gains: xr.Dataset, levels: xr.Dataset) -> list[str]:
         rms = float(levels["rms"].sel(arm=arm, bound="estimate"))
         lines.append(
             f"{ARMS[str(arm)].capitalize()}: Vendi {_interval(one, MEASURE)} against the "
-            f"checkpoint{more}; RMS of its latents {rms:.2f}."
+            f"checkpoint{more}; RMS of its latents {format_number(rms)}."
         )
     return lines
 
@@ -227,10 +229,14 @@ def _layers(similar: xr.Dataset | None) -> list[str]:
     least = same[int(np.nanargmin(first.values))]
     sigmas = [float(similar["sigma_b"][i]) for i in (0, -1)]
     return [
-        f"Layers of base and checkpoint are alike at {float(first.mean()):.2f} (debiased CKA, "
-        f"mean over {len(same)} points) at σ = {sigmas[0]:.3g} and at {float(last.mean()):.2f} at "
-        f"σ = {sigmas[1]:.3g}; least alike at the first is {least}, {float(first.min()):.2f}."
+        f"Layers of base and checkpoint are alike at {_two(first.mean())} (debiased CKA, mean "
+        f"over {len(same)} points) at σ = {sigmas[0]:.3g} and at {_two(last.mean())} at "
+        f"σ = {sigmas[1]:.3g}; least alike at the first is {least}, {_two(first.min())}."
     ]
+
+
+def _two(value: Any) -> str:
+    return format_number(float(value), decimals=2)
 
 
 def _sliders(moved: list[dict[str, Any]]) -> list[str]:

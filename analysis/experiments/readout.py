@@ -20,6 +20,7 @@ from xhat.analysis.table import Column, Table
 from xhat.analysis.traces.attribute_labels import final_labels
 from xhat.analysis.traces.decision_levels import decision_levels
 from xhat.analysis.traces.probe_curves import probe_curves
+from xhat.analysis.verdicts import verdict
 from xhat.hooks.trace import trace
 from xhat.probes.features import JudgeSpace
 from xhat.zoo.family.attributes import OPEN_PROMPTS
@@ -152,6 +153,11 @@ def _beside(levels: xr.Dataset, model: str) -> str:
         f"{model}, layer {levels.attrs['layer']}: mean accuracy {task:.2f} beside an untrained "
         f"network's {fresh:.2f} and chance {chance:.2f}; control task {control:.2f}"
     )
-    if task <= fresh:
-        line += ": not above the untrained network, so that training has not made it easier to read"
-    return f"{line}."
+    one = levels.sel(model=model, bound="estimate")
+    more = one["task"] - one["untrained"]
+    gain = more.mean([dim for dim in more.dims if dim != "attribute"]).values
+    gain = gain[np.isfinite(gain)]
+    if not gain.size:
+        return f"{line}."
+    told = verdict(gain, unit="attribute")
+    return f"{line}. {told.sentence('it', 'the untrained network', 'Accuracy over attributes')}"

@@ -244,8 +244,9 @@ def _sentences(data: xr.Dataset, verdicts: Sequence[tuple[Any, Any]]) -> list[st
         return [*lines, "At no hand-over that was tried do x_T and later noise weigh alike."]
     sides = [f"{n} {v:+.1f}" for n, v in _published(data, crossing)]
     lines.append(
-        f"x_T and the later noise weigh alike at a log-SNR of {crossing:+.1f} at the hand-over. "
-        f"Predicted to commit at their first step, from their hand-overs at this size of latents: "
+        "By straight lines between the grids' estimates, x_T and the later noise weigh alike at a "
+        f"log-SNR of {crossing:+.1f} at the hand-over. Above it, and so predicted to commit at "
+        "their first step if they do as this student, are at their own size of latents: "
         f"{', '.join(sides) or 'none of the published students listed'}."
     )
     return lines

@@ -17,11 +17,11 @@ from scipy.stats import spearmanr
 from xhat.analysis.experiments.setting import Setting
 from xhat.analysis.intervals import BOUNDS, bounded, format_interval
 from xhat.analysis.result import Result
+from xhat.analysis.sampling.joined_grid import at_levels, passing, sigmas_of
 from xhat.analysis.sampling.untrained import untrained
 from xhat.analysis.table import Column, Table
 from xhat.analysis.traces.layers import X_T
 from xhat.analysis.traces.similarity_map import similarity_map
-from xhat.hooks.model import model_of
 from xhat.hooks.points.table import points
 from xhat.hooks.trace import trace
 from xhat.zoo.family.attributes import OPEN_PROMPTS
@@ -68,10 +68,10 @@ def measure_similarity(config: Similarity, *, cache: Path) -> Result:
         ``data["similarity_map"]`` (network, level, layer), level being the noise levels of the
         students' steps: ``cka`` (debiased) with ``bound`` (jackknife over prompts) and ``p_map``
         (prompts exchanged, corrected over the map); ``procrustes``, ``mutual_knn``. Networks: the
-        students; ``base_few``, the base's own weights at the students' number of steps, which moves
-        the trajectory and nothing else; ``untrained``, a student's network with weights drawn anew.
-        ``seed_to_seed`` (level, layer): the base under one half of the seeds against the other,
-        what prompts alone give. The last layer is x_t, the input.
+        students; ``base_few``, the base's own weights on the first student's grid, unguided, which
+        moves the trajectory and nothing else; ``untrained``, a student's network with weights drawn
+        anew. ``seed_to_seed`` (level, layer): the base under one half of the seeds against the
+        other, what prompts alone give. The last layer is x_t, the input.
 
     Raises
     ------
@@ -142,10 +142,13 @@ def layers(pipe: Any, most: int = 16) -> list[str]:
 def _networks(pair: Any, names: list[str]) -> dict[str, tuple[Any, Mapping[str, Any]]]:
     """Name → pipeline and what it is called with."""
     first = pair.students[names[0]]
-    few = {"num_inference_steps": model_of(first).steps}
-    networks: dict[str, tuple[Any, Mapping[str, Any]]] = {"base": (pair.base, {})}
+    levels = {s for name in names for s in sigmas_of(pair.students[name])}
+    few = at_levels(pair.base, sigmas_of(first))
+    networks: dict[str, tuple[Any, Mapping[str, Any]]] = {
+        "base": (passing(pair.base, sorted(levels)), {})
+    }
     networks |= {name: (pair.students[name], {}) for name in names}
-    return networks | {FEW: (pair.base, few), UNTRAINED: (untrained(first), {})}
+    return networks | {FEW: (few, {"guidance_scale": 1.0}), UNTRAINED: (untrained(first), {})}
 
 
 def same_layers(base: Any, other: Any, permutations: int = 199) -> xr.Dataset:
@@ -193,7 +196,6 @@ def _of_student(inside: xr.Dataset, name: str) -> str:
     excess = estimates.sel(network=FEW) - cka
     cell = {dim: excess[dim].values[i] for dim, i in excess.argmax(("level", "layer")).items()}
     mine, few = (inside["cka"].sel({"network": n, **cell}) for n in (name, FEW))
-    apart = "do not overlap" if float(mine[2]) < float(few[1]) else "overlap"
     null = int((inside["p_map"].sel(network=name) > 0.05).sum())
     ranks = [
         spearmanr(
@@ -206,9 +208,10 @@ def _of_student(inside: xr.Dataset, name: str) -> str:
     return (
         f"{name}: CKA with the base runs {_range(depth, 'over depth', str)}"
         f"{_over_noise(noise)}. It falls furthest short of "
-        f"the base's own weights at as few steps at {cell['layer']}, σ = {cell['level']:.2g}: "
-        f"{format_interval(mine)} against {format_interval(few)}, intervals that {apart}. {null} "
-        f"of {cka.size} cells cannot be told from unrelated prompts. Procrustes distance and "
+        f"the base's own weights at as few steps, guidance 1, at {cell['layer']}, "
+        f"σ = {cell['level']:.2g}: {format_interval(mine)} against {format_interval(few)}, a cell "
+        f"that was picked for it. {null} of {cka.size} cells cannot be told from unrelated "
+        "prompts. Procrustes distance and "
         f"mutual neighbours rank the cells with Spearman {ranks[0]:.2f} and {ranks[1]:.2f}."
     )
 
@@ -230,7 +233,8 @@ def _of_baselines(data: xr.Dataset, inside: xr.Dataset) -> str:
     blank, few = (float(mean.sel(network=n)) for n in (UNTRAINED, FEW))
     x_t = data["cka"].sel(layer=X_T, bound="estimate").drop_sel(network=[FEW, UNTRAINED])
     text = (
-        f"Mean CKA with the base, beside that: its own weights at as few steps {few:.2f}, an "
+        f"Mean CKA with the base, beside that: its own weights at as few steps, guidance 1, "
+        f"{few:.2f}, an "
         f"untrained network {blank:.2f}"
     )
     if "seed_to_seed" in inside:

@@ -73,7 +73,7 @@ CONTRASTS = (
 WORDS = {
     "student": "the student",
     "base": "the base at its own steps and guidance",
-    "base_few": "the base at the student's steps, without guidance",
+    "base_few": "the base at the student's steps, guidance 1",
     "hybrid": "the hybrid",
     "hybrid_one": "the hybrid of one evaluation",
     "skip": "the student without its first step",

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xhat.analysis.intervals import BOUNDS, format_number
+from xhat.analysis.intervals import BOUNDS, format_interval, format_number
 from xhat.analysis.table import Column, Table
+from xhat.analysis.verdicts import verdict
 
 WEAK = 0.5
 """Retention below this is named."""
@@ -56,7 +57,7 @@ def sentences(data: Mapping[str, xr.Dataset]) -> tuple[str, ...]:
     lines = _transfer(data["retention"]) + _small_scales(data["retention"])
     for student in data["alignment_map"]["model"].values.tolist():
         aligned, used = (data[n].sel(model=student) for n in ("alignment_map", "energy"))
-        lines += [_alignment(aligned, student), *_energy(used, aligned, student)]
+        lines += [_alignment(aligned, student), *_energy(used, student)]
     twins = _twins(data["twins"]) if "twins" in data else []
     return (*lines, *twins, *_saturation(data["dose_response"]))
 
@@ -123,8 +124,8 @@ def _small_scales(data: xr.Dataset) -> list[str]:
 
 def _alignment(data: xr.Dataset, student: str) -> str:
     at = data.sel(point="x0", control=base_controls(data))
-    same, low, high = (finite_mean(at["same_random"].sel(bound=b)) for b in BOUNDS)
-    aligned = finite_mean(at["cosine"].sel(bound="estimate"))
+    cosine, same = (at[n].sel(bound="estimate") for n in ("cosine", "same_random"))
+    aligned = finite_mean(cosine)
     other, random = (finite_mean(at[n]) for n in ("other", "random"))
     p = data["p_map"].sel(point="x0").values
     unlike = [
@@ -135,64 +136,55 @@ def _alignment(data: xr.Dataset, student: str) -> str:
     unlike += [f"with controls exchanged p ≤ {np.nanmax(p):.2g}"] if np.isfinite(p).any() else []
     text = (
         f"{student}: given the same input, a control changes x̂₀ as it does in the base, with a "
-        f"cosine of {aligned:.2f}"
+        f"cosine of {format_number(aligned, decimals=2)}"
     )
     text += f" ({', '.join(unlike)})" if unlike else ""
-    if not np.isfinite(same):
+    beyond = (cosine - same).mean("step").values
+    beyond = beyond[np.isfinite(beyond)]
+    if not beyond.size:
         return text + "."
-    shared = (
-        f"a random LoRA of equal norm changes x̂₀ alike in both with {same:.2f} ({low:.2f} to "
-        f"{high:.2f})"
+    told = verdict(beyond, unit="control").sentence(
+        "a control", "a random LoRA of equal norm, which shares the weights alone", "that cosine"
     )
-    if aligned > high:
-        return f"{text}. Shared weights do not explain all of it: {shared}."
-    return f"{text}. That is no more than shared weights give: {shared}."
+    return f"{text}. Over controls, {told}"
 
 
-def _energy(data: xr.Dataset, aligned: xr.Dataset, student: str) -> list[str]:
+def _energy(data: xr.Dataset, student: str) -> list[str]:
     at = data.sel(point="x0", control=base_controls(data))
-    lines = [_used(at.isel(step=step), student) for step in (0, at.sizes["step"] - 1)]
-    p = aligned["p"].sel(point="x0", control=at["control"]).max("step").values
-    idle = (at["absolute"].sel(bound="high").isel(step=0).values < 1) & (p <= 0.05)
-    names = [str(n) for n in at["control"].values[idle]]
-    if names:
-        exist, are = ("exists", "is") if len(names) == 1 else ("exist", "are")
-        lines.append(
-            f"{student}: {', '.join(names)} {exist} there and {are} less used than in the base."
-        )
-    return lines
+    return [_used(at.isel(step=step), student) for step in (0, at.sizes["step"] - 1)]
 
 
 def _used(now: xr.Dataset, student: str) -> str:
     """How much the student's seeds vary along the directions of controls, at one noise level."""
-    less, more = (
-        int((now["absolute"].sel(bound="high") < 1).sum()),
-        int((now["absolute"].sel(bound="low") > 1).sum()),
-    )
-    variance, share = (
-        float(np.exp(np.log(now[name].sel(bound="estimate")).mean()))
-        for name in ("absolute", "ratio")
+    logs = np.log(now["absolute"].sel(bound="estimate").values)
+    logs = logs[np.isfinite(logs)]
+    where = f"{student}, σ = {format_number(float(now['sigma']))}"
+    if not logs.size:
+        return f"{where}: its variance along the directions of controls is not measured."
+    told = verdict(logs, unit="control")
+    bounds = xr.ufuncs.exp(told.interval.array())
+    share = float(np.exp(np.log(now["ratio"].sel(bound="estimate")).mean()))
+    how = {"yes": "more than", "opposite": "less than", "undecided": "neither more nor less than"}
+    shown = "" if told.kind in ("yes", "opposite") else "shown to vary "
+    number = (
+        format_number(float(bounds[0]), decimals=2)
+        if np.isnan(told.detectable)
+        else (format_interval(bounds))
     )
     return (
-        f"{student}, σ = {float(now['sigma']):.3g}: of {now.sizes['control']} directions of "
-        f"controls, its seeds vary less than the base's along {less}, more along {more}; variance "
-        f"along them is {variance:.2f} of the base's, their share of all variance {share:.2f} of "
-        "it (geometric means)."
+        f"{where}: along the directions of {logs.size} controls its seeds {'are ' * bool(shown)}"
+        f"{shown or 'vary '}{how[told.kind]} the base's: {number} of the variance, their share of "
+        f"all variance {format_number(share, decimals=2)} of it (geometric means)."
     )
 
 
 def _twins(twins: xr.Dataset) -> list[str]:
     names = ("weights", "left", "left_random", "effects")
     weights, left, chance, effects = (finite_mean(twins[n]) for n in names)
-    text = (
+    return [
         "Trained on base and student apart, sliders of one attribute have a weight cosine of "
         f"{weights:.2f} and share {left:.2f} of the space they write to (random: {chance:.2f}); "
-        f"what they do to x̂₀ has cosine {effects:.2f}"
-    )
-    return [
-        f"{text}: weights alone do not show that they do the same."
-        if weights < effects / 2
-        else f"{text}."
+        f"what they do to x̂₀ has cosine {effects:.2f}."
     ]
 
 

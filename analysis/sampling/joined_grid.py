@@ -31,8 +31,13 @@ def passing(pipe: Any, sigmas: Sequence[float]) -> Any:
     """
     own = sigmas_of(pipe)
     new = [s for s in sigmas if min(abs(s - o) for o in own) > EQUAL * s]
-    if not new:
-        return pipe
-    grid = [timestep_at(pipe.scheduler, s) for s in sorted([*own, *new], reverse=True)]
+    return at_levels(pipe, [*own, *new]) if new else pipe
+
+
+def at_levels(pipe: Any, sigmas: Sequence[float]) -> Any:
+    """A pipeline on a grid of these noise levels alone. Raises ValueError for a scheduler that
+    cannot be put on one.
+    """
+    grid = [timestep_at(pipe.scheduler, s) for s in sorted(sigmas, reverse=True)]
     timesteps = [float(round(t)) if kind(pipe.scheduler) in BY_TIMESTEP else float(t) for t in grid]
     return compose({"base": pipe}, whole("base", pipe, timesteps=timesteps))

@@ -33,8 +33,8 @@ def test_students_step_at_their_training_timesteps(name):
     assert student.scheduler.timesteps.tolist() == list(LATE_TIMESTEPS if late else TIMESTEPS)
 
 
-def test_the_control_is_the_same_student_trained_to_commit_late():
-    assert xhat.load_pair("demo").control == "turbo-late"
+def test_the_control_is_the_same_student_on_a_grid_that_commits_late():
+    assert xhat.load_pair("demo").control == "dmd-late"
     assert xhat.load_pair("demo/lcm").control is None
     assert xhat.load_pair("sdxl/dmd2").control is None
 

@@ -163,4 +163,4 @@ def draw(folder: Path, path: Path, *, columns: int = 12, **call: Any) -> None:
                 )
             )
     grid = Image.fromarray((np.concatenate(rows) * 255).round().astype("uint8"))
-    grid.resize((grid.width * 2, grid.height * 2), Image.Resampling.NEAREST).save(path)
+    grid.save(path, optimize=True)

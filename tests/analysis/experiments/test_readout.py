@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import xarray as xr
 
 from xhat.analysis.experiments.readout import sentences
@@ -32,5 +33,26 @@ def test_what_is_never_decided_is_said_with_its_best():
     assert line == "colour: no x̂₀ gives away half of it; accuracy at best base 0.50, chance 0.25."
 
 
-def test_what_an_untrained_network_reads_as_well_is_no_knowledge():
-    assert "training has not made it easier to read" in sentences(decided(0.9, 0.3, 0.95))[-1]
+def of_many(gain):
+    """Readings of eight attributes, each better than an untrained network's by its ``gain``."""
+    each = [
+        decided(0.6 + more, 0.3, 0.6).assign_coords(attribute=[f"a{i}"])
+        for i, more in enumerate(gain)
+    ]
+    return xr.concat(each, "attribute", combine_attrs="override")
+
+
+@pytest.mark.parametrize(
+    ("gain", "said"),
+    [
+        (np.linspace(0.1, 0.2, 8), "it has more than the untrained network"),
+        (-np.linspace(0.1, 0.2, 8), "it has less than the untrained network"),
+        (np.linspace(-0.2, 0.2, 8), "it and the untrained network are not told apart"),
+    ],
+)
+def test_a_layer_is_judged_beside_an_untrained_network_over_attributes(gain, said):
+    assert f"Accuracy over attributes: {said}" in sentences(of_many(gain))[-1]
+
+
+def test_one_attribute_gives_no_verdict_on_a_layer():
+    assert "measure 5 attributes or more" in sentences(decided(0.9, 0.3, 0.95))[-1]

@@ -150,7 +150,7 @@ def test_sentences_name_the_cell_that_differs_most():
     text = "\n".join(sentences(data))
     one, few = (data["cka"].sel(network=n, layer="h", level=0.7) for n in ("dmd", "base_few"))
     both = f"{format_interval(one)} against {format_interval(few)}"
-    assert f"at h, σ = 0.7: {both}, intervals that do not overlap" in text
+    assert f"at h, σ = 0.7: {both}, a cell that was picked for it" in text
     assert "1 of 4 cells cannot be told" in text
     assert "Spearman -1.00 and 1.00" in text
-    assert "as few steps 0.90, an untrained network 0.10" in text
+    assert "as few steps, guidance 1, 0.90, an untrained network 0.10" in text
