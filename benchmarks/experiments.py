@@ -13,12 +13,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from findings import half_page, lead, write_readme
+from findings import half_page, lead, training_part, write_readme
 
 from xhat.analysis.files import ForeignFolder
 from xhat.analysis.result import Result
 from xhat.cli import main as command
-from xhat.figures.kit.data import SHIPPED, save_data
+from xhat.figures.kit.data import SHIPPED, load_data, save_data
 from xhat.zoo.pairs import embedded, load_pair
 
 SHOWN = "dmd"  # of the students, the one that collapses most: its figures are the shipped ones
@@ -115,7 +115,7 @@ def page(results: Mapping[str, Result]) -> str:
             '<details markdown="1"><summary>every sentence, and the table</summary>\n\n'
             f"{sentences}{table}\n\n</details>\n"
         )
-    return "\n".join(parts)
+    return "\n".join([*parts, training_part(load_data("training"))])
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ from xhat.analysis.intervals import format_interval
 from xhat.analysis.result import Result
 from xhat.figures import draw
 from xhat.figures.kit.data import load_data
+from xhat.zoo.family.progress import CAPTIONS, PROMPTS, SEEDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ WORDS = {
     "undecided": "is not told apart from",
 }
 LEADS = {
-    "demo": (2, 3, 0, 1, -2, -1),
+    "demo": (2, 3, 0, 1, -4, -2, -1),
     "regime": (1, 3, 4),
     "swaps": (0, 8, 9),
     "credit": range(2),
@@ -107,6 +108,32 @@ def half_page(results: Mapping[str, Result], titles: Mapping[str, str]) -> str:
         seen.add(result.name)
         lines += [f"- {_brief(line)}" for line in told] + [""] * bool(told)
     return "\n".join(lines)
+
+
+def training_part(data: xr.Dataset) -> str:
+    """The part of the page on how diversity fell while students were trained; of one small set of
+    prompts and seeds, so that no interval is given. ``data``: of the figure ``training``.
+    """
+    lines = [
+        f"- {run}: Vendi {_from_to(data.sel(run=run), 'vendi_q2')}, obedience "
+        f"{_from_to(data.sel(run=run), 'obedience')}, in "
+        f"{float(data['step'].sel(run=run).max()):g} steps."
+        for run in data["run"].values
+    ]
+    return (
+        "## Collapse while training\n\n`python benchmarks/training.py`\n\n"
+        f"The base: Vendi {data.attrs['base_vendi_q2']:.2f}, obedience "
+        f"{data.attrs['base_obedience']:.2f}. Students, from before their first step to after "
+        "their last (-2: a second seed; dmd-even: dmd with the base's own guidance); "
+        f"{len(PROMPTS)} prompts × {SEEDS} seeds and {CAPTIONS} full captions, without intervals:\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
+def _from_to(run: xr.Dataset, name: str) -> str:
+    values = run[name].values[run["step"].notnull().values]
+    return f"{values[0]:.2f} → {values[-1]:.2f}"
 
 
 def _brief(sentence: str) -> str:

@@ -19,6 +19,9 @@ from xhat.analysis.sampling.arms import against, paired_values, strata_of, summa
 from xhat.analysis.table import Column, Table
 from xhat.analysis.verdicts import FEWEST_PROMPTS, Verdict, margin_of, verdict
 
+FIDELITY_MARGIN = 0.05
+"""Fidelity that may be lost and still be called kept."""
+
 COSTS = {
     "evaluations": Column("evaluations"),
     "seconds": Column("s an image"),

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis.experiments.arm_table import (
+    FIDELITY_MARGIN,
     arm_table,
     contrast_sentence,
     few_step_base,
@@ -53,6 +54,7 @@ CONTRASTS = (
     ("control_hybrid", "control"),
 )
 """What is compared, fixed before any run; the first is the primary contrast."""
+FIDELITY = (("hybrid", "student"), ("student", "base"))
 WORDS = {
     "base": "the base",
     "base_few": "the base at the student's steps, guidance 1",
@@ -209,8 +211,8 @@ def collapse_table(measured: xr.Dataset) -> Table:
 
 
 def sentences(measured: xr.Dataset) -> list[str]:
-    """The verdict on each of :data:`CONTRASTS`, by every headline measure of diversity; last,
-    whether the base's steps give the student more than they give the control.
+    """The verdict on each of :data:`CONTRASTS`, by every headline measure of diversity; whether
+    fidelity is kept; last, whether the base's steps give the student more than the control.
     """
     arms = set(measured["arm"].values.tolist())
     measures = [name for name in headlines(measured.data_vars) if name in DIVERSITY]
@@ -220,9 +222,17 @@ def sentences(measured: xr.Dataset) -> list[str]:
         if {more, less} <= arms
         for measure in measures
     ]
+    if "fidelity" in measured:
+        lines += [_of_fidelity(measured, *pair) for pair in FIDELITY if set(pair) <= arms]
     if {"hybrid", "student", "control_hybrid", "control"} <= arms:
         lines += [line for measure in measures for line in _of_gains(measured, measure)]
     return lines
+
+
+def _of_fidelity(measured: xr.Dataset, more: str, less: str) -> str:
+    difference = paired_values(measured, more, less, "fidelity")
+    judged = verdict(difference, FIDELITY_MARGIN, strata=strata_of(measured))
+    return judged.sentence(WORDS[more], WORDS[less], measure_label("fidelity"))
 
 
 def _of_gains(measured: xr.Dataset, measure: str) -> list[str]:

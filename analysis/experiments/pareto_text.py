@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis.experiments.arm_table import (
+    FIDELITY_MARGIN,
     arm_table,
     comparable,
     contrast_sentence,
@@ -23,7 +24,6 @@ from xhat.samplers.plans.policy import Policy
 
 BUDGETS = (1.0, 1.2, 2.0)  # of the student's evaluations
 COMBINED = ("hybrid_embedding_noise",)  # two ways at once: against the best single one
-MARGIN = 0.05  # fidelity that may be lost and still be called kept
 
 
 def pareto_table(measured: xr.Dataset) -> Table:
@@ -93,10 +93,12 @@ def _at_budget(measured: xr.Dataset, budget: float, cost: str, text: str) -> str
     best, sentence = best_arm(measured, within, "")
     line = f"{begin}: {sentence}"
     if not faithful:
-        return f"{line} None of them is shown to keep fidelity to {MARGIN:g}."
-    other, sentence = best_arm(measured, faithful, f"that are shown to keep fidelity to {MARGIN:g}")
+        return f"{line} None of them is shown to keep fidelity to {FIDELITY_MARGIN:g}."
+    other, sentence = best_arm(
+        measured, faithful, f"that are shown to keep fidelity to {FIDELITY_MARGIN:g}"
+    )
     return (
-        f"{line} It is shown to keep fidelity to {MARGIN:g}."
+        f"{line} It is shown to keep fidelity to {FIDELITY_MARGIN:g}."
         if other == best
         else (f"{line} {sentence}")
     )
@@ -170,7 +172,7 @@ def _keeps(measured: xr.Dataset, arm: str) -> bool:
     if "fidelity" not in measured:
         return True
     lost = paired_values(measured, arm, "student", "fidelity")
-    return verdict(lost, MARGIN, strata=strata_of(measured)).no_loss
+    return verdict(lost, FIDELITY_MARGIN, strata=strata_of(measured)).no_loss
 
 
 def _foreseen(expected: xr.Dataset) -> str:

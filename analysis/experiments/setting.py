@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.probes.features import FeatureSpace, feature_space
 from xhat.probes.scores import with_scores
 from xhat.zoo.family.attributes import OPEN_PROMPTS
+from xhat.zoo.load.embedded import CONTROLS
 from xhat.zoo.pairs import Pair, load_pair
 
 
@@ -82,6 +84,19 @@ class Setting:
         asked = {field.name: getattr(self, field.name) for field in fields(self)}
         space = self.space if isinstance(self.space, str) else self.space.name
         return asked | {"pair": pair.name, "student": pair.chosen, "space": space}
+
+
+def students_alike(pair: Any) -> list[str]:
+    """Names of the students that have the base's layers and weights of their own: neither one of
+    fewer layers, nor a control, whose weights are another student's.
+    """
+    layers = _layers(pair.base)
+    own = [name for name in pair.students if name not in CONTROLS]
+    return [name for name in own if _layers(pair.students[name]) == layers]
+
+
+def _layers(pipe: Any) -> list[str]:
+    return [point.alias for point in named_points(denoiser_of(pipe))]
 
 
 def check_whole(name: str, value: Any) -> None:

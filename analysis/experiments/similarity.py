@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import spearmanr
 
-from xhat.analysis.experiments.setting import Setting
+from xhat.analysis.experiments.setting import Setting, students_alike
 from xhat.analysis.intervals import BOUNDS, bounded, format_interval
 from xhat.analysis.result import Result
 from xhat.analysis.sampling.joined_grid import at_levels, passing, sigmas_of
@@ -38,7 +38,8 @@ class Similarity(Setting):
     Parameters
     ----------
     students
-        Names of students of the pair (default: all).
+        Names of students of the pair (default: those with the base's layers and weights of
+        their own).
     hooks
         Hook points to read (default: blocks and attentions along the depth, :func:`layers`).
     permutations
@@ -81,7 +82,7 @@ def measure_similarity(config: Similarity, *, cache: Path) -> Result:
     if len(config.prompts) < 2:
         raise ValueError("intervals are over prompts: give two or more")
     pair = config.models()
-    names = list(config.students) or list(pair.students)
+    names = list(config.students) or students_alike(pair)
     if missing := [name for name in names if name not in pair.students]:
         raise ValueError(
             f"{pair.name} has no student {missing[0]!r}: it has {', '.join(pair.students)}"

@@ -14,6 +14,7 @@ import xarray as xr
 from einops import rearrange
 
 from xhat.analysis.sampling.control import Control
+from xhat.analysis.sampling.joined_grid import at_levels
 from xhat.analysis.traces.layers import NoSharedLevel
 from xhat.analysis.traces.readings import SAMPLE, X0
 from xhat.hooks.edits.edit import EQUAL, Source, replace
@@ -99,7 +100,7 @@ def responses(
     sigmas = states["sigma"].values
     source = Source(INPUT, states["input"], tuple(float(s) for s in sigmas))
     tree = trace(
-        pipe,
+        at_levels(pipe, sigmas.tolist()),
         [str(p) for p in states["prompt"].values],
         seeds=states["seed"].values.tolist(),
         hooks=dict.fromkeys(points, REDUCTION),
@@ -108,7 +109,6 @@ def responses(
         progress=False,
         output_type="latent",
         guidance_scale=1.0,
-        num_inference_steps=len(sigmas),
     )
     steps = _steps_at(tree.coords["sigma"].values, sigmas, type(pipe).__name__)
     output, levels = np.asarray(tree["model_output"].isel(step=steps).values), tree.coords

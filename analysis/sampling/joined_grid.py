@@ -29,15 +29,24 @@ def passing(pipe: Any, sigmas: Sequence[float]) -> Any:
     Before the first new level it samples as it always does, to rounding; after it, up to the
     sampler's error of discretisation.
     """
-    own = sigmas_of(pipe)
-    new = [s for s in sigmas if min(abs(s - o) for o in own) > EQUAL * s]
-    return at_levels(pipe, [*own, *new]) if new else pipe
+    every = sigmas_of(pipe)
+    for sigma in sigmas:
+        if not _among(sigma, every):
+            every.append(sigma)
+    return at_levels(pipe, every)
 
 
 def at_levels(pipe: Any, sigmas: Sequence[float]) -> Any:
-    """A pipeline on a grid of these noise levels alone. Raises ValueError for a scheduler that
-    cannot be put on one.
+    """A pipeline on a grid of these noise levels alone: itself where they are its own. Raises
+    ValueError for a scheduler that cannot be put on one.
     """
+    own = sigmas_of(pipe)
+    if len(own) == len(sigmas) and all(_among(s, own) for s in sigmas):
+        return pipe
     grid = [timestep_at(pipe.scheduler, s) for s in sorted(sigmas, reverse=True)]
     timesteps = [float(round(t)) if kind(pipe.scheduler) in BY_TIMESTEP else float(t) for t in grid]
     return compose({"base": pipe}, whole("base", pipe, timesteps=timesteps))
+
+
+def _among(sigma: float, levels: Sequence[float]) -> bool:
+    return min(abs(sigma - level) for level in levels) <= EQUAL * sigma

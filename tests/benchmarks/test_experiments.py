@@ -47,6 +47,17 @@ def test_the_page_has_the_sentences_and_the_table_of_every_result(script):
     assert {p.stem for p in script.SHIPPED.iterdir()} == {"measured", "measured_lcm", "samples"}
 
 
+def test_the_page_ends_with_how_students_were_trained(script):
+    nan = np.nan
+    notes = {"step": [[0.0, 200.0, nan], [0.0, 200.0, 400.0]]}
+    notes["vendi_q2"] = [[1.9, 1.6, nan], [2.0, 1.9, 2.1]]
+    notes["obedience"] = [[0.5, 0.9, nan], [0.5, 0.7, 0.8]]
+    data = xr.Dataset({k: (("run", "row"), v) for k, v in notes.items()}, {"run": ["dmd", "lcm"]})
+    text = script.training_part(data.assign_attrs(base_vendi_q2=2.0, base_obedience=0.95))
+    assert "- dmd: Vendi 1.90 → 1.60, obedience 0.50 → 0.90, in 200 steps." in text
+    assert "- lcm: Vendi 2.00 → 2.10, obedience 0.50 → 0.80, in 400 steps." in text
+
+
 def test_what_leads_the_page_is_chosen_by_the_experiment(script):
     table = Table(
         ["half decided at σ", "base", "student"], [["colour", 4.1, None], ["mood", None, None]]

@@ -157,6 +157,6 @@ def test_text_is_inside_the_figure_and_legible(run, name, venue):
 def test_colours_of_different_models_differ():
     chosen = {
         style.COLOURS[m]
-        for m in ("base", "base_few", "dmd", "lcm", "turbo", "paired", "hybrid", "real")
+        for m in ("base", "base_few", "dmd", "lcm", "turbo", "em", "hybrid", "real")
     }
     assert len(chosen) == 8

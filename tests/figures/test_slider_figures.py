@@ -135,7 +135,7 @@ def test_the_map_has_a_row_a_student_and_marks_what_is_above_its_null(aligned):
 
 def test_many_students_stand_side_by_side(aligned):
     more = xr.concat(
-        [aligned, aligned.assign_coords(model=["turbo", "paired"])], "model", data_vars="all"
+        [aligned, aligned.assign_coords(model=["turbo", "em"])], "model", data_vars="all"
     )
     figure = alignment_map.draw(more)
     assert [a.get_title() for a in figure.axes[:4]] == [

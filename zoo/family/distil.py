@@ -74,7 +74,7 @@ def distil(
     step: Callable[[int], Mapping[str, float]],
 ) -> Path:
     """Train, averaging the student's weights; every ``CHECK_EVERY`` steps keep a checkpoint in half
-    precision and note how it does. Returns the folder of the pipeline.
+    precision and note how it does, as before the first. Returns the folder of the pipeline.
     """
     average = ema(student, run.decay)
 
@@ -89,6 +89,9 @@ def distil(
         if done == run.steps:
             _save(run, teacher, average.module)
 
+    if not (run.folder / "training.json").exists():
+        run.folder.mkdir(parents=True, exist_ok=True)
+        _note(run, 0, evaluate(run, teacher, average.module))
     train_loop(
         run.folder,
         {"student": student, "average": average, **parts},

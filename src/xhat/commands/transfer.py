@@ -64,6 +64,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from xhat.analysis.experiments.setting import students_alike
     from xhat.analysis.experiments.transfer import Transfer, measure_transfer
     from xhat.analysis.result import claim
     from xhat.analysis.sampling.shipped_controls import family_controls
@@ -73,7 +74,8 @@ def run(args: argparse.Namespace) -> None:
 
     extent, out = _extent(args), claim(args.out, "transfer")
     pair = load_pair(args.pair)
-    students = {pair.chosen: pair.student} if "/" in args.pair else pair.students
+    names = [pair.chosen] if "/" in args.pair else students_alike(pair)
+    students = {name: pair.students[name] for name in names}
     space = JudgeSpace(pair.base.vae)
     clip = feature_space(f"clip:{args.clip}", pair.base) if args.clip else None
     config = Transfer(
