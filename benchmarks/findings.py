@@ -125,7 +125,7 @@ def training_part(data: xr.Dataset) -> str:
         f"The base: Vendi {data.attrs['base_vendi_q2']:.2f}, obedience "
         f"{data.attrs['base_obedience']:.2f}. Students, from before their first step to after "
         "their last (-2: a second seed; dmd-even: dmd with the base's own guidance); "
-        f"{len(PROMPTS)} prompts × {SEEDS} seeds and {CAPTIONS} full captions, without intervals:\n\n"
+        f"{len(PROMPTS)} prompts × {SEEDS} seeds and {CAPTIONS} full captions, no intervals:\n\n"
         + "\n".join(lines)
         + "\n"
     )
