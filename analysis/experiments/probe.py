@@ -35,6 +35,7 @@ from xhat.probes.scores import scores_here, with_scores
 from xhat.samplers.composite.pipeline import hybrid
 from xhat.samplers.plans.build import skip_plan, swap_plan
 from xhat.samplers.plans.defaults import default_steps
+from xhat.samplers.plans.plan import Plan
 from xhat.zoo.family.attributes import OPEN_PROMPTS, parse
 from xhat.zoo.suites import PAPER
 
@@ -133,17 +134,7 @@ def probe(
     hooks = dict.fromkeys(read_points(denoiser_of(student)), "project(256)")
     estimate = _fit_budget(models, arms, prompts, list(seeds), budget, hooks, out, batch_size)
     LOG.info(estimate.text())
-    traces = {
-        name: trace(
-            pipe,
-            estimate.prompts,
-            seeds=estimate.seeds,
-            hooks=hooks,
-            store=out / "traces" / f"{name}.zarr",
-            batch_size=batch_size,
-        )
-        for name, pipe in models.items()
-    }
+    traces = _traced(models, estimate, hooks, out, batch_size)
     finals = {name: tree.to_dataset()["final"].load() for name, tree in traces.items()}
     shown = {n: structure(pipe, finals[n], batch_size=batch_size) for n, pipe in models.items()}
     common: dict[str, Any] = {
@@ -160,36 +151,63 @@ def probe(
     }
     common["commitment"] = {n: commitment(tree) for n, tree in traces.items()}
     if base is None:
-        measured = measure_finals(finals, chosen)
-        return ProbeResult(
-            verdict=alone(measured, **_curves(common)),
-            notes=notes,
-            measured=measured,
-            samples=finals,
-            **common,
-        )
+        return _alone(finals, chosen, notes, common)
     drawn = sample_arms(
         arms, estimate.prompts, estimate.seeds, cache=out / "cache", batch_size=batch_size
     )
     check_paired(drawn)
     finals |= {name: samples["final"] for name, samples in drawn.items()}
-    measured = measure_finals(finals, chosen)
-    similar, said = _similarity(traces)
-    notes += said
     moved = [
         slider_transfer(path, base, student, estimate.prompts, estimate.seeds[:4])
         for path in sliders
     ]
-    verdict = recommended(
-        measured,
-        {name: arm.pipe.scheduler.plan for name, arm in arms.items()},
-        similar,
-        moved,
-        **_curves(common),
-    )
+    plans = {name: arm.pipe.scheduler.plan for name, arm in arms.items()}
+    return _beside_base(finals, chosen, plans, moved, notes, common)
+
+
+def _traced(
+    models: Mapping[str, Any],
+    estimate: Estimate,
+    hooks: Mapping[str, str],
+    out: Path,
+    batch_size: int,
+) -> dict[str, xr.DataTree]:
+    return {
+        name: trace(
+            pipe,
+            estimate.prompts,
+            seeds=estimate.seeds,
+            hooks=hooks,
+            store=out / "traces" / f"{name}.zarr",
+            batch_size=batch_size,
+        )
+        for name, pipe in models.items()
+    }
+
+
+def _alone(
+    finals: dict[str, xr.DataArray], space: FeatureSpace, notes: list[str], common: dict[str, Any]
+) -> ProbeResult:
+    """Of a checkpoint without a base; ``common``: what is in every result."""
+    measured = measure_finals(finals, space)
+    verdict = alone(measured, **_curves(common))
+    return ProbeResult(verdict=verdict, notes=notes, measured=measured, samples=finals, **common)
+
+
+def _beside_base(
+    finals: dict[str, xr.DataArray],
+    space: FeatureSpace,
+    plans: Mapping[str, Plan],
+    moved: list[dict[str, Any]],
+    notes: list[str],
+    common: dict[str, Any],
+) -> ProbeResult:
+    """Of a checkpoint with its base: which plan gives back what was lost."""
+    measured = measure_finals(finals, space)
+    similar, said = _similarity(common["traces"])
     return ProbeResult(
-        verdict=verdict,
-        notes=notes,
+        verdict=recommended(measured, plans, similar, moved, **_curves(common)),
+        notes=notes + said,
         measured=measured,
         similarity=similar,
         sliders=moved,

@@ -107,17 +107,12 @@ def similarity_map(
         counts = len(prompts), len(seeds)
         correct = measure == "cka" and min(counts) >= CORRECTED_FROM
         interval = _interval(how, (a, b), pairs, found["similarity"], counts, level, correct)
-        found["interval"] = np.stack([interval.estimate, interval.low, interval.high], axis=-1)
-        if measure == "cka":
-            found["interval"] = np.minimum(found["interval"], 1)
+        bounds = np.stack([interval.estimate, interval.low, interval.high], axis=-1)
+        found["interval"] = np.minimum(bounds, 1) if measure == "cka" else bounds
         found, attrs = found | more, attrs | interval.attrs | said
     if untrained is not None:
         c = layers_of(untrained, how, prompts, seeds, branch, "untrained", {j for _, j in pairs})
-        if c.names != b.names or not np.array_equal(untrained["sigma"].values, sigmas[1]):
-            raise ValueError(
-                "the untrained network must be read at the points of trace_b and on its noise "
-                "levels"
-            )
+        _check_like_b(c, b, untrained, sigmas[1])
         found["untrained"] = _cells(how, prepared[0], _prepared(how, c, everything), pairs)
     result = _dataset(found, a, b, pairs, sigmas, align)
     if by is not None:
@@ -131,10 +126,20 @@ def similarity_map(
         beside["ceiling_a"] = _ceiling(
             how, ceiling, a, prepared[0], trace_a, branch, {i for i, _ in pairs}
         )
-    said = {
-        k: int(v) if isinstance(v, bool) else v for k, v in attrs.items() if v is not None
-    }  # netCDF has no bool
-    return _with(result, beside, align).assign_attrs(said)
+    return _with(result, beside, align).assign_attrs(_for_netcdf(attrs))
+
+
+def _check_like_b(layers: Layers, b: Layers, untrained: Any, sigmas: np.ndarray) -> None:
+    if layers.names != b.names or not np.array_equal(untrained["sigma"].values, sigmas):
+        raise ValueError(
+            "the untrained network must be read at the points of trace_b and on its noise levels"
+        )
+
+
+def _for_netcdf(attrs: dict[str, Any]) -> dict[str, Any]:
+    """Attributes that netCDF holds: it has neither bool nor None."""
+    there = {name: value for name, value in attrs.items() if value is not None}
+    return {name: int(v) if isinstance(v, bool) else v for name, v in there.items()}
 
 
 def _with(
