@@ -39,7 +39,8 @@ quartiles over rounds stand beside it.
 
 def page() -> str:
     """The text of README.md: the tables that are there, and the names of those that are not."""
-    there = [RESULTS / f"{name}.md" for name in BENCHMARKS if (RESULTS / f"{name}.md").exists()]
+    files = [RESULTS / f"{n}{device}.md" for n in BENCHMARKS for device in ("", "-cuda")]
+    there = [file for file in files if file.exists()]
     missing = [name for name in BENCHMARKS if not (RESULTS / f"{name}.md").exists()]
     parts = [HEAD, *(file.read_text() for file in there)]
     if missing:

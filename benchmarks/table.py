@@ -156,11 +156,14 @@ def publish(
     bound: str,
     device: str = "cpu",
 ) -> None:
-    """Print the tables of a benchmark, and write them to ``<out>/<name>.md`` unless ``--quick``.
+    """Print the tables of a benchmark, and write them to ``<out>/<name>.md`` unless ``--quick``; of
+    a GPU, to ``<name>-cuda.md``.
 
     ``tables``: caption → rows; ``bound``: what bounds the numbers now.
     """
     body = "\n\n".join(f"{caption}\n\n{markdown(rows)}" for caption, rows in tables.items())
+    if device != "cpu":
+        name, title = f"{name}-{device}", f"{title}, on a GPU"
     text = f"## {title}\n\nMachine: {machine(device)}.\n\n{body}\n\nWhat bounds it now: {bound}\n"
     print(text, flush=True)
     if args.quick and args.out == RESULTS:
