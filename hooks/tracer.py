@@ -20,7 +20,7 @@ from xhat.hooks.record.record import Array, Record, warn_unfired
 from xhat.hooks.record.recorder import Recorder
 from xhat.hooks.store.memory import tree_of
 from xhat.hooks.store.schema import path_of, schema_of
-from xhat.hooks.store.whole import write_tree
+from xhat.hooks.store.whole import save_trace
 
 Hooks = Mapping[str, Any] | Iterable[str]
 
@@ -64,7 +64,7 @@ class Tracer:
             return
         warn_unfired(self._records[-1].unfired(self._recorder.selections))
         if self.store is not None:
-            write_tree(self.store, self.trace)
+            save_trace(self.trace, self.store)
 
     def _take(self) -> None:
         records = self._recorder.take()

@@ -9,7 +9,7 @@ _EXPORTS = {
     "DamagedTrace": "xhat.hooks.store.failures",
     "StoreInUse": "xhat.hooks.store.locks",
     "open_trace": "xhat.hooks.store.reading",
-    "write_tree": "xhat.hooks.store.whole",
+    "save_trace": "xhat.hooks.store.whole",
     "Memory": "xhat.hooks.store.memory",
     "Tile": "xhat.hooks.store.tiles",
     "Tiling": "xhat.hooks.store.tiles",

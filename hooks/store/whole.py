@@ -15,15 +15,15 @@ from xhat.hooks.store.locks import located, locked
 from xhat.hooks.store.root import FORMAT, root_attributes
 
 
-def write_tree(path: str | os.PathLike[str], tree: xr.DataTree) -> None:
-    """Write a trace that is in memory.
+def save_trace(trace: xr.DataTree, path: str | os.PathLike[str]) -> None:
+    """Write a trace that is in memory, for :func:`xhat.open_trace`.
 
     Parameters
     ----------
+    trace
+        Of :func:`xhat.trace`, or of :func:`xhat.concat`.
     path
         Folder or URL.
-    tree
-        Of :func:`xhat.trace`.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def write_tree(path: str | os.PathLike[str], tree: xr.DataTree) -> None:
         if root_attributes(path) is not None:
             raise ValueError(f"{path} holds a trace already: give another store, or remove it")
         store = Checked(files.store_at(path), Checksums(path))
-        whole = tree.map_over_datasets(_texts_as_objects)
+        whole = trace.map_over_datasets(_texts_as_objects)
         whole.attrs |= {"xhat_format": FORMAT, "finished": True}
         try:
             encoding = {

@@ -21,6 +21,9 @@ _EXPORTS = {
     "trace": "xhat.hooks.trace",
     "Tracer": "xhat.hooks.trace",
     "open_trace": "xhat.hooks.store.reading",
+    "save_trace": "xhat.hooks.store.whole",
+    "concat": "xhat.hooks.joining",
+    "decode": "xhat.analysis.traces.accessor",
     "defaults": "xhat.hooks.model",
     "set_defaults": "xhat.hooks.model",
     "points": "xhat.hooks.points.table",
@@ -36,11 +39,13 @@ _EXPORTS = {
     "rival": "xhat.samplers.rivals.registry",
     "diverse": "xhat.samplers.rivals.diverse_set",
     "Policy": "xhat.samplers.plans.policy",
+    "sweep": "xhat.analysis.experiments.sweep",
     "fit_policy": "xhat.analysis.experiments.policy",
     "load_pair": "xhat.zoo.pairs",
     "load_model": "xhat.zoo.load.checkpoints",
     "load_checkpoint": "xhat.zoo.load.checkpoints",
 }
+_OF_TRACES = ("trace", "Tracer", "open_trace", "concat")
 _PACKAGES = ("hooks", "zoo", "samplers", "probes", "analysis", "figures")
 
 __all__ = ["__version__", *_EXPORTS, *_PACKAGES]
@@ -49,6 +54,8 @@ __all__ = ["__version__", *_EXPORTS, *_PACKAGES]
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         value = getattr(import_module(_EXPORTS[name]), name)
+        if name in _OF_TRACES:  # which have an accessor, trace.xhat
+            import_module("xhat.analysis.traces.accessor")
         globals()[name] = value  # a submodule of the same name must not shadow the function
         return value
     if name in _PACKAGES:
