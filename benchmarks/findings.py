@@ -46,8 +46,8 @@ LEADS = {
 
 
 def picture(samples: xr.Dataset) -> Figure:
-    """Base, student and hybrid under the same seeds, of the first prompt."""
-    return draw("samples", samples.sel(model=list(ROWS)).isel(prompt=[0]))
+    """Base, student and hybrid under the same seeds."""
+    return draw("samples", samples.sel(model=list(ROWS)))
 
 
 def two_sentences(measured: xr.Dataset) -> str:
@@ -98,7 +98,8 @@ def half_page(results: Mapping[str, Result], titles: Mapping[str, str]) -> str:
     students the first finding.
     """
     lines, seen = ["## In short", ""], set()
-    for name, result in results.items():
+    kinds = list(dict.fromkeys(result.name for result in results.values()))
+    for name, result in sorted(results.items(), key=lambda item: kinds.index(item[1].name)):
         told = lead(result)
         if result.name in seen:
             told = [f"{result.settings.get('student', name)}: {line}" for line in told[:1]]

@@ -40,7 +40,9 @@ def test_a_sentence_says_which_way_the_numbers_fall():
     assert "the student has more than the base" in findings().two_sentences(turned)
 
 
-def test_the_picture_is_base_student_and_hybrid_of_one_prompt():
-    figure = findings().picture(load_data("samples"))
-    rows = [axis.get_ylabel() for block in figure.subfigs for axis in block.axes]
-    assert rows == ["base", "student", "hybrid"]
+def test_the_picture_is_base_student_and_hybrid_of_the_prompts_that_the_text_names():
+    samples = load_data("samples")
+    figure = findings().picture(samples)
+    rows = [[axis.get_ylabel() for axis in block.axes] for block in figure.subfigs]
+    assert rows == [["base", "student", "hybrid"]] * samples.sizes["prompt"]
+    assert all(f'"{prompt}"' in README for prompt in samples["prompt"].values)

@@ -42,7 +42,7 @@ from xhat.samplers.composite.pipeline import hybrid
 from xhat.samplers.plans.defaults import default_steps
 from xhat.samplers.rivals.registry import rival
 
-SHOWN_PROMPTS, SHOWN_SEEDS, WALL_PROMPTS = 2, 8, 3
+SHOWN_PROMPTS, SHOWN_SEEDS, WALL_PROMPTS = 4, 8, 3
 WALL = ("base", "student", "hybrid", "control", "control_hybrid")
 CONTRASTS = (
     ("hybrid", "student"),
@@ -180,9 +180,8 @@ def figure_data(pair: Any, traced: dict[str, xr.DataTree], space: Any) -> dict[s
     paired = {name: less_reference(curve, curves["base"]) for name, curve in curves.items()}
     committed = {name: commitment(tree) for name, tree in traced.items()}
     prompts = next(iter(traced.values())).to_dataset()["prompt"].values
-    few = np.unique(np.linspace(0, len(prompts) - 1, SHOWN_PROMPTS).astype(int))
     return {
-        "samples": final_pictures(traced, [str(p) for p in prompts[few]], SHOWN_SEEDS),
+        "samples": final_pictures(traced, [str(p) for p in prompts[:SHOWN_PROMPTS]], SHOWN_SEEDS),
         "filmstrip": frames_of(traced, pair.base.vae, prompts=1, seeds=1),
         "diversity": _with_finding(join_curves(paired), of_diversity).assign_attrs(
             reference="base"
