@@ -27,6 +27,7 @@ BENCHMARKS = (
     "similarity",
     "coverage",
     "corruption",
+    "mutations",
 )
 HEAD = """# Benchmarks
 
