@@ -142,7 +142,7 @@ def test_many_students_stand_side_by_side(aligned):
         "base and DMD",
         "base and LCM",
         "base and Turbo",
-        "base and paired",
+        "base and EM",
     ]
 
 
