@@ -23,29 +23,29 @@ def _m(file: str, old: str, new: str, *tests: str) -> Mutation:
 # fmt: off
 MUTATIONS = (
     # hooks: noise levels and x̂₀
-    _m("hooks/noise/x0.py", "return (x_t - b * model_output) / a", "return (x_t + b * model_output) / a", "hooks/noise/test_x0.py"),  # noqa: E501
-    _m("hooks/noise/x0.py", "* x_t - noise * model_output", "* x_t + noise * model_output", "hooks/noise/test_x0.py"),  # noqa: E501
-    _m("hooks/noise/x0.py", "towards = 1 if inverted(scheduler) else -1", "towards = -1", "hooks/noise/test_x0.py", "hooks/noise/test_noise.py"),  # noqa: E501
-    _m("hooks/noise/x0.py", "return (x_t - a * x0) / b", "return (x_t - x0) / b", "hooks/noise/test_x0.py"),  # noqa: E501
-    _m("hooks/noise/x0.py", "x_t, model_output = x_t.float(), model_output.float()", "pass", "hooks/noise/test_x0.py"),  # noqa: E501
+    _m("hooks/noise/x0.py", "return (x_t - b * model_output) / a", "return (x_t + b * model_output) / a", "hooks/noise/test_noise.py"),  # noqa: E501
+    _m("hooks/noise/x0.py", "* x_t - noise * model_output", "* x_t + noise * model_output", "hooks/noise/test_noise.py"),  # noqa: E501
+    _m("hooks/noise/x0.py", "towards = 1 if inverted(scheduler) else -1", "towards = -1", "hooks/noise/test_noise.py"),  # noqa: E501
+    _m("hooks/noise/x0.py", "return (x_t - a * x0) / b", "return (x_t - x0) / b", "hooks/noise/test_noise.py"),  # noqa: E501
+    _m("hooks/noise/x0.py", "x_t, model_output = x_t.float(), model_output.float()", "pass", "hooks/noise/test_noise.py"),  # noqa: E501
     _m("hooks/noise/levels.py", 'for name in ("step_index", "begin_index"):', 'for name in ("step_index",):', "hooks/noise/test_noise.py", "hooks/noise/test_x0.py"),  # noqa: E501
     # hooks: points and readings
     _m("hooks/points/rehearsal.py", "        vars(scheduler).update(before)\n", "", "hooks/points/test_points.py", "hooks/points/test_taps.py"),  # noqa: E501
     _m("hooks/points/rehearsal.py", "            del network.forward\n", "            pass\n", "hooks/points/test_points.py", "hooks/points/test_taps.py"),  # noqa: E501
     _m("hooks/points/taps.py", "            pipe._progress_bar_config = before\n", "            pass\n", "hooks/points/test_taps.py", "hooks/test_trace.py"),  # noqa: E501
     # hooks: identity of a run
-    _m("hooks/batches.py", "return [value[i] for i in tile.prompts]", "return list(value)[: len(tile.prompts)]", "hooks/test_pairing.py"),  # noqa: E501
+    _m("hooks/batches.py", "return [value[i] for i in tile.prompts]", "return list(value)[: len(tile.prompts)]", "hooks/test_trace.py"),  # noqa: E501
     _m("hooks/batches.py", "call[name] = _rows(value, list(tile.prompts))", "call[name] = _rows(value, list(range(len(tile.prompts))))", "hooks/test_pairing.py"),  # noqa: E501
     # hooks: the store
     _m("hooks/store/writer.py", "        if exception[0] is None:\n            self._raise()\n", "", "hooks/store/test_store.py", "hooks/test_trace.py"),  # noqa: E501
     _m("hooks/store/writer.py", "                    self._error = error\n", "                    pass\n", "hooks/store/test_store.py", "hooks/test_trace.py"),  # noqa: E501
-    _m("hooks/store/store.py", "                os.fsync(file.fileno())\n", "                pass\n", "hooks/store/test_store.py"),  # noqa: E501
+    _m("hooks/store/store.py", "                os.fsync(file.fileno())\n", "                pass\n", "hooks/store/test_locks.py"),  # noqa: E501
     _m("hooks/store/store.py", "            files.sweep(self.path)\n", "", "hooks/store/test_store.py", "hooks/test_fuzz.py"),  # noqa: E501
     _m("hooks/store/checksums.py", '            raise self.damage(key, "is missing")\n', "            return\n", "hooks/store/test_damage.py"),  # noqa: E501
     _m("hooks/store/checksums.py", '            raise self.damage(key, "is not what was written")\n', "            return\n", "hooks/store/test_damage.py"),  # noqa: E501
     _m("hooks/store/checksums.py", "return pieces_of(key, data, inner) == expected", "return len(pieces_of(key, data, inner)) == len(expected)", "hooks/store/test_damage.py"),  # noqa: E501
     _m("hooks/store/checksums.py", 'seal.get("attributes") != _attributes(attrs)', "False", "hooks/store/test_damage.py"),  # noqa: E501
-    _m("hooks/store/locks.py", "            raise StoreInUse(_refusal(store, fs.cat_file(path).decode())) from None\n", "            pass\n", "hooks/store/test_locks.py"),  # noqa: E501
+    _m("hooks/store/locks.py", "            raise StoreInUse(_refusal(store, fs.cat_file(path).decode())) from None\n", "            pass\n", "hooks/store/test_store.py"),  # noqa: E501
     _m("hooks/store/locks.py", '            raise StoreInUse(f"another run has taken over {store}: this one stops")\n', "            return\n", "hooks/store/test_locks.py"),  # noqa: E501
     _m("hooks/store/locks.py", "        raise StoreInUse(_refusal(store, _read(path))) from None\n", "        pass\n", "hooks/store/test_locks.py"),  # noqa: E501
     _m("hooks/store/whole.py", "    if root_attributes(path) is not None:", "    if False:", "hooks/test_joining.py", "hooks/store/test_store.py"),  # noqa: E501

@@ -430,6 +430,16 @@ def test_steps_asked_for_leave_the_scheduler_alone():
     assert len(scheduler.timesteps) == 10
 
 
+def test_a_begin_index_tells_equal_timesteps_apart():
+    """Heun's method makes every timestep but the first twice, the second at another noise level."""
+    scheduler = diffusers.HeunDiscreteScheduler(**TRAINED)
+    scheduler.set_timesteps(4)
+    assert scheduler.timesteps[1] == scheduler.timesteps[2]
+    assert noise.step_index(scheduler, scheduler.timesteps[1]) == 1
+    scheduler.set_begin_index(2)
+    assert noise.step_index(scheduler, scheduler.timesteps[1]) == 2
+
+
 def test_a_composite_delegates_each_step():
     class Composite:
         inner = (diffusers.DDIMScheduler(**TRAINED), diffusers.EulerDiscreteScheduler(**TRAINED))

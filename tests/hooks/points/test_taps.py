@@ -197,10 +197,10 @@ def test_pipelines_still_see_the_signature_of_step(tiny):
 
 def test_the_progress_bar_comes_back_as_it_was(tiny):
     pipe = tiny.sd()
-    pipe.set_progress_bar_config(desc="mine", disable=True)
+    pipe.set_progress_bar_config(desc="mine", disable=False)
     with quiet(pipe):
-        pass
-    assert pipe._progress_bar_config == {"desc": "mine", "disable": True}
+        assert pipe._progress_bar_config == {"desc": "mine", "disable": True}
+    assert pipe._progress_bar_config == {"desc": "mine", "disable": False}
     del pipe._progress_bar_config
     with quiet(pipe):
         assert pipe._progress_bar_config == {"disable": True}

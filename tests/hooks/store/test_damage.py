@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -134,6 +135,15 @@ def test_no_damage_is_read_as_data(made, tmp_path, damage, kind):
     got = [outcome(corrupted(made, tmp_path, damage, kind, s), made[1]) for s in range(4)]
     # a bit of the root's metadata that says nothing of the trace may change without consequence
     assert set(got) <= ({"named", "same"} if (damage, kind) == (flip, "metadata") else {"named"})
+
+
+def test_attributes_that_were_changed_are_not_read(made, tmp_path):
+    store = shutil.copytree(made[0], tmp_path / "a.zarr")
+    path = store / "zarr.json"
+    root = json.loads(path.read_text())
+    root["attributes"]["scheduler"] = "another"
+    path.write_text(json.dumps(root))
+    assert outcome(store, made[1]) == "named"
 
 
 @pytest.mark.slow

@@ -425,6 +425,21 @@ def test_a_failure_of_the_writer_is_raised_in_the_run():
         writer.put(2)
 
 
+def test_a_failure_at_the_last_batch_is_raised_at_the_end_and_nothing_is_written_after_one():
+    begun, written = threading.Event(), []
+
+    def broken(i):
+        begun.wait()
+        written.append(i)
+        raise OSError(errno.EIO, "broken")
+
+    with pytest.raises(OSError, match="broken"), Writer(broken) as writer:
+        writer.put(1)
+        writer.put(2)
+        begun.set()
+    assert written == [1]
+
+
 def test_the_writer_finishes_what_it_has_when_the_run_fails():
     written = []
     with pytest.raises(KeyError), Writer(written.append) as writer:
