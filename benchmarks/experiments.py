@@ -28,7 +28,7 @@ FEWER = {"wall": {"prompt": slice(1)}, "samples": {"prompt": [2, 3]}}
 RUNS, PAGE = Path("runs/experiments"), Path(__file__).parents[1] / "docs" / "results.md"
 # of every student: the paper's tables are made of them
 OF_EACH = ("measured", "controls", "swap_matrix")
-NOT_SHIPPED = ("contrasts", "predicted")
+NOT_SHIPPED = ("contrasts", "predicted", "twins")
 GRID = ["demo/base", *(f"demo/{name}" for name in ("dmd", "em")), "--slider", "square"]
 # at scale 1 many controls are at their end
 TRANSFER = ["transfer", "--seeds", "4", "--scales", "-1", "-0.25", "0", "0.25", "1"]
@@ -38,7 +38,7 @@ HEAD = """# What the embedded family shows
 
 Rendered by `python benchmarks/experiments.py` from the results that each command saved; no number
 and no sentence is typed in. Every comparison is paired: the same prompts, seeds and noise in every
-arm. The first sentence of each part is the verdict on its primary contrast, fixed before any run.
+arm. Each part begins with its findings; which contrasts those are was fixed before any run.
 Model cards with obedience and diversity are beside the weights in `zoo/weights/`.
 """
 
@@ -101,6 +101,8 @@ def ship(results: Mapping[str, Result]) -> None:
                 taken.add(shipped)
                 few = data.isel(FEWER.get(shipped, {}), missing_dims="ignore")
                 save_data(few, SHIPPED.parent, shipped)
+    if (RUNS / "slider").exists():  # a picture alone, no result
+        save_data(load_data("slider_grid", RUNS / "slider"), SHIPPED.parent, "slider_grid")
 
 
 def page(results: Mapping[str, Result]) -> str:

@@ -7,7 +7,7 @@ python benchmarks/findings.py     # README.md and docs/samples.png, from the shi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ WORDS = {
     "equivalent": "is equivalent to",
     "undecided": "is not told apart from",
 }
-LEADS = {
+LEADS: dict[str, Sequence[int] | str] = {
     "demo": (2, 3, 0, 1, -4, -2, -1),
     "regime": (1, 3, 4),
     "swaps": (0, 8, 9),
@@ -41,8 +41,10 @@ LEADS = {
     "pareto": range(2),
     "similarity": (0, -1),
     "patch": (1, -1),
+    "transfer": r"base → \w+: |\w+: given the same input",
 }
-"""Which of an experiment's sentences are its findings; the first one where nothing is said here."""
+"""Which of an experiment's sentences are its findings, by place or by how they begin; the first one
+where nothing is said here."""
 
 
 def picture(samples: xr.Dataset) -> Figure:
@@ -80,6 +82,8 @@ def lead(result: Result) -> list[str]:
         return _half_decided(result)
     sentences = list(result.sentences)
     places = LEADS.get(result.name, (0,))
+    if isinstance(places, str):
+        return [sentence for sentence in sentences if re.match(places, sentence)]
     return [sentences[i] for i in places if -len(sentences) <= i < len(sentences)]
 
 

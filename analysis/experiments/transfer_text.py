@@ -12,7 +12,7 @@ import xarray as xr
 
 from xhat.analysis.intervals import BOUNDS, format_interval, format_number
 from xhat.analysis.table import Column, Table
-from xhat.analysis.verdicts import verdict
+from xhat.analysis.verdicts import FEWEST_PROMPTS, verdict
 
 WEAK = 0.5
 """Retention below this is named."""
@@ -64,7 +64,7 @@ def sentences(data: Mapping[str, xr.Dataset]) -> tuple[str, ...]:
 
 def _transfer(data: xr.Dataset) -> list[str]:
     lines = []
-    for model in data["model"].values:
+    for model in sorted(data["model"].values, key=lambda name: name == "base"):  # there, then back
         tried = data.sel(model=model)
         tried = tried.isel(
             control=np.flatnonzero(np.isfinite(tried["away"].sel(bound="estimate").values))
@@ -91,8 +91,11 @@ def _direction_of(part: xr.Dataset, origin: str, model: str) -> str:
         text += f"; with the opposite effect: {', '.join(against)}"
     if gone := those(kinds == "equivalent"):
         text += f"; shown to keep less than a quarter of it: {', '.join(gone)}"
-    if undecided := those(kinds == "undecided"):
-        least = part["detectable"].values[kinds == "undecided"]
+    detectable = part["detectable"].values
+    if few := those((kinds == "undecided") & np.isnan(detectable)):
+        text += f"; on fewer than {FEWEST_PROMPTS} prompts, without a verdict: {', '.join(few)}"
+    if undecided := those((kinds == "undecided") & ~np.isnan(detectable)):
+        least = detectable[(kinds == "undecided") & ~np.isnan(detectable)]
         seen = [f"{n} ({format_number(x)})" for n, x in zip(undecided, least, strict=True)]
         text += f"; undecided (least effect that would be seen): {', '.join(seen)}"
     if weak := those(works & (high < WEAK)):

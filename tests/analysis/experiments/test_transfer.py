@@ -440,6 +440,8 @@ def test_an_opposite_effect_is_named_as_such():
     assert "(least effect that would be seen): c (0.42)" in line
     gone = data.assign(verdict=(("model", "control"), [["yes", "opposite", "equivalent"]]))
     assert "shown to keep less than a quarter of it: c" in _transfer(gone)[0]
+    few = data.assign(detectable=(("model", "control"), [[0.1, 0.1, np.nan]]))
+    assert _transfer(few)[0].endswith("; on fewer than 5 prompts, without a verdict: c.")
 
 
 @pytest.mark.slow
