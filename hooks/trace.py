@@ -12,6 +12,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from xhat.hooks.cluster import Share, check_alone, fill
+from xhat.hooks.doubts import warn_of_doubts
 from xhat.hooks.edits.edit import Edit
 from xhat.hooks.protocols import Pipeline
 from xhat.hooks.run import Run, announcement, batch_schema, prepare, sampling
@@ -102,6 +103,7 @@ def trace(
     """
     check_alone()
     run = prepare(pipe, prompts, seeds, hooks, tuple(edits), batch_size, call_kwargs)
+    warn_of_doubts(pipe, run.prompts, run.arguments)
     tiling = Tiling.of(len(run.prompts), len(run.seeds), batch_size)
     if store is None and (repair or client is not None):
         asked = "repair=True mends" if repair else "the workers of client= write to"

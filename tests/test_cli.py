@@ -86,3 +86,21 @@ def test_points_of_a_student_are_listed_at_its_own_steps(capsys):
     listed = capsys.readouterr().out
     assert "mid_block" in listed
     assert "down.0.res.0" in listed
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["trac"], "xhat: unknown COMMAND 'trac'; did you mean 'trace'?"),
+        (["trace", "m", "--store", "s", "--promts", "a"], "did you mean '--prompts'?"),
+        (["policy", "export"], "xhat policy: unknown fit|show 'export'; there are fit, show"),
+        (["trace", "m", "--store", "s", "--seeds", "-3:2"], "'-3:2' is no range of seeds"),
+    ],
+)
+def test_what_is_mistyped_is_one_line_with_the_nearest(argv, says, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1

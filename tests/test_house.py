@@ -119,8 +119,9 @@ def test_every_folder_is_linked_into_the_package():
         assert link.resolve() == ROOT / folder
 
 
-def test_import_is_light():
-    code = "import sys, json, xhat; print(json.dumps(sorted(sys.modules)))"
+@pytest.mark.parametrize("doing", ["", "xhat.cli._parser()"])
+def test_import_and_arguments_are_light(doing):
+    code = f"import sys, json, xhat, xhat.cli; {doing}\nprint(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

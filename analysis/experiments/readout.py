@@ -21,6 +21,9 @@ from xhat.analysis.traces.attribute_labels import final_labels
 from xhat.analysis.traces.decision_levels import decision_levels
 from xhat.analysis.traces.probe_curves import probe_curves
 from xhat.analysis.verdicts import verdict
+from xhat.hooks.naming import UnknownName
+from xhat.hooks.points.names import denoiser_of
+from xhat.hooks.points.select import select
 from xhat.hooks.trace import trace
 from xhat.probes.features import JudgeSpace
 from xhat.zoo.family.attributes import OPEN_PROMPTS
@@ -77,11 +80,18 @@ def measure_readout(config: Readout, *, cache: Path) -> Result:
     """
     pair = config.models()
     models = {"base": pair.base, "student": pair.student}
+    _check_layer(pair.base, config.layer)
     curves = {name: _curves(name, pipe, config, cache) for name, pipe in models.items()}
     levels = decision_levels(curves, config.layer).assign_attrs(student=pair.chosen)
     drawn = [name for name in ATTRIBUTES_SHOWN if name in levels["attribute"].values]
     data = {"probe_curves": levels.sel(attribute=drawn), "readout": levels}
     return Result("readout", data, readout_table(levels), sentences(levels), config.settings())
+
+
+def _check_layer(pipe: Any, layer: str) -> None:
+    named = [selection.name for selection in select(denoiser_of(pipe), POINTS)]
+    if layer not in named:
+        raise UnknownName("layer", layer, named)
 
 
 def _curves(name: str, pipe: Any, config: Readout, cache: Path) -> xr.Dataset:

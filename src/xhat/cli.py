@@ -8,6 +8,8 @@ import os
 import sys
 from importlib import import_module
 
+from xhat.commands.parser import Parser
+
 DESCRIPTION = """\
 Where a distilled diffusion model loses the diversity of its base, and how to give it back.
 
@@ -98,11 +100,9 @@ def _text(error: ValueError | OSError) -> str:
     return str(error)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="xhat", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw
-    )
+    parser = Parser(prog="xhat", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
         module = import_module(f"xhat.commands.{name.replace('-', '_')}")

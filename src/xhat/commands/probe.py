@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from xhat.commands.parse import finite, positive, prompts_in, seeds
-from xhat.hooks.model import model_of, set_defaults
 
 HELP = (
     "a checkpoint nobody has looked at: does it collapse, where, what does it keep, which plan "
@@ -182,6 +181,7 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
     """The checkpoint and its base (None without one), and what had to be assumed of them."""
     import torch
 
+    from xhat.hooks.model import model_of
     from xhat.zoo.pairs import load_model, load_pair
 
     if args.base and args.pair:
@@ -213,6 +213,7 @@ def _assume(student: Any) -> list[str]:
     """
     from diffusers import LCMScheduler
 
+    from xhat.hooks.model import set_defaults
     from xhat.hooks.noise.levels import space
 
     set_defaults(student, num_inference_steps=4, guidance_scale=1.0)
@@ -228,6 +229,8 @@ def _assume(student: Any) -> list[str]:
 
 
 def _set(pipe: Any, steps: int | None, guidance: float | None) -> None:
+    from xhat.hooks.model import set_defaults
+
     given = {"num_inference_steps": steps, "guidance_scale": guidance}
     set_defaults(pipe, **{k: v for k, v in given.items() if v is not None})
 

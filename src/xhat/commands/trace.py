@@ -107,7 +107,25 @@ def run(args: argparse.Namespace) -> None:
             load=load if client else None,
             **given,
         )
-    print(tree)
+    print(_summary(tree, args.store))
+
+
+def _summary(tree: Any, store: str) -> str:
+    """What is there now, and how it is opened."""
+    sizes, sigma = tree.sizes, tree["sigma"].values
+    read = sorted(tree["activations"].children) if "activations" in tree.children else []
+    readings = f"{len(read)} readings" if read else "no readings"
+    shown = f"{', '.join(read[:4])}{', …' if len(read) > 4 else ''}"
+    variables = [str(name) for name in tree.to_dataset().data_vars]
+    return (
+        f"{store}: {sizes['prompt']} prompts × {sizes['seed']} seeds × {sizes['step']} steps, "
+        f"σ {sigma[0]:.3g} to {sigma[-1]:.3g}\n"
+        f"  at every step: {', '.join(v for v in variables if 'step' in tree[v].dims)}\n"
+        f"  at the end: {', '.join(v for v in variables if 'step' not in tree[v].dims)}\n"
+        f"  {readings}{f': {shown}' if read else ''}\n"
+        f"open it: xhat.open_trace({store!r}); then .xhat.curve('vendi_q2'), .xhat.images(), "
+        "docs/saving.md"
+    )
 
 
 @contextmanager

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xhat.analysis.experiments.readout import sentences
+from xhat.analysis.experiments.readout import Readout, measure_readout, sentences
 from xhat.analysis.intervals import bounded
 
 
@@ -24,6 +24,13 @@ def test_a_level_is_said_with_what_stands_beside_it():
     first, beside = sentences(decided(0.9, 0.3, 0.4))
     assert first == "colour: half decided in base at σ = 4."
     assert "0.90 beside an untrained network's 0.40 and chance 0.25; control task 0.30." in beside
+
+
+@pytest.mark.slow
+def test_a_layer_that_is_not_there_is_refused_before_anything_is_drawn(tmp_path):
+    with pytest.raises(ValueError, match="unknown layer 'nosuch'"):
+        measure_readout(Readout(layer="nosuch"), cache=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_never_decided_is_said_with_its_best():
