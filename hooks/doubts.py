@@ -30,6 +30,6 @@ def unknown_words(tokenizer: Any, prompts: Sequence[str]) -> list[str]:
     unknown = getattr(tokenizer, "unk_token_id", None)
     if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.pad_token_id):
         return []  # CLIP's is the end of the text: it knows every word by its letters
-    words = dict.fromkeys(word for prompt in prompts for word in prompt.split())
-    ids = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in words}
-    return [word for word, found in ids.items() if unknown in found]
+    words = list(dict.fromkeys(word for prompt in prompts for word in prompt.split()))
+    ids = tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
+    return [word for word, found in zip(words, ids, strict=True) if unknown in found]

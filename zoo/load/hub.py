@@ -101,6 +101,8 @@ def missing_components(folder: Path) -> list[str]:
     """Components that a pipeline's ``model_index.json`` names and whose folders are not there."""
     index: dict[str, Any] = json.loads((folder / "model_index.json").read_text())
     named = [
-        name for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None
+        name
+        for name, entry in index.items()
+        if isinstance(entry, list) and entry[0] is not None and not name.startswith("_")
     ]
     return [name for name in named if not (folder / name).is_dir()]

@@ -113,4 +113,5 @@ def quietly() -> Iterator[None]:
 
 def _short(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or type(error).__name__
+    text = " ".join(lines[:2])[:500].replace("trust_remote_code", "remote_code")  # as it is here
+    return text or type(error).__name__

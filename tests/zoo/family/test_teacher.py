@@ -67,6 +67,17 @@ def test_states_are_what_the_evaluations_are_given(shipped_teacher, normal):
         assert torch.equal(shipped_teacher.predict(unet, x_t, torch.tensor([at]), cond), x0)
 
 
+@torch.no_grad()
+def test_guidance_leads_from_the_empty_prompt_through_the_prompt(teacher, normal):
+    x, t = normal(2), torch.full((2,), 500)
+    cond = teacher.condition(["a planet", "a red critter"])
+    given = teacher.predict(teacher.unet, x, t, cond)
+    without = teacher.predict(teacher.unet, x, t, teacher.condition(["", ""]))
+    for scale, expected in ((0.0, without), (1.0, given), (3.0, 3 * given - 2 * without)):
+        guided = teacher.guided(x, t, cond, scale)
+        torch.testing.assert_close(guided, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_flow_through_the_last_evaluation_only(teacher, normal):
     student = teacher.student()
     calls = []

@@ -3,6 +3,7 @@ is known."""
 
 import json
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,6 +31,14 @@ def small(monkeypatch, teacher, data):
     monkeypatch.setattr(lightning, "REGRESSION", 1)
     monkeypatch.setattr(distil, "progress", lambda *_: {"obedience": 0.5})
     monkeypatch.setattr(distil, "draw", lambda folder, path, **_: path.touch())
+
+
+def test_of_a_run_that_was_killed_later_rows_go(tmp_path):
+    run = SimpleNamespace(folder=tmp_path, device="cpu", seed=0, timesteps=[999])
+    for done in (0, 100, 200, 100):
+        distil._note(run, done, {"obedience": 0.5})
+    note = json.loads((tmp_path / "training.json").read_text())
+    assert [row["step"] for row in note["progress"]] == [0, 100]
 
 
 @pytest.mark.slow

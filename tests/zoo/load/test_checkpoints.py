@@ -659,8 +659,11 @@ def test_code_of_a_repository_is_not_run(tiny, tmp_path, monkeypatch):
     )
     (tmp_path / "pipe" / "pipeline.py").write_text(code)
     monkeypatch.chdir(tmp_path)
-    refused("remote code|trust_remote_code|code", tmp_path / "pipe")
+    refused("custom code .* Pass `remote_code=True`", tmp_path / "pipe")
     assert not os.path.exists("ran")
+    pipe = load_checkpoint(tmp_path / "pipe", remote_code=True)
+    assert type(pipe).__name__ == "Mine"
+    assert os.path.exists("ran")
 
 
 def test_what_is_nothing(tmp_path, pairs):
