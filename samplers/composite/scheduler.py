@@ -144,7 +144,6 @@ class CompositeScheduler:
         entry = self.run.entry
         if not hasattr(entry.scheduler, "scale_model_input"):
             return sample
-        _seek(entry)
         return entry.scheduler.scale_model_input(sample, entry.timestep)
 
     def add_noise(
