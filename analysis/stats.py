@@ -4,8 +4,8 @@
 number                                  what is done
 ======================================  ==========================================================
 a mean over prompts                     bootstrap of prompts, :func:`bootstrap_mean`
-a difference or ratio of two arms       the same prompts drawn in both, :func:`paired_difference`,
-                                        :func:`paired_ratio`
+a difference or ratio of two arms       the same prompts drawn in both, :func:`paired_ratio`,
+                                        :func:`bootstrap_difference`
 a similarity of representations         jackknife over prompts, :func:`jackknife`: a bootstrap draws
                                         prompts twice, and duplicates fake similarity
 is there any similarity at all          permutation of whole prompts, :func:`group_permutations`,
@@ -91,7 +91,7 @@ def bootstrap_mean(
     return Interval(values.mean(0), low.reshape(shape), high.reshape(shape), attrs)
 
 
-def paired_difference(a: Any, b: Any, **options: Any) -> Interval:
+def bootstrap_difference(a: Any, b: Any, **options: Any) -> Interval:
     """Mean over units of b − a, the same units drawn in both arms; options of
     :func:`bootstrap_mean`.
     """

@@ -30,7 +30,7 @@ from xhat.zoo.family.attributes import (
     OPEN_PROMPTS,
     Scene,
     caption,
-    parse,
+    parse_prompt,
     sample_scene,
 )
 from xhat.zoo.family.base import draw as draw_grid
@@ -150,7 +150,7 @@ def of_world(texts: list[str], seeds: list[int]) -> np.ndarray:
 
 
 def _scene(text: str) -> Scene:
-    scene = parse(text)
+    scene = parse_prompt(text)
     assert scene is not None, text
     return scene
 
@@ -172,7 +172,7 @@ def card(name: str, folder: Path, merit: Merit, base: Merit, real: Merit, settin
     ]
     if merit is not base:
         for key, text in LABELS.items():
-            less = stats.paired_difference(getattr(base, key), getattr(merit, key))
+            less = stats.bootstrap_difference(getattr(base, key), getattr(merit, key))
             lines.append(f"| {text.split(' (')[0]}, less the base's | {_text(less, '+')} |")
     else:
         for key, text in LABELS.items():

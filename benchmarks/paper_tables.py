@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from xhat.zoo.load.catalogue import find
+from xhat.zoo.load.catalogue import find_published
 
 PROMPTS = ("sunset beach", "cute puppy", "futuristic city", "person", "Van Gogh art")
 CAR = ("image of a car",)
@@ -32,7 +32,7 @@ def missing(pair: str) -> list[str]:
     """What of a published pair is not in the local cache: repository and file."""
     from xhat.zoo.load.hub import cached
 
-    entry = find(pair)
+    entry = find_published(pair)
     wanted = ((entry.base.repo, None), (entry.repo, entry.file))
     return [f"{repo} {file or ''}".strip() for repo, file in wanted if not cached(repo, file)]
 

@@ -23,9 +23,8 @@ from small_pipelines import ROOT, STEPS, Built, build, classes, one_line, parame
 import xhat
 from xhat.hooks.families import family_of_class
 from xhat.hooks.noise.levels import space, step_index
-from xhat.hooks.points.names import denoisers_of, named_points
+from xhat.hooks.points.names import denoisers_of, named_points, slot_of
 from xhat.samplers.composite.denoiser import takes_guidance
-from xhat.samplers.composite.fit import slot_of
 from xhat.samplers.composite.guidance import call_for, rule_of
 from xhat.samplers.plans.plan import Plan, Segment
 

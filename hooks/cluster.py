@@ -22,7 +22,7 @@ from xhat.hooks.describe import checksum
 from xhat.hooks.edits.edit import Edit
 from xhat.hooks.protocols import Pipeline
 from xhat.hooks.record.record import Array
-from xhat.hooks.run import Run, batch_schema, prepare, sampling
+from xhat.hooks.run import TraceRun, batch_schema, prepare, sampling
 from xhat.hooks.store.checksums import Index
 from xhat.hooks.store.schema import Schema
 from xhat.hooks.store.store import Store, difference
@@ -54,7 +54,7 @@ class Share:
     schema: Schema | None = None
 
     @classmethod
-    def of(cls, run: Run, sink: Store, load: Callable[[], Pipeline] | None) -> Share:
+    def of(cls, run: TraceRun, sink: Store, load: Callable[[], Pipeline] | None) -> Share:
         """Of a run into a store. Raises ValueError where workers could not see the store."""
         if sink.path.startswith("memory://"):
             raise ValueError(f"{sink.path} is in this process's memory: workers cannot write there")
@@ -72,7 +72,7 @@ def check_alone() -> None:
         )
 
 
-def fill(client: Client, share: Share, run: Run, sink: Store, progress: bool) -> None:
+def fill(client: Client, share: Share, run: TraceRun, sink: Store, progress: bool) -> None:
     """Have the workers sample what is missing. Raises RuntimeError that names the batches which
     failed, once all others are done.
     """
@@ -166,7 +166,7 @@ def connected(scheduler: str) -> Iterator[Client]:
 # ---- on a worker -------------------------------------------------------------------------------
 
 _one_at_a_time = threading.Lock()  # a pipeline is not shared by threads
-_prepared: dict[str, Run] = {}
+_prepared: dict[str, TraceRun] = {}
 
 
 def sample(
@@ -188,7 +188,7 @@ def sample(
         return None
 
 
-def _run_of(share: Share, pipe: Pipeline | None) -> Run:
+def _run_of(share: Share, pipe: Pipeline | None) -> TraceRun:
     """The run as this worker prepares it, once. Raises ValueError where it would be another."""
     if share.name not in _prepared:
         pipe = share.load() if share.load else pipe

@@ -35,7 +35,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "xhat")  # whose versions mak
 
 
 @dataclass(frozen=True)
-class Run:
+class TraceRun:
     """What is to be traced, checked. ``config`` is what makes two runs the same."""
 
     pipe: Any
@@ -60,7 +60,7 @@ def prepare(
     edits: tuple[Edit, ...],
     batch_size: int,
     call: Mapping[str, Any],
-) -> Run:
+) -> TraceRun:
     """What is asked of :func:`xhat.trace`, checked before anything is drawn."""
     prompts, seeds = _prompts(prompts), _seeds(seeds)
     if not isinstance(batch_size, int) or batch_size < 1:
@@ -87,7 +87,7 @@ def prepare(
         config["edits"] = [jsonable(edit.describe()) for edit in edits]
     if unknown:
         config["unidentified"] = unknown
-    return Run(pipe, prompts, seeds, selections, hooks, edits, arguments, config)
+    return TraceRun(pipe, prompts, seeds, selections, hooks, edits, arguments, config)
 
 
 def _brief(value: Any) -> str:
@@ -145,7 +145,7 @@ def _with_defaults(pipe: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     return with_defaults(pipe, given) | {"output_type": output}
 
 
-def announcement(run: Run, tiling: Tiling) -> str:
+def announcement(run: TraceRun, tiling: Tiling) -> str:
     """What the run will take: samples, steps, room on disk, memory. Found by rehearsing it without
     arithmetic.
     """
@@ -168,14 +168,14 @@ def announcement(run: Run, tiling: Tiling) -> str:
     )
 
 
-def _single(run: Run) -> dict[str, Any]:
+def _single(run: TraceRun) -> dict[str, Any]:
     """Arguments for the first prompt alone."""
     call, _ = per_prompt(run.pipe, run.arguments, Tile(range(1), range(1)), len(run.prompts))
     return call | {"output_type": "latent"}
 
 
 @contextmanager
-def sampling(run: Run) -> Iterator[Sampler]:
+def sampling(run: TraceRun) -> Iterator[Sampler]:
     """A sampler of the run's batches, whose taps are off again after the block."""
     with ExitStack() as stack:  # edits first, so that what they make is what is recorded
         patch = stack.enter_context(Patch(run.pipe, run.edits)) if run.edits else None
@@ -186,7 +186,7 @@ def sampling(run: Run) -> Iterator[Sampler]:
 
 
 def batch_schema(
-    run: Run, selections: Sequence[Selection], batch: Batch, before: Schema | None
+    run: TraceRun, selections: Sequence[Selection], batch: Batch, before: Schema | None
 ) -> Schema:
     """The schema of a batch, which every other batch must have too."""
     root = attributes(run.config, batch.notes) if before is None else before.attrs[""]

@@ -15,7 +15,7 @@ from xhat.hooks.cluster import Share, check_alone, fill
 from xhat.hooks.doubts import warn_of_doubts
 from xhat.hooks.edits.edit import Edit
 from xhat.hooks.protocols import Pipeline
-from xhat.hooks.run import Run, announcement, batch_schema, prepare, sampling
+from xhat.hooks.run import TraceRun, announcement, batch_schema, prepare, sampling
 from xhat.hooks.store.locks import located, locked
 from xhat.hooks.store.memory import Memory
 from xhat.hooks.store.schema import Schema
@@ -131,7 +131,7 @@ def trace(
         return sink.tree()
 
 
-def _fill(run: Run, sink: Store | Memory, progress: bool) -> None:
+def _fill(run: TraceRun, sink: Store | Memory, progress: bool) -> None:
     """Sample what is missing."""
     todo = list(sink.missing())
     if not todo:

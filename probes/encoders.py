@@ -129,7 +129,7 @@ def _transformer(name: str, source: str | None) -> Encoder:
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in NORM[name])
 
     def embed(images: torch.Tensor) -> torch.Tensor:
-        output = model(pixel_values=(fitted(images, side) - mean) / std)
+        output = model(pixel_values=(resized(images, side) - mean) / std)
         return output.image_embeds if name == "clip" else output.pooler_output
 
     return Encoder(name, embed, _attrs(name, place, model, source))
@@ -144,7 +144,7 @@ def _licence(name: str, source: str | None) -> str:
     return "" if source else f" ({LICENCES[name]})"
 
 
-def fitted(images: torch.Tensor, side: int) -> torch.Tensor:
+def resized(images: torch.Tensor, side: int) -> torch.Tensor:
     """Pictures (n, 3, h, w) with their shorter side resized to ``side``, bicubic, and the middle
     square cut out.
     """

@@ -31,7 +31,7 @@ from xhat.hooks.describe import fingerprint
 from xhat.hooks.naming import nearest
 from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.probes.encoders import Encoder, load_encoder, weights_hash
-from xhat.zoo.family.attributes import ATTRIBUTES, parse
+from xhat.zoo.family.attributes import ATTRIBUTES, parse_prompt
 from xhat.zoo.family.judge import SECOND_JUDGE, Judge, load_judge
 
 ENCODERS = ("clip", "siglip", "dinov2", "dinov3", "dreamsim", "lpips", "inception")
@@ -102,7 +102,7 @@ def feature_space(name: str, pipe: Any = None, **options: Any) -> FeatureSpace:
     return EncoderSpace(pipe.vae, load_encoder(kind, source or None), **options)
 
 
-def decode(vae: Any, latents: np.ndarray, batch_size: int = 64) -> np.ndarray:
+def decode_latents(vae: Any, latents: np.ndarray, batch_size: int = 64) -> np.ndarray:
     """Latents (n, c, h, w) → images (n, 3, H, W) float32 in [0, 1], through the pipeline's own
     VAE.
     """
@@ -155,7 +155,7 @@ class Decoded:
             or self._seen[0].shape != latents.shape
             or not np.array_equal(self._seen[0], latents)
         ):
-            self._seen = (latents.copy(), decode(self.vae, latents, self.batch_size))
+            self._seen = (latents.copy(), decode_latents(self.vae, latents, self.batch_size))
         return self._seen[1]
 
 
@@ -278,7 +278,7 @@ class JudgeSpace(Decoded):
         return self.judge.embed(images)
 
     def labels(self, latents: np.ndarray, prompt: str) -> dict[str, tuple[np.ndarray, int]]:
-        scene = parse(prompt)
+        scene = parse_prompt(prompt)
         if scene is None:
             raise ValueError(
                 "the judge knows the captions of the embedded family only; got the prompt "

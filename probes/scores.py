@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from xhat.hooks.naming import nearest
-from xhat.probes.encoders import HUB, LICENCES, NORM, MissingWeights, fitted, weights_hash
+from xhat.probes.encoders import HUB, LICENCES, NORM, MissingWeights, resized, weights_hash
 
 SCORES = ("clip_score", "siglip_score", "pickscore")
 _PLACES = {
@@ -84,7 +84,7 @@ def load_score(name: str) -> Score:
 
     def of(images: torch.Tensor, prompt: str) -> torch.Tensor:
         words = _words(tokenizer, prompt, model.config.text_config, family)
-        out = model(**words, pixel_values=(fitted(images, side) - mean) / std)
+        out = model(**words, pixel_values=(resized(images, side) - mean) / std)
         if kind == "pickscore":
             return out.logits_per_image[:, 0]
         return 100 * (out.image_embeds @ out.text_embeds.T)[:, 0]

@@ -265,7 +265,7 @@ def test_a_place_for_results_is_looked_at_before_anything_is_drawn(
 @pytest.mark.parametrize("text", ["pool(99999)", "project(99999999999)", "pool(-1)", "pool(0)"])
 def test_a_reading_of_more_than_any_memory(text):
     with pytest.raises(ValueError, match=r"expected a whole number above 0, \d+ at most"):
-        reductions.parse(text)
+        reductions.parse_reduction(text)
 
 
 def test_an_error_of_the_system_says_where_and_what(monkeypatch, capsys, tmp_path):

@@ -170,3 +170,19 @@ def test_the_version_is_written_once():
     assert 'dynamic = ["version"]' in metadata
     assert not re.search(r'^version = "', metadata, re.MULTILINE)
     assert f"\nversion: {xhat.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+INTERFACES = {"draw", "run", "arguments", "sentences", "figure_data"}
+"""What every figure, command and experiment has under one name."""
+
+
+def test_no_public_name_is_defined_twice():
+    places: dict[str, list[str]] = {}
+    for folder in MAY_IMPORT:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.parse(file.read_text(encoding="utf-8")).body:
+                named = isinstance(node, ast.FunctionDef | ast.ClassDef)
+                if named and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(str(file.relative_to(ROOT)))
+    twice = {n: at for n, at in places.items() if len(at) > 1 and n not in INTERFACES}
+    assert not twice

@@ -17,7 +17,7 @@ from xhat.analysis.experiments.probe import probe, probe_arms, read_points, spac
 from xhat.analysis.experiments.probe_verdict import recommended
 from xhat.analysis.measures.lora_factors import tensors_of
 from xhat.analysis.sampling import budget as budgets
-from xhat.analysis.sampling.budget import duration, fitted
+from xhat.analysis.sampling.budget import duration, fit_budget
 from xhat.analysis.sampling.pairing import compare_models, divisible
 from xhat.analysis.sampling.probe_sliders import slider_transfer
 from xhat.analysis.sampling.structure import (
@@ -213,7 +213,7 @@ def test_times_are_read_and_refused(tmp_path, capsys):
 
 def test_work_is_cut_to_the_budget(tmp_path, monkeypatch):
     def shape(budget, each=1.0):
-        found = fitted(
+        found = fit_budget(
             ["p"] * 8,
             range(32),
             evaluations=1,

@@ -53,7 +53,7 @@ _EXPORTS = {
     "load_checkpoint": "xhat.zoo.load.checkpoints",
     "load_judge": "xhat.zoo.family.judge",
     "load_suite": "xhat.zoo.suites",
-    "parse": "xhat.zoo.family.attributes",
+    "parse_prompt": "xhat.zoo.family.attributes",
     "train_slider": "xhat.zoo.lora.slider",
     "load_slider": "xhat.zoo.lora.loading",
     "set_scales": "xhat.zoo.lora.loading",

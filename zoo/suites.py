@@ -45,7 +45,7 @@ class Suite:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedSuite:
     """Where a suite's file is published, and how prompts are read from its text."""
 
     file: str
@@ -163,35 +163,35 @@ def _dimcim(text: str, name: str) -> Iterator[str]:
 
 _RAW = "https://raw.githubusercontent.com/"
 SUITES = {
-    "parti": Published(
+    "parti": PublishedSuite(
         "PartiPrompts.tsv",
         _RAW + "google-research/parti/main/PartiPrompts.tsv",
         "Apache-2.0",
         "PartiPrompts, arXiv 2206.10789",
         read_table,
     ),
-    "drawbench": Published(
+    "drawbench": PublishedSuite(
         "DrawBench.csv",
         "https://imagen.research.google",
         "none stated by its authors",
         "DrawBench, arXiv 2205.11487, its sheet saved as CSV",
         read_table,
     ),
-    "coco": Published(
+    "coco": PublishedSuite(
         "captions_val2014.json",
         "http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
         "CC BY 4.0 (captions)",
         "COCO 2014 validation, arXiv 1405.0312, one caption a picture",
         _coco,
     ),
-    "geneval": Published(
+    "geneval": PublishedSuite(
         "evaluation_metadata.jsonl",
         _RAW + "djghosh13/geneval/main/prompts/evaluation_metadata.jsonl",
         "MIT",
         "GenEval, arXiv 2310.11513",
         read_table,
     ),
-    "dimcim": Published(
+    "dimcim": PublishedSuite(
         "dimcim.json",
         "https://github.com/facebookresearch/DIMCIM",
         "as its repository states",

@@ -96,7 +96,7 @@ def demo(config: Demo, *, traces: Path) -> Result:
         ``samples``, ``filmstrip`` and ``wall``; ``schematic``, the steps of the plans.
     """
     pair = config.models()
-    control = control_of(pair, config.control)
+    control = late_control(pair, config.control)
     arms = collapse_arms(pair, control)
     traced = {
         name: trace(
@@ -144,7 +144,7 @@ def collapse_arms(pair: Any, control: str | None = None) -> dict[str, Arm]:
     return arms
 
 
-def control_of(pair: Any, control: str | None) -> str | None:
+def late_control(pair: Any, control: str | None) -> str | None:
     """The late-committing student that is shown beside: the one asked for, or the pair's own."""
     name = control or pair.control
     if name is not None and name not in pair.students:

@@ -101,7 +101,7 @@ TABLES = {
 """Number of the paper's table → what it prints."""
 
 
-def retention() -> dict[str, float]:
+def published_retention() -> dict[str, float]:
     """Student → its mean change over the nine controls of Table 1, over the base's: an inference,
     not printed there.
 

@@ -18,7 +18,7 @@ import xarray as xr
 
 from xhat.analysis.experiments.arm_table import few_step_base
 from xhat.analysis.experiments.pareto_text import pareto_table, sentences
-from xhat.analysis.experiments.setting import Setting, check_whole
+from xhat.analysis.experiments.setting import Setting, check_whole_number
 from xhat.analysis.measures.pareto_front import front_share, on_front
 from xhat.analysis.result import Result
 from xhat.analysis.sampling.arms import Arm, against, measure_arms, summarised
@@ -160,7 +160,7 @@ class Pareto(Setting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("rank", self.rank)
+        check_whole_number("rank", self.rank)
 
     def settings(self) -> dict[str, Any]:
         """All that was asked; of the policy, which plan it chose, within what."""

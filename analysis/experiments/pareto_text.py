@@ -52,7 +52,7 @@ def sentences(measured: xr.Dataset, policy: Policy, expected: xr.Dataset) -> tup
     for budget in sorted({*BUDGETS, policy.budget}):
         lines.append(_at_budget(measured, budget, "evaluations", "evaluations"))
     lines.append(_at_budget(measured, policy.budget, "seconds", "time"))
-    lines += [_front_by_budget(measured), directions(measured), _choices(policy)]
+    lines += [_front_by_budget(measured), gains_shown(measured), _choices(policy)]
     return (*lines, _foreseen(expected))
 
 
@@ -118,7 +118,7 @@ def _front_by_budget(measured: xr.Dataset) -> str:
     return f"On the front of {measured.attrs['front_of']}, by the means: {'; '.join(parts)}."
 
 
-def directions(measured: xr.Dataset) -> str:
+def gains_shown(measured: xr.Dataset) -> str:
     """Which methods are shown to be more diverse than the student, and which less, by intervals
     that hold for all of them together.
     """

@@ -14,9 +14,9 @@ from typing import Any
 
 import xarray as xr
 
-from xhat.analysis.experiments.probe_verdict import Verdict, alone, nothing, recommended
+from xhat.analysis.experiments.probe_verdict import ProbeVerdict, alone, nothing, recommended
 from xhat.analysis.sampling.arms import measure_finals
-from xhat.analysis.sampling.budget import Estimate, fitted, room_of, seconds_each
+from xhat.analysis.sampling.budget import Estimate, fit_budget, room_of, seconds_each
 from xhat.analysis.sampling.final_latents import Arm, sample_arms
 from xhat.analysis.sampling.noise_ledger import check_paired
 from xhat.analysis.sampling.pairing import Line, called_guidance, compare_models, divisible
@@ -36,7 +36,7 @@ from xhat.samplers.composite.pipeline import hybrid
 from xhat.samplers.plans.build import skip_plan, swap_plan
 from xhat.samplers.plans.defaults import default_steps
 from xhat.samplers.plans.plan import Plan
-from xhat.zoo.family.attributes import OPEN_PROMPTS, parse
+from xhat.zoo.family.attributes import OPEN_PROMPTS, parse_prompt
 from xhat.zoo.suites import PAPER
 
 LOG = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class ProbeResult:
 
     lines: list[Line]
     estimate: Estimate
-    verdict: Verdict
+    verdict: ProbeVerdict
     structure: dict[str, xr.Dataset]
     notes: list[str]
     measured: xr.Dataset | None = None
@@ -236,7 +236,7 @@ def space_of(name: str | None, pipe: Any, prompts: Sequence[str] | None) -> Feat
     """The feature space of a name, or the best that is to be had for this model."""
     if name is not None:
         return feature_space(name, pipe)
-    if _of_the_family(pipe) and all(parse(p) is not None for p in prompts or ()):
+    if _of_the_family(pipe) and all(parse_prompt(p) is not None for p in prompts or ()):
         return feature_space("judge", pipe)
     for candidate in ("dinov2", "clip"):
         try:
@@ -305,7 +305,7 @@ def _fit_budget(
         default_steps(p) * (2 if called_guidance(p) > 1 else 1) for p in models.values()
     )
     evaluations += sum(arm.pipe.scheduler.plan.evaluations for arm in arms.values()) + len(models)
-    estimate = fitted(
+    estimate = fit_budget(
         prompts,
         seeds,
         evaluations=evaluations,

@@ -36,7 +36,7 @@ ARMS = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProbeVerdict:
     """``headline`` and ``recommendation`` in a sentence or two each, the ``evidence`` for them, the
     ``plan`` as JSON (None where there is none to recommend), and whether there was something to
     ``show`` at all."""
@@ -48,12 +48,12 @@ class Verdict:
     show: bool = True
 
 
-def nothing(unlearned: list[str], shown: Mapping[str, xr.Dataset]) -> Verdict:
+def nothing(unlearned: list[str], shown: Mapping[str, xr.Dataset]) -> ProbeVerdict:
     """For models that do not denoise: no measure of diversity means anything there."""
     both = len(unlearned) == len(shown) > 1
     who = "Neither the checkpoint nor its base" if both else f"The {_model(unlearned[0])}"
     verb = "has" if both else "has not"
-    return Verdict(
+    return ProbeVerdict(
         headline=f"{who} {verb} learned to make pictures: there is nothing to show.",
         recommendation="No plan is recommended. A network with random or broken weights looks "
         "like this, and so does one that is run with a scheduler, prediction type or precision "
@@ -80,14 +80,14 @@ def learned_text(name: str, found: xr.Dataset) -> str:
 
 def alone(
     measured: xr.Dataset, diversity: Mapping[str, xr.Dataset], commitment: Mapping[str, xr.Dataset]
-) -> Verdict:
+) -> ProbeVerdict:
     """For one model without a base: what it does, and that whether it lost something cannot be
     told.
     """
     own = summarised(measured).sel(arm="student")
     n = int(measured.attrs["n_seeds"])
     count = _level(own, MEASURE)
-    return Verdict(
+    return ProbeVerdict(
         headline=f"Across {n} seeds of a prompt its pictures count as {count} different ones.",
         recommendation="Whether that is a collapse cannot be told without the model it was "
         "distilled from: give --base. No plan is recommended.",
@@ -103,7 +103,7 @@ def recommended(
     *,
     diversity: Mapping[str, xr.Dataset],
     commitment: Mapping[str, xr.Dataset],
-) -> Verdict:
+) -> ProbeVerdict:
     """For a pair: whether the checkpoint lost diversity to its base (the primary contrast), where,
     and which plan gives it back at its cost.
 
@@ -121,14 +121,14 @@ def recommended(
     )
     headline = _headline(measured, lost)
     if not good:
-        return Verdict(headline, _nothing_to_do(lost), evidence)
+        return ProbeVerdict(headline, _nothing_to_do(lost), evidence)
     best = max(good, key=lambda arm: float(gains[arm].interval.estimate))
     gain = gains[best].sentence(ARMS[best], "the checkpoint alone", measure_label(MEASURE))
     text = (
         f"Sample with {ARMS[best]}, {plans[best].evaluations} evaluations a picture. {gain}"
         f"{_share(gains[best], lost)}"
     )
-    return Verdict(headline, text, evidence, plans[best].to_json())
+    return ProbeVerdict(headline, text, evidence, plans[best].to_json())
 
 
 def _headline(measured: xr.Dataset, lost: Difference | None) -> str:

@@ -56,7 +56,7 @@ class Setting:
         seeds = _distinct("seeds", self.seeds, int, 2)
         if outside := [seed for seed in seeds if not 0 <= seed < 2**63]:
             raise ValueError(f"seeds are from 0 to 2⁶³−1, got {outside[0]}")
-        check_whole("batch_size", self.batch_size)
+        check_whole_number("batch_size", self.batch_size)
         object.__setattr__(self, "prompts", prompts)
         object.__setattr__(self, "seeds", seeds)
 
@@ -99,7 +99,7 @@ def _layers(pipe: Any) -> list[str]:
     return [point.alias for point in named_points(denoiser_of(pipe))]
 
 
-def check_whole(name: str, value: Any) -> None:
+def check_whole_number(name: str, value: Any) -> None:
     """Raises ValueError for what is no whole number above 0."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number above 0, got {value!r}")

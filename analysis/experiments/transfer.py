@@ -13,8 +13,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis import stats
-from xhat.analysis.experiments.paper import CITATION, TABLES
-from xhat.analysis.experiments.paper import retention as published_retention
+from xhat.analysis.experiments.paper import CITATION, TABLES, published_retention
 from xhat.analysis.experiments.transfer_text import base_controls, sentences, transfer_table
 from xhat.analysis.measures.alignment import lora_cosine, principal_angles
 from xhat.analysis.result import Result

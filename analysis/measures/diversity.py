@@ -234,7 +234,7 @@ def paired_difference(a: xr.DataArray, b: xr.DataArray, **options: Any) -> xr.Da
             f"diversity grows with the number of seeds: a has {n[0]}, b has {n[1]}; take equally "
             "many"
         )
-    interval = stats.paired_difference(a.values, b.values, **options)
+    interval = stats.bootstrap_difference(a.values, b.values, **options)
     bounds = {"mean": interval.estimate, "low": interval.low, "high": interval.high}
     return xr.Dataset(
         {name: (a.dims[1:], value) for name, value in bounds.items()}, attrs=interval.attrs

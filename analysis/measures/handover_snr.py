@@ -70,7 +70,7 @@ def shifted(sigma: Sequence[float], shift: float) -> np.ndarray:
     return shift * own / (1 + (shift - 1) * own)
 
 
-def timestep_at(log_snr: float) -> int:
+def nearest_timestep(log_snr: float) -> int:
     """The timestep of Stable Diffusion's schedule whose log-SNR is nearest to ``log_snr``.
 
     >>> timestep_at(float(scaled_linear_log_snr(390)))
@@ -89,7 +89,7 @@ def matched_timesteps(timesteps: Sequence[int], side: int, reference_side: int) 
     (999, 749, 499, 249)
     """
     later = matched_log_snr(scaled_linear_log_snr(np.array(timesteps[1:])), side, reference_side)
-    return (int(timesteps[0]), *(timestep_at(float(value)) for value in np.atleast_1d(later)))
+    return (int(timesteps[0]), *(nearest_timestep(float(value)) for value in np.atleast_1d(later)))
 
 
 @dataclass(frozen=True)

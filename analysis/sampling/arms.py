@@ -29,7 +29,7 @@ from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.hooks.points.taps import quiet
 from xhat.probes.features import FeatureSpace
 from xhat.samplers.composite.starting import starts_elsewhere
-from xhat.zoo.family.attributes import parse
+from xhat.zoo.family.attributes import parse_prompt
 
 LOG = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ def strata_of(measured: xr.Dataset) -> list[str] | None:
 def kinds_of(prompts: Iterable[Any]) -> list[str] | None:
     """The kind of picture that each prompt asks for, where there are several kinds of two prompts
     or more each: the strata of :func:`~xhat.analysis.crossed.crossed_mean`. None elsewhere."""
-    scenes = [parse(str(prompt)) for prompt in prompts]
+    scenes = [parse_prompt(str(prompt)) for prompt in prompts]
     kinds = [scene.kind for scene in scenes if scene is not None]
     counts = Counter(kinds)
     if len(kinds) < len(scenes) or len(counts) < 2 or min(counts.values()) < 2:

@@ -74,7 +74,7 @@ def seconds_each(pipe: Any, prompt: str, batch_size: int = 2) -> float:
             handle.remove()
 
 
-def fitted(
+def fit_budget(
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,

@@ -17,7 +17,7 @@ from xhat.analysis.sampling.control import Control
 from xhat.analysis.sampling.slider_grid import CLIPPED, UNSURE
 from xhat.analysis.verdicts import margin_of, verdict
 from xhat.hooks.trace import trace
-from xhat.zoo.family.attributes import ATTRIBUTES, KINDS, parse
+from xhat.zoo.family.attributes import ATTRIBUTES, KINDS, parse_prompt
 
 SCALES = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
@@ -86,7 +86,7 @@ def _readings(
     for p, prompt in enumerate(prompts):
         before, now = latents[0.0][p], latents[scale][p]
         row = {"distance": _cosine_distance(space.features(before), space.features(now))}
-        scene = parse(prompt) if hasattr(space, "judge") else None
+        scene = parse_prompt(prompt) if hasattr(space, "judge") else None
         if scene is not None:
             row |= _judged(space, before, now, scene, control.attribute)
         if hasattr(space, "images"):

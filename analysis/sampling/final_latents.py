@@ -59,7 +59,7 @@ def sample_arms(
     With ``cache``, a file for each arm and prompt below ``CACHE/ARM``, its key made of weights,
     schedulers, plan, call, prompt, seeds and versions (:class:`~.cache.Cache`). ``weights``: the
     cost of a picture of each arm, for the progress bar."""
-    run = Run(tuple(prompts), tuple(seeds), Cache(cache), batch_size)
+    run = DrawnRun(tuple(prompts), tuple(seeds), Cache(cache), batch_size)
     jobs = {name: _Job.of(name, arm, run, name in keep_x0) for name, arm in arms.items()}
     cost = {name: (weights or {}).get(name, 1.0) * len(seeds) for name in arms}
     total = sum(cost[name] * len(job.missing()) for name, job in jobs.items())
@@ -83,7 +83,7 @@ def to_sample(
     keep_x0: Collection[str] = (),
 ) -> dict[str, int]:
     """How many pictures of each arm are not in the cache."""
-    run = Run(tuple(prompts), tuple(seeds), Cache(cache), batch_size)
+    run = DrawnRun(tuple(prompts), tuple(seeds), Cache(cache), batch_size)
     jobs = {name: _Job.of(name, arm, run, name in keep_x0) for name, arm in arms.items()}
     return {name: len(job.missing()) * len(seeds) for name, job in jobs.items()}
 
@@ -102,7 +102,7 @@ def described(arm: Arm) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Run:
+class DrawnRun:
     """What all arms have in common."""
 
     prompts: tuple[str, ...]
@@ -123,7 +123,7 @@ class _Job:
     entries: tuple[str, ...]
 
     @classmethod
-    def of(cls, name: str, arm: Arm, run: Run, keep_x0: bool) -> _Job:
+    def of(cls, name: str, arm: Arm, run: DrawnRun, keep_x0: bool) -> _Job:
         # some samplers let the samples of a batch see each other
         width = Tiling.of(1, len(run.seeds), run.batch_size).width
         described_arm = described(arm)

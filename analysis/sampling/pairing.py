@@ -10,8 +10,8 @@ import numpy as np
 
 from xhat.hooks.model import model_of
 from xhat.hooks.noise.levels import kind, noise_levels, prediction, space
-from xhat.hooks.points.names import denoiser_of
-from xhat.samplers.composite.fit import check_fit, slot_of
+from xhat.hooks.points.names import denoiser_of, slot_of
+from xhat.samplers.composite.fit import check_fit
 from xhat.samplers.composite.handover import DIVISIBLE
 from xhat.samplers.plans.defaults import default_steps
 from xhat.samplers.plans.plan import Segment

@@ -15,7 +15,7 @@ import numpy as np
 from xhat.analysis.sampling.control import Control, Score
 from xhat.analysis.sampling.scores import attribute_score, axis_score, text_score
 from xhat.hooks.naming import nearest
-from xhat.zoo.family.attributes import KINDS, OPEN_PROMPTS, parse, sample_scene
+from xhat.zoo.family.attributes import KINDS, OPEN_PROMPTS, parse_prompt, sample_scene
 from xhat.zoo.lora.shipped import notes, shipped
 from xhat.zoo.lora.styles import style_pictures
 
@@ -117,7 +117,7 @@ def open_prompts(kind: str, attribute: str = "") -> tuple[str, ...]:
     >>> open_prompts("planet", "ring")[:3]
     ('a planet', 'a blue planet', 'a big planet')
     """
-    scenes = {prompt: parse(prompt) for prompt in OPEN_PROMPTS}
+    scenes = {prompt: parse_prompt(prompt) for prompt in OPEN_PROMPTS}
     return tuple(
         p
         for p, s in scenes.items()

@@ -16,9 +16,9 @@ import xarray as xr
 from xhat.hooks.model import with_defaults
 from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.hooks.points.taps import quiet
-from xhat.zoo.family.attributes import parse
+from xhat.zoo.family.attributes import parse_prompt
 from xhat.zoo.family.judge import Judge
-from xhat.zoo.lora.injection import names_in
+from xhat.zoo.lora.injection import sliders_in
 from xhat.zoo.lora.loading import load_slider, remove, scales_of, sliding
 
 CLIPPED, UNSURE = 0.15, 0.15
@@ -71,7 +71,7 @@ def with_flags(data: xr.Dataset, judge: Judge | None) -> xr.Dataset:
     """The grid with ``clipped``, ``confidence`` and ``saturated`` over (model, scale)."""
     images = data["images"]
     clipped = ((images == 0) | (images == 255)).mean(("seed", "row", "col", "rgb"))
-    scene = parse(str(data.attrs["prompt"]))
+    scene = parse_prompt(str(data.attrs["prompt"]))
     confidence = xr.full_like(clipped, np.nan)
     if judge is not None and scene is not None:
         for model in data["model"].values:
@@ -93,7 +93,7 @@ def _with_slider(pipes: Any, path: Path) -> Iterator[str]:
     loaded, name = [], "grid"
     try:
         for pipe in pipes:
-            if any(name not in names_in(network) for network in parts_of(denoiser_of(pipe))):
+            if any(name not in sliders_in(network) for network in parts_of(denoiser_of(pipe))):
                 load_slider(pipe, path, name)
                 loaded.append(pipe)
         yield name

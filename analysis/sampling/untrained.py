@@ -13,9 +13,8 @@ import xarray as xr
 
 from xhat.analysis.traces.layers import X_T
 from xhat.hooks.edits.edit import Source, replace
-from xhat.hooks.points.names import denoiser_of
+from xhat.hooks.points.names import denoiser_of, slot_of
 from xhat.hooks.trace import trace as make_trace
-from xhat.samplers.composite.fit import slot_of
 
 
 def untrained(pipe: Any, seed: int = 0) -> Any:

@@ -39,7 +39,7 @@ def decode(latents: xr.DataArray, pipe: Any) -> xr.DataArray:
     >>> xhat.decode(trace["pred_x0"].isel(step=0), pipe).dims
     ('prompt', 'seed', 'row', 'col', 'rgb')
     """
-    from xhat.probes.features import decode as decoded
+    from xhat.probes.features import decode_latents as decoded
 
     if not isinstance(latents, xr.DataArray) or latents.dims[-3:] != ("channel", "y", "x"):
         got = getattr(latents, "dims", type(latents).__name__)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xhat.zoo.family.attributes import ATTRIBUTES, KINDS, parse
+from xhat.zoo.family.attributes import ATTRIBUTES, KINDS, parse_prompt
 
 
 def final_labels(trace: Any, space: Any) -> dict[str, xr.DataArray]:
@@ -20,7 +20,7 @@ def final_labels(trace: Any, space: Any) -> dict[str, xr.DataArray]:
     final = trace["final"].transpose("prompt", "seed", ...)
     found: dict[str, np.ndarray] = {}
     for p, prompt in enumerate(str(v) for v in final["prompt"].values):
-        scene = parse(prompt)
+        scene = parse_prompt(prompt)
         read = space.labels(np.asarray(final.isel(prompt=p).values, dtype=np.float32), prompt)
         assert scene is not None, "the space has refused what it cannot parse"
         for name, (labels, _) in read.items():

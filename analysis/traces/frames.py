@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from einops import rearrange
 
-from xhat.probes.features import decode
+from xhat.probes.features import decode_latents
 
 
 def frames_of(
@@ -72,7 +72,7 @@ def matching_x0(
 
 
 def _frames(name: str, x0: xr.DataArray, vae: Any) -> xr.Dataset:
-    images = decode(vae, rearrange(x0.values, "t p s ... -> (t p s) ..."))
+    images = decode_latents(vae, rearrange(x0.values, "t p s ... -> (t p s) ..."))
     shape = dict(zip("tps", x0.shape, strict=False))
     pictures = rearrange(images, "(t p s) rgb y x -> t p s y x rgb", **shape)
     steps = x0.sizes["step"]

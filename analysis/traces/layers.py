@@ -33,7 +33,7 @@ class TooFewSamples(ValueError):
 
 
 @dataclass(frozen=True)
-class Measure:
+class SimilarityMeasure:
     """What a map needs of a measure.
 
     ``represent(x, name)`` and ``from_gram(K)`` make what is kept; ``subset(r, index)``: the same of
@@ -51,7 +51,7 @@ class Measure:
     least: int = 4
 
 
-def measure_of(name: str, **options: Any) -> Measure:
+def measure_of(name: str, **options: Any) -> SimilarityMeasure:
     """The measure of a name: cka, rsa, mutual_knn, svcca or procrustes, with the options of that
     function.
     """
@@ -65,7 +65,7 @@ def measure_of(name: str, **options: Any) -> Measure:
         def compare(a: list[np.ndarray], b: list[np.ndarray]) -> np.ndarray:
             return np.array([[pairwise(x, y, **options) for y in b] for x in a])
 
-        return Measure(
+        return SimilarityMeasure(
             factor,
             factor_of_gram,
             lambda f, i: f[i],
@@ -84,8 +84,8 @@ _KERNELS: dict[str, Callable[..., Kernel]] = {
 _ALIGNED: dict[str, Callable[..., float]] = {"svcca": svcca_of, "procrustes": procrustes_of}
 
 
-def _of_kernel(kernel: Kernel, least: int) -> Measure:
-    return Measure(
+def _of_kernel(kernel: Kernel, least: int) -> SimilarityMeasure:
+    return SimilarityMeasure(
         kernel.matrix,
         kernel.from_gram,
         lambda matrix, index: matrix[np.ix_(index, index)],
@@ -106,7 +106,7 @@ class Layers:
 
 def layers_of(
     trace: Any,
-    measure: Measure,
+    measure: SimilarityMeasure,
     prompts: np.ndarray,
     seeds: np.ndarray,
     branch: str,
@@ -167,7 +167,7 @@ def _branch(value: xr.DataArray, branch: str, label: str) -> xr.DataArray:
 
 def _read(
     value: xr.DataArray,
-    measure: Measure,
+    measure: SimilarityMeasure,
     rows: np.ndarray,
     columns: np.ndarray,
     n_seeds: int,

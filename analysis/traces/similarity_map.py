@@ -16,8 +16,8 @@ from xhat.analysis.intervals import BOUND, BOUNDS
 from xhat.analysis.traces.layers import (
     X_T,
     Layers,
-    Measure,
     NoSharedLevel,
+    SimilarityMeasure,
     Steps,
     TooFewSamples,
     layers_of,
@@ -176,7 +176,7 @@ def _pairs(a: np.ndarray, b: np.ndarray, tolerance: float | None) -> Pairs:
     return pairs
 
 
-def _prepared(how: Measure, layers: Layers, index: np.ndarray) -> Steps:
+def _prepared(how: SimilarityMeasure, layers: Layers, index: np.ndarray) -> Steps:
     """Every representation of the samples ``index``, ready to compare."""
     if len(index) < how.least:
         raise TooFewSamples(
@@ -195,7 +195,7 @@ def _reordered(prepared: Steps, index: np.ndarray) -> Steps:
     return [[None if r is None else r[index] for r in step] for step in prepared]
 
 
-def _cells(how: Measure, a: Steps, b: Steps, pairs: Pairs) -> np.ndarray:
+def _cells(how: SimilarityMeasure, a: Steps, b: Steps, pairs: Pairs) -> np.ndarray:
     """(pair, layer_a, layer_b) similarities, NaN where there is no representation."""
     cells = np.full((len(pairs), len(a[0]), len(b[0])), np.nan)
     for cell, (i, j) in zip(cells, pairs, strict=True):
@@ -207,7 +207,7 @@ def _cells(how: Measure, a: Steps, b: Steps, pairs: Pairs) -> np.ndarray:
 
 
 def _resampled(
-    how: Measure,
+    how: SimilarityMeasure,
     a: Layers,
     b: Layers,
     prepared: tuple[Steps, Steps],
@@ -253,7 +253,7 @@ def _resampled(
 
 
 def _interval(
-    how: Measure,
+    how: SimilarityMeasure,
     layers: tuple[Layers, Layers],
     pairs: Pairs,
     observed: np.ndarray,
@@ -291,7 +291,9 @@ def _interval(
     return stats.Interval(estimate, low, high, interval.attrs)
 
 
-def _halves(how: Measure, layers: Layers, n_prompts: int, n_seeds: int) -> np.ndarray | None:
+def _halves(
+    how: SimilarityMeasure, layers: Layers, n_prompts: int, n_seeds: int
+) -> np.ndarray | None:
     """(step, layer) similarity of each layer to itself under other seeds; None where halves are too
     few samples.
     """
@@ -303,7 +305,7 @@ def _halves(how: Measure, layers: Layers, n_prompts: int, n_seeds: int) -> np.nd
 
 
 def _ceiling(
-    how: Measure,
+    how: SimilarityMeasure,
     trace: Any,
     a: Layers,
     prepared_a: Steps,
@@ -331,7 +333,7 @@ def _ceiling(
     return _themselves(how, prepared_a, _prepared(how, layers, everything))
 
 
-def _themselves(how: Measure, a: Steps, b: Steps) -> np.ndarray:
+def _themselves(how: SimilarityMeasure, a: Steps, b: Steps) -> np.ndarray:
     """(step, layer) similarity of each representation to the one in its place."""
     return np.array(
         [

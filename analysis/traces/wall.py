@@ -13,7 +13,7 @@ from einops import rearrange
 from xhat.analysis.measures.by_seed import LEAST_SEEDS, vendi_q2_by_seed
 from xhat.analysis.measures.diversity import similarities
 from xhat.analysis.traces.frames import matching_x0
-from xhat.probes.features import LatentSpace, decode
+from xhat.probes.features import LatentSpace, decode_latents
 
 PIXELS = 96
 """Side of a picture at most; larger ones are made smaller."""
@@ -89,7 +89,7 @@ def sheet_bytes(sheet: xr.DataArray) -> bytes:
 
 def _sheet(x0: xr.DataArray, vae: Any) -> np.ndarray:
     """uint8 (step·y, seed·x, rgb) of one prompt's (step, seed, …), decoded a step at a time."""
-    steps = [_small(decode(vae, step)) for step in x0.values]
+    steps = [_small(decode_latents(vae, step)) for step in x0.values]
     return rearrange(steps, "t s y x rgb -> (t y) (s x) rgb")
 
 

@@ -27,7 +27,7 @@ LAYOUTS = 2
 
 
 @dataclass(frozen=True)
-class Entry:
+class FigureEntry:
     """A figure: its name, which is that of its file and of its data; what it shows; whether its
     data is there.
     """
@@ -38,12 +38,15 @@ class Entry:
     there: bool
 
 
-def figures(run: Path | None = None) -> list[Entry]:
+def figures(run: Path | None = None) -> list[FigureEntry]:
     """Every file of this folder with ``draw(data)``, and whether ``run`` (or the embedded family)
     has its data.
     """
     folder = SHIPPED if run is None else run / "data"
-    return [Entry(name, *said, (folder / f"{name}.nc").exists()) for name, said in _drawn().items()]
+    return [
+        FigureEntry(name, *said, (folder / f"{name}.nc").exists())
+        for name, said in _drawn().items()
+    ]
 
 
 def draw(

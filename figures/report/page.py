@@ -21,9 +21,9 @@ from xhat.analysis.files import check_file
 from xhat.analysis.intervals import format_number
 from xhat.analysis.result import RESULTS, Result
 from xhat.figures.kit.data import SHIPPED, load_data
-from xhat.figures.kit.registry import Entry, draw, figures
+from xhat.figures.kit.registry import FigureEntry, draw, figures
 from xhat.figures.kit.style import RC, label
-from xhat.figures.report.render import render
+from xhat.figures.report.render import render_template
 from xhat.figures.report.wall import wall
 
 TITLE = "Where diversity is lost between noise and picture"
@@ -77,7 +77,7 @@ def write_report(run: Path | None = None, out: Path | None = None) -> Path:
     measured = load_data("measured", run) if (data / "measured.nc").exists() else None
     result = Result.load(run) if run is not None and (run / RESULTS).exists() else None
     findings = list(_findings(result, measured))
-    page = render(
+    page = render_template(
         "report.html.j2",
         title=TITLE,
         headline=findings[0] if findings else "",
@@ -92,7 +92,7 @@ def write_report(run: Path | None = None, out: Path | None = None) -> Path:
     return out
 
 
-def sections(there: dict[str, Entry], run: Path | None) -> dict[str, Any]:
+def sections(there: dict[str, FigureEntry], run: Path | None) -> dict[str, Any]:
     """The wall and the figures by section: ``lead``, ``where``, ``do``, ``more``."""
     data = SHIPPED if run is None else run / "data"
     has_wall = (data / "wall.nc").exists()
@@ -149,7 +149,7 @@ def _table(result: Result | None, measured: xr.Dataset | None) -> str:
     return "" if measured is None else collapse_table(measured).to_html()
 
 
-def show(entry: Entry, run: Path | None, linked: bool = False) -> Shown:
+def show(entry: FigureEntry, run: Path | None, linked: bool = False) -> Shown:
     """A figure as the page holds it; ``linked``: with the noise levels of its data."""
     data = load_data(entry.name, run)
     figure, pictures = draw(entry.name, data), entry.name in PICTURES

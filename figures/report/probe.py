@@ -19,8 +19,8 @@ from xhat.analysis.traces.wall import wall_of
 from xhat.figures.kit.data import save_data
 from xhat.figures.kit.registry import figures, redraw
 from xhat.figures.report.page import sections
-from xhat.figures.report.render import render
-from xhat.probes.features import decode
+from xhat.figures.report.render import render_template
+from xhat.probes.features import decode_latents
 
 SHOWN_PROMPTS, SHOWN_SEEDS = 2, 8
 
@@ -35,7 +35,7 @@ def write_probe_report(result: ProbeResult, vae: Any, out: Path, name: str) -> P
     redraw(run=out, out=out / "figures")
     if not result.verdict.show:
         there.pop("filmstrip", None)
-    page = render(
+    page = render_template(
         "probe.html.j2",
         title=f"Probe of {name}",
         verdict=result.verdict,
@@ -70,7 +70,7 @@ def _samples(finals: dict[str, xr.DataArray], vae: Any) -> xr.Dataset:
     pictures = []
     for final in finals.values():
         some = final.transpose("prompt", "seed", ...).sel(prompt=few).isel(seed=slice(SHOWN_SEEDS))
-        images = decode(vae, some.values.reshape(-1, *some.shape[2:]), batch_size=4)
+        images = decode_latents(vae, some.values.reshape(-1, *some.shape[2:]), batch_size=4)
         images = np.round(images.transpose(0, 2, 3, 1) * 255).astype("uint8")
         pictures.append(images.reshape(*some.shape[:2], *images.shape[1:]))
     coords = {

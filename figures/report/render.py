@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 
-def render(template: str, **fields: Any) -> Markup:
+def render_template(template: str, **fields: Any) -> Markup:
     """The template of a name in ``templates/`` with its fields filled in."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 

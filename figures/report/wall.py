@@ -17,7 +17,7 @@ from xhat.analysis.files import check_file, write_text
 from xhat.analysis.traces.wall import sheet_bytes, wall_of
 from xhat.figures.kit.data import load_data
 from xhat.figures.kit.style import colour, label
-from xhat.figures.report.render import render
+from xhat.figures.report.render import render_template
 
 TITLE = "Seeds, from noise to picture"
 SAME = 0.01
@@ -82,7 +82,7 @@ def seed_wall(
 
 def wall(data: xr.Dataset) -> Wall:
     """The widget of data as :func:`~xhat.analysis.traces.wall.wall_of` makes them."""
-    return Wall(render("wall.html.j2", data=wall_data(data)))
+    return Wall(render_template("wall.html.j2", data=wall_data(data)))
 
 
 def write_wall(run: Path | None, out: Path) -> list[Path]:
@@ -101,12 +101,12 @@ def write_wall(run: Path | None, out: Path) -> list[Path]:
     check_file(out)
     data = wall_data(load_data("wall", run))
     blind = out.with_name("blind.html") if len(data["models"]) > 1 else None
-    widget = render("wall.html.j2", data=data)
+    widget = render_template("wall.html.j2", data=data)
     link = blind.name if blind else ""
-    write_text(out, render("explore.html.j2", title=TITLE, wall=widget, blind=link))
+    write_text(out, render_template("explore.html.j2", title=TITLE, wall=widget, blind=link))
     if blind is None:
         return [out]
-    write_text(blind, render("blind.html.j2", data=data))
+    write_text(blind, render_template("blind.html.j2", data=data))
     return [out, blind]
 
 

@@ -36,7 +36,7 @@ def generators_of(
     return [generator] if isinstance(generator, torch.Generator) else list(generator)
 
 
-def states(generators: Generators) -> list[torch.Tensor]:
+def generator_states(generators: Generators) -> list[torch.Tensor]:
     return [g.get_state() for g in generators]
 
 

@@ -21,7 +21,7 @@ _EXPORTS = {
     "project": "xhat.hooks.points.reductions",
     "full": "xhat.hooks.points.reductions",
     "gram": "xhat.hooks.points.reductions",
-    "parse": "xhat.hooks.points.reductions",
+    "parse_reduction": "xhat.hooks.points.reductions",
     "listening": "xhat.hooks.points.taps",
     "quiet": "xhat.hooks.points.taps",
     "rehearse": "xhat.hooks.points.rehearsal",

@@ -77,6 +77,21 @@ def denoiser_of(pipe: Any) -> nn.Module:
     )
 
 
+def slot_of(pipe: Any) -> str:
+    """``"unet"`` or ``"transformer"``: where the pipeline keeps its denoiser. Raises ValueError for
+    anything else.
+    """
+    for name in ("unet", "transformer"):
+        if isinstance(getattr(pipe, name, None), nn.Module) and hasattr(
+            getattr(pipe, "scheduler", None), "step"
+        ):
+            return name
+    raise ValueError(
+        "expected a diffusers pipeline with a unet or a transformer, and a scheduler; got "
+        f"{type(pipe).__name__}"
+    )
+
+
 def denoisers_of(pipe: Any) -> tuple[nn.Module, ...]:
     """All modules that a pipeline denoises with: that of :func:`denoiser_of`, and a second one that
     takes turns with it (Wan 2.2). Raises ValueError as that does.
@@ -153,7 +168,7 @@ def _single_blocks(denoiser: nn.Module) -> frozenset[str]:
     )
 
 
-def find(candidates: Sequence[Point], pattern: str) -> list[Point]:
+def find_points(candidates: Sequence[Point], pattern: str) -> list[Point]:
     """Points named by an alias, a path, or a glob over aliases, or over paths if it fits no alias.
 
     ``*`` stays within one word between dots, ``**`` does not. Raises ValueError, with the nearest

@@ -34,7 +34,7 @@ class Reduction:
     :func:`full`, :func:`gram`.
 
     Called on a tensor it gives the reduced one, first dimension unchanged. ``str`` gives what
-    :func:`parse` reads."""
+    :func:`parse_reduction` reads."""
 
     name: str
     size: int | None = None
@@ -191,13 +191,13 @@ def gram(of: Reduction | str = "full") -> Reduction:
     Reduction
         For ``hooks`` of :func:`xhat.trace`, where its text, ``"gram"``, will do too.
     """
-    inner = parse(of) if isinstance(of, str) else of
+    inner = parse_reduction(of) if isinstance(of, str) else of
     if inner.name == "gram":
         raise ValueError("gram of a gram: give it mean, pool, project or full")
     return Reduction("gram", of=inner)
 
 
-def parse(text: str | Reduction) -> Reduction:
+def parse_reduction(text: str | Reduction) -> Reduction:
     """The reduction that a text such as ``"mean"``, ``"project(256, seed=1)"`` or ``"gram(mean)"``
     names.
 

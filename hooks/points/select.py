@@ -11,8 +11,15 @@ from typing import Any
 from torch import nn
 
 from xhat.hooks.points.compiled import refuse_compiled
-from xhat.hooks.points.names import Denoisers, Point, find, modules_at, named_points, parts_of
-from xhat.hooks.points.reductions import Reduction, mean, parse
+from xhat.hooks.points.names import (
+    Denoisers,
+    Point,
+    find_points,
+    modules_at,
+    named_points,
+    parts_of,
+)
+from xhat.hooks.points.reductions import Reduction, mean, parse_reduction
 from xhat.hooks.points.text_tokens import reads_prompt
 
 READINGS = ("output", "input", "delta", "probs", "tokens")
@@ -52,12 +59,12 @@ def select(denoiser: Denoisers, hooks: Mapping[str, Any] | Iterable[str]) -> tup
     selected: dict[tuple[str, str], Selection] = {}
     for key in sorted(wanted, key=lambda k: any(c in k for c in "*?[")):
         pattern, reading = split_reading(key)
-        matches = find(candidates, pattern)
+        matches = find_points(candidates, pattern)
         if reading in ("probs", "tokens"):
             matches = _attending(denoiser, matches, key, reading == "tokens")
         for point in matches:
             selected.setdefault(
-                (point.path, reading), Selection(point, reading, parse(wanted[key]))
+                (point.path, reading), Selection(point, reading, parse_reduction(wanted[key]))
             )
     for selection in selected.values():
         _refuse_compiled_at(denoiser, selection.point.path)

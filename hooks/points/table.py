@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from xhat.hooks.model import with_defaults
-from xhat.hooks.points.names import Point, denoisers_of, find, named_points
+from xhat.hooks.points.names import Point, denoisers_of, find_points, named_points
 from xhat.hooks.points.rehearsal import rehearse
 from xhat.hooks.protocols import Pipeline
 
@@ -25,7 +25,7 @@ class PointTable(Sequence[Point]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str):
-            return find(self._points, index)[0]
+            return find_points(self._points, index)[0]
         return self._points[index]
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from xhat.hooks.record.record import Record
 LEFT_OUT = "left out: the pipeline changed the latents after the last step of its scheduler"
 
 
-class Decoded:
+class DecodedLatents:
     """Hears what a VAE decodes; ``keep`` takes it."""
 
     def __init__(self, keep: Callable[[torch.Tensor], None]) -> None:

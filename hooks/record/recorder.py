@@ -26,7 +26,7 @@ from xhat.hooks.points.names import denoisers_of, modules_at
 from xhat.hooks.points.readings import attached
 from xhat.hooks.points.select import Selection, select
 from xhat.hooks.points.taps import Listener, Weakly, clean_copies, listening, listening_to_scheduler
-from xhat.hooks.record.final import Decoded
+from xhat.hooks.record.final import DecodedLatents
 from xhat.hooks.record.packing import unpacked
 from xhat.hooks.record.record import Firing, Record, Step
 
@@ -69,7 +69,9 @@ class Recorder:
             stack.enter_context(listening_to_scheduler(self.pipe, listeners))
             stack.enter_context(clean_copies(self.pipe.scheduler, _count(me)))
             if hasattr(getattr(self.pipe, "vae", None), "decode"):
-                stack.enter_context(listening(self.pipe.vae, "decode", Decoded(_decoded(me))))
+                stack.enter_context(
+                    listening(self.pipe.vae, "decode", DecodedLatents(_decoded(me)))
+                )
             for denoiser in self._denoisers:
                 if hasattr(denoiser, "cache_context"):
                     stack.enter_context(listening(denoiser, "cache_context", _Branches(me)))
@@ -170,7 +172,7 @@ class Recorder:
         )
         self._pending, self._branch = {}, None
         self._generators = draws.generators_of(kwargs.get("generator"), x_t.device)
-        self._states = draws.states(self._generators)
+        self._states = draws.generator_states(self._generators)
 
     def after(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         x_next = result[0] if isinstance(result, tuple) else result.prev_sample

@@ -47,7 +47,7 @@ def keys(store: Store, prefix: str = "") -> list[str]:
     return sorted(sync(listed()))
 
 
-def remove(path: str, store: Store, names: Iterable[str]) -> None:
+def remove_files(path: str, store: Store, names: Iterable[str]) -> None:
     """Delete these files, and the folders that have nothing in them then."""
     folders = {Path(path)}
     for key in names:
@@ -70,7 +70,7 @@ def _remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-def sweep(path: str) -> None:
+def sweep_partial(path: str) -> None:
     """Delete what is left of writes that were killed."""
     if not is_remote(path):
         for file in Path(path).rglob("*.partial"):

@@ -16,7 +16,7 @@ from xhat.hooks.store.schema import ACTIVATIONS, SCRATCH
 BLOCK = 1 << 26  # bytes of float64 held at once
 
 
-def centred_gram(read: Callable[[slice], np.ndarray], features: int, samples: int) -> np.ndarray:
+def streamed_gram(read: Callable[[slice], np.ndarray], features: int, samples: int) -> np.ndarray:
     """K = X_c·X_cᵀ in float64 of samples × features, X_c centred over samples; ``read`` gives
     columns of X.
 
@@ -52,4 +52,4 @@ def write_gram(group: zarr.Group, name: str) -> None:
         def read(columns: slice, at: tuple[int, ...] = at) -> np.ndarray:
             return np.asarray(raw[(slice(None), slice(None), *at, columns)]).reshape(samples, -1)
 
-        target[at] = centred_gram(read, features, samples)
+        target[at] = streamed_gram(read, features, samples)

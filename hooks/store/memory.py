@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.hooks.record.record import Array
-from xhat.hooks.store.grams import centred_gram
+from xhat.hooks.store.grams import streamed_gram
 from xhat.hooks.store.schema import ACTIVATIONS, SAMPLES, SCRATCH, Schema
 from xhat.hooks.store.tiles import Tile, Tiling
 
@@ -92,7 +92,7 @@ def _gram(
     flat = array.reshape(samples, *sizes, array.shape[-1])
     found = np.empty((*sizes, samples, samples))
     for at in np.ndindex(*sizes):
-        found[at] = centred_gram(
+        found[at] = streamed_gram(
             lambda c, at=at: flat[(slice(None), *at, c)],  # type: ignore[misc]
             flat.shape[-1],
             samples,

@@ -212,10 +212,10 @@ class Store:
                         write_gram(self._group, name.split("/")[1])
                 sums.forget_scratch()
                 self._seal(grams=True)
-            files.sweep(self.path)
+            files.sweep_partial(self.path)
             scratch = files.keys(self.files, f"{SCRATCH}/")
             ours = [k for k in scratch if sums.place(k) or k.endswith(f"/{ROOT}")]
-            files.remove(self.path, self.files, ours)
+            files.remove_files(self.path, self.files, ours)
             files.remove_empty_folders(self.path, SCRATCH)  # of a run killed while it removed them
             self._seal(finished=True)
 
@@ -227,7 +227,7 @@ class Store:
         others put there stays.
         """
         if self._made and self.files and not self.files.sums.complete.any():
-            files.remove(self.path, self.files, self.files.made)
+            files.remove_files(self.path, self.files, self.files.made)
 
 
 def _chunk_key(array: zarr.Array[Any], index: Index) -> str:

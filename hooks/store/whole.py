@@ -46,7 +46,7 @@ def save_trace(trace: xr.DataTree, path: str | os.PathLike[str]) -> None:
             group = zarr.open_group(store, mode="r+", zarr_format=3)
             group.update_attributes({SEAL: store.sums.seal(dict(group.attrs))})
         except BaseException:
-            files.remove(path, store, store.made)
+            files.remove_files(path, store, store.made)
             raise
 
 

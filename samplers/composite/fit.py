@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from xhat.hooks.points.names import slot_of
+
 _DENOISER = {
     "in_channels": "latent channels",
     "patch_size": "patch size",
@@ -32,21 +34,6 @@ _TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 
 class DifferentArchitecture(ValueError):
     """Two networks whose parameters differ in name or shape: no weights lie between theirs."""
-
-
-def slot_of(pipe: Any) -> str:
-    """``"unet"`` or ``"transformer"``: where the pipeline keeps its denoiser. Raises ValueError for
-    anything else.
-    """
-    for name in ("unet", "transformer"):
-        if isinstance(getattr(pipe, name, None), nn.Module) and hasattr(
-            getattr(pipe, "scheduler", None), "step"
-        ):
-            return name
-    raise ValueError(
-        "expected a diffusers pipeline with a unet or a transformer, and a scheduler; got "
-        f"{type(pipe).__name__}"
-    )
 
 
 def check_fit(pipes: Mapping[str, Any]) -> None:

@@ -20,8 +20,9 @@ from torch.nn import functional
 
 from xhat.hooks.factors import Factors
 from xhat.hooks.model import model_of, state
+from xhat.hooks.points.names import slot_of
 from xhat.samplers.composite.facade import Facade
-from xhat.samplers.composite.fit import check_fit, check_same_shape, slot_of
+from xhat.samplers.composite.fit import check_fit, check_same_shape
 
 
 @dataclass(frozen=True)

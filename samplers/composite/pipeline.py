@@ -15,6 +15,7 @@ from xhat.hooks.describe import canonical
 from xhat.hooks.families import family_of
 from xhat.hooks.model import note, state
 from xhat.hooks.naming import nearest
+from xhat.hooks.points.names import slot_of
 from xhat.hooks.protocols import Pipeline
 from xhat.samplers.composite.adapted import Adapted
 from xhat.samplers.composite.adapters import reach_all
@@ -22,7 +23,7 @@ from xhat.samplers.composite.denoiser import CompositeDenoiser, model_key, takes
 from xhat.samplers.composite.dial import dialed
 from xhat.samplers.composite.entering import enter_by_strength
 from xhat.samplers.composite.experts import SECOND, denoiser_for_plan, expert, has_two
-from xhat.samplers.composite.fit import check_fit, slot_of
+from xhat.samplers.composite.fit import check_fit
 from xhat.samplers.composite.guidance import call_for, check_call, rule_of
 from xhat.samplers.composite.scheduler import CompositeScheduler
 from xhat.samplers.composite.supported import check_guidance, check_loop

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 
 from xhat.hooks.families import FAMILIES, family_of_class
-from xhat.samplers.composite.fit import slot_of
+from xhat.hooks.points.names import slot_of
 
 _VIDEO = {"num_frames", "video_length"}
 

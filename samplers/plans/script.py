@@ -21,7 +21,7 @@ from xhat.hooks.noise.levels import prediction, scales, space
 from xhat.hooks.noise.schedulers import kind
 from xhat.samplers.plans.schedule import settings
 from xhat.samplers.plans.script_text import TEXT
-from xhat.samplers.plans.sources import Source, loading, sources_of
+from xhat.samplers.plans.sources import ModelSource, loading, sources_of
 from xhat.samplers.plans.timing import Timing
 
 _WRITTEN = {"model", "start", "stop", "num_inference_steps", "guidance_scale", "spacing", "noise"}
@@ -33,7 +33,7 @@ def script_of(
     prompts: str | Sequence[str],
     *,
     seeds: Sequence[int] = (0,),
-    sources: Mapping[str, Source | str] | None = None,
+    sources: Mapping[str, ModelSource | str] | None = None,
     **call: Any,
 ) -> str:
     """A Python script that draws a hybrid's pictures with diffusers and torch alone.

@@ -11,7 +11,7 @@ SOURCES = ("pipeline", "denoiser", "weights", "lora")
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where a model's weights lie.
 
     Parameters
@@ -55,8 +55,8 @@ class Source:
 
 
 def sources_of(
-    pipe: Any, networks: Mapping[str, Any], given: Mapping[str, Source | str]
-) -> dict[str, Source]:
+    pipe: Any, networks: Mapping[str, Any], given: Mapping[str, ModelSource | str]
+) -> dict[str, ModelSource]:
     """Model → where its weights lie: as given, else where they were loaded from.
 
     The first model's is its whole pipeline. Raises ValueError for a model that there is not, and
@@ -66,9 +66,9 @@ def sources_of(
     if unknown:
         raise ValueError(f"sources name {', '.join(unknown)}: the plan runs {', '.join(networks)}")
     first, *others = networks
-    known = {name: s if isinstance(s, Source) else Source(s) for name, s in given.items()}
+    known = {name: s if isinstance(s, ModelSource) else ModelSource(s) for name, s in given.items()}
     if first not in known:
-        known[first] = Source(_folder(first, pipe.config.get("_name_or_path"), None))
+        known[first] = ModelSource(_folder(first, pipe.config.get("_name_or_path"), None))
     if known[first].kind != "pipeline":
         raise ValueError(f"the source of {first!r} is a whole pipeline, got {known[first]}")
     base = networks[first].config.get("_name_or_path")
@@ -76,7 +76,7 @@ def sources_of(
         network = networks[name]
         adapted = bool(getattr(network, "peft_config", None))
         path = None if adapted else network.config.get("_name_or_path")
-        known[name] = Source(_folder(name, path, base), "denoiser")
+        known[name] = ModelSource(_folder(name, path, base), "denoiser")
     return {name: known[name] for name in networks}
 
 
@@ -89,7 +89,7 @@ def _folder(name: str, path: Any, other: Any) -> str:
     return str(Path(path).absolute())
 
 
-def loading(pipe: Any, slot: str, sources: Mapping[str, Source]) -> list[str]:
+def loading(pipe: Any, slot: str, sources: Mapping[str, ModelSource]) -> list[str]:
     """Lines of Python that load the first model as ``pipe``, and all networks as ``networks``."""
     (first, source), *others = sources.items()
     lines = [
@@ -103,7 +103,7 @@ def loading(pipe: Any, slot: str, sources: Mapping[str, Source]) -> list[str]:
     return lines
 
 
-def _network(name: str, source: Source, slot: str) -> list[str]:
+def _network(name: str, source: ModelSource, slot: str) -> list[str]:
     if source.kind in ("pipeline", "denoiser"):
         where = f", subfolder={slot!r}" if source.kind == "pipeline" else ""
         return [

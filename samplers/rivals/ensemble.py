@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from xhat.hooks.model import note
+from xhat.hooks.points.names import slot_of
 from xhat.hooks.record.rows import take
 from xhat.samplers.composite.facade import Facade
-from xhat.samplers.composite.fit import check_fit, slot_of
+from xhat.samplers.composite.fit import check_fit
 from xhat.samplers.composite.pipeline import compose
 from xhat.samplers.plans.plan import Plan
 

@@ -16,7 +16,7 @@ from xhat.samplers.composite.tap import Tap
 from xhat.samplers.plans.plan import Segment
 from xhat.samplers.plans.recipe import trailing
 from xhat.samplers.plans.schedule import scheduled
-from xhat.samplers.rivals.teacher import noised
+from xhat.samplers.rivals.teacher import renoised
 
 PILOT_SEED = 0
 
@@ -113,7 +113,7 @@ class ModeGuidance(Tap):
             )
             if i + 1 < len(levels):
                 eps = (x - level.alpha_bar**0.5 * estimate) / (1 - level.alpha_bar) ** 0.5
-                x = noised(estimate, eps, levels[i + 1])
+                x = renoised(estimate, eps, levels[i + 1])
         return estimate
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from xhat.hooks.naming import nearest
 from xhat.hooks.noise.levels import noise_levels
-from xhat.samplers.composite.fit import slot_of
+from xhat.hooks.points.names import slot_of
 from xhat.samplers.composite.lowrank import extract_lora
 from xhat.samplers.composite.pipeline import compose, hybrid
 from xhat.samplers.composite.tap import Tap

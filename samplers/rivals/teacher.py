@@ -50,13 +50,13 @@ class TeacherGuidance(Tap):
         if run.position >= self.steps or self.weight == 0 or target.sigma == 0:
             return x0
         assert run.models is not None, "the denoiser is called before the scheduler"
-        x_s = noised(x0, run.draw(x0, "teacher"), target)
+        x_s = renoised(x0, run.draw(x0, "teacher"), target)
         taught = run.models.x0_of(
             self.teacher, x_s.to(x_t.dtype), target.sigma, self.guidance_scale
         )
         return torch.lerp(x0, taught.to(x0.dtype), self.weight)
 
 
-def noised(x0: torch.Tensor, eps: torch.Tensor, level: NoiseLevel) -> torch.Tensor:
+def renoised(x0: torch.Tensor, eps: torch.Tensor, level: NoiseLevel) -> torch.Tensor:
     """√ᾱ·x₀ + √(1−ᾱ)·ε."""
     return level.alpha_bar**0.5 * x0 + (1 - level.alpha_bar) ** 0.5 * eps

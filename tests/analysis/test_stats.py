@@ -7,11 +7,11 @@ import pytest
 from scipy.stats import t as student
 
 from xhat.analysis.stats import (
+    bootstrap_difference,
     bootstrap_mean,
     group_permutations,
     jackknife,
     max_statistic,
-    paired_difference,
     paired_ratio,
 )
 
@@ -75,7 +75,7 @@ def test_one_unit_has_no_bounds():
 def test_a_paired_interval_forgets_what_the_arms_share(rng):
     shared = 100 * rng.normal(size=12)
     a, b = shared + rng.normal(size=12), shared + 5 + rng.normal(size=12)
-    paired = paired_difference(a, b)
+    paired = bootstrap_difference(a, b)
     assert float(paired.estimate) == pytest.approx((b - a).mean())
     alone = bootstrap_mean(b)
     assert paired.high - paired.low < 0.1 * (alone.high - alone.low)
@@ -104,7 +104,7 @@ def test_the_jackknife_of_a_mean_is_students_interval(rng):
         lambda: bootstrap_mean([1.0, np.nan]),
         lambda: bootstrap_mean([1.0, 2.0], level=1),
         lambda: bootstrap_mean([1.0, 2.0], resamples=10),
-        lambda: paired_difference([1.0, 2.0], [1.0]),
+        lambda: bootstrap_difference([1.0, 2.0], [1.0]),
         lambda: jackknife(1.0, [1.0]),
         lambda: group_permutations(["a", "a", "b"], 5),
         lambda: group_permutations(["a", "a"], 5),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xhat.analysis.experiments.paper import CITATION, retention
+from xhat.analysis.experiments.paper import CITATION, published_retention
 from xhat.analysis.intervals import bounded
 from xhat.figures import alignment_map, dose_response, energy
-from xhat.figures import retention as retention_figure
+from xhat.figures import published_retention as retention_figure
 from xhat.figures.kit.data import load_data, save_data
 from xhat.figures.kit.style import colour, save
 
@@ -45,7 +45,7 @@ def doses(rng):
 def retained(rng):
     dims = ("control", "model")
     mean = np.array([[0.9, 0.5], [np.nan, 5.0], [0.2, np.nan]])
-    published = retention()
+    published = published_retention()
     found = {
         "retention": interval(dims, mean),
         "published": ("published_student", list(published.values())),
@@ -116,7 +116,7 @@ def test_retention_stands_beside_the_published_one(retained):
     )  # beyond the axis: at its edge
     assert [t.get_text() for t in paper.get_yticklabels()] == ["DMD2", "LCM", "Turbo", "Lightning"]
     bars = np.concatenate([c.get_segments() for c in paper.collections])[:, 0, 0]
-    np.testing.assert_allclose(sorted(bars), sorted(retention().values()))
+    np.testing.assert_allclose(sorted(bars), sorted(published_retention().values()))
 
 
 def test_the_map_has_a_row_a_student_and_marks_what_is_above_its_null(aligned):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import xhat
-from xhat.hooks.points.reductions import NAMES, Reduction, parse
+from xhat.hooks.points.reductions import NAMES, Reduction, parse_reduction
 from xhat.hooks.points.select import select
 from xhat.hooks.store.store import open_trace
 
@@ -84,12 +84,12 @@ def test_names_choose_points_or_are_refused(pipe, name, reduction):
 @given(reductions)
 def test_reductions_read_back_as_they_are_written(text):
     try:
-        found = parse(text)
+        found = parse_reduction(text)
     except ValueError as error:
         assert str(error)
         return
     assert isinstance(found, Reduction)
-    assert parse(str(found)) == found
+    assert parse_reduction(str(found)) == found
 
 
 # a prompt may be any text that can be encoded at all: no lone surrogates, no NUL at its end

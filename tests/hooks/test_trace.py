@@ -13,7 +13,7 @@ from torch import nn
 
 import xhat
 from xhat.hooks import run as run_module
-from xhat.hooks.store.grams import centred_gram
+from xhat.hooks.store.grams import streamed_gram
 from xhat.hooks.store.tiles import Tile, Tiling
 
 pytestmark = pytest.mark.filterwarnings(
@@ -178,7 +178,7 @@ def test_grams_are_those_of_the_full_activations(tiny, batch_size):
 def test_a_common_offset_costs_the_gram_no_digits():
     x = np.random.default_rng(0).normal(size=(7, 50)).astype(np.float32)
     near, far = (
-        centred_gram(lambda c, o=o: (x + o)[:, c], 50, 7) for o in (np.float64(0), np.float64(1e6))
+        streamed_gram(lambda c, o=o: (x + o)[:, c], 50, 7) for o in (np.float64(0), np.float64(1e6))
     )
     np.testing.assert_allclose(near, far, rtol=1e-6)
 

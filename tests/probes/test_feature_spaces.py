@@ -14,7 +14,7 @@ import xhat
 from xhat.analysis.measures.diversity import vendi
 from xhat.analysis.traces.diversity import diversity_by_noise, final_diversity
 from xhat.probes import encoders
-from xhat.probes.encoders import Encoder, fitted, load_encoder, lpips_embedding, weights_hash
+from xhat.probes.encoders import Encoder, load_encoder, lpips_embedding, resized, weights_hash
 from xhat.probes.features import SPACES, FeatureSpace, feature_space, middle_point
 from xhat.probes.renoise import nearest_step, renoise
 
@@ -186,8 +186,8 @@ def test_distance_between_embeddings_is_lpips():
 def test_the_middle_square_is_cut_out():
     picture = torch.zeros(1, 3, 8, 16)
     picture[..., 4:12] = 1
-    assert fitted(picture, 8).min() == 1
-    assert fitted(torch.rand(2, 3, 5, 9), 16).shape == (2, 3, 16, 16)
+    assert resized(picture, 8).min() == 1
+    assert resized(torch.rand(2, 3, 5, 9), 16).shape == (2, 3, 16, 16)
 
 
 def test_a_hash_is_of_the_weights():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import xhat
-from xhat.probes.features import JudgeSpace, decode
+from xhat.probes.features import JudgeSpace, decode_latents
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def test_decoding_is_the_pipelines_own(base):
         for o in ("latent", "np")
     )
     np.testing.assert_allclose(
-        decode(base.vae, latents.numpy()), images.transpose(0, 3, 1, 2), atol=1e-6
+        decode_latents(base.vae, latents.numpy()), images.transpose(0, 3, 1, 2), atol=1e-6
     )
 
 

@@ -12,7 +12,7 @@ _EXPORTS = {
     "OPEN_PROMPTS": "xhat.zoo.family.attributes",
     "Scene": "xhat.zoo.family.attributes",
     "caption": "xhat.zoo.family.attributes",
-    "parse": "xhat.zoo.family.attributes",
+    "parse_prompt": "xhat.zoo.family.attributes",
     "sample_caption": "xhat.zoo.family.attributes",
     "sample_scene": "xhat.zoo.family.attributes",
     "Judge": "xhat.zoo.family.judge",

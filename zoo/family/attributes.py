@@ -205,7 +205,7 @@ kinds: the first 4·n are balanced for every n. Twenty were fixed before any mod
 twenty added before any was measured on them."""
 
 
-def parse(prompt: str) -> Scene | None:
+def parse_prompt(prompt: str) -> Scene | None:
     """The scene that a caption of this family states, or None for any other text. Inverse of
     ``caption``.
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from xhat.zoo.family.attributes import ATTRIBUTES, KINDS, Scene, parse
+from xhat.zoo.family.attributes import ATTRIBUTES, KINDS, Scene, parse_prompt
 from xhat.zoo.pairs import WEIGHTS
 
 LOG = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ FIRST_JUDGE, SECOND_JUDGE = "judge", "judge-2"
 
 
 @dataclass(frozen=True)
-class Reading:
+class JudgeReading:
     """What the judge reads of n pictures of one kind.
 
     ``labels[attribute]`` (n,) are indices into ``ATTRIBUTES[kind][attribute]``;
@@ -97,16 +97,16 @@ class Judge(nn.Module):
             if owner in ("", kind)
         }
 
-    def read(self, images: np.ndarray | torch.Tensor, kind: str) -> Reading:
+    def read(self, images: np.ndarray | torch.Tensor, kind: str) -> JudgeReading:
         """Read the attributes that a picture of this kind has."""
         likely = self.probabilities(images, kind)
         labels = {name: p.argmax(1) for name, p in likely.items()}
         confidence = {name: p.max(1) for name, p in likely.items()}
-        return Reading(kind, labels.pop("kind"), confidence.pop("kind"), labels, confidence)
+        return JudgeReading(kind, labels.pop("kind"), confidence.pop("kind"), labels, confidence)
 
     def obedience(self, images: np.ndarray | torch.Tensor, prompt: str) -> np.ndarray:
         """(n,) share of what the prompt states that is read back from each picture."""
-        scene = parse(prompt)
+        scene = parse_prompt(prompt)
         if scene is None:
             raise ValueError(
                 "the judge knows the captions of the embedded family only; "

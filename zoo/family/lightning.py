@@ -37,7 +37,7 @@ def train_lightning(runs: Path, steps: int = STEPS, seed: int = 0, device: str =
 
 
 @dataclass(frozen=True)
-class Interval:
+class StepRange:
     """One step of a batch: from x_t at t to timestep ``to`` (−1: a picture), given captions."""
 
     x_t: torch.Tensor
@@ -82,7 +82,7 @@ class Lightning:
         made = self.teacher.ddim(interval.x_t, x0, interval.t, interval.to)
         return self.play(interval, made, goal, blind=i >= REGRESSION + CONDITIONAL)
 
-    def interval(self, i: int) -> Interval:
+    def interval(self, i: int) -> StepRange:
         """Real latents, noised to one of the student's timesteps each."""
         generator, rng = seeded(self.run.seed, i, self.run.device)
         real, captions = self.data.pick(BATCH, generator, rng)
@@ -90,9 +90,9 @@ class Lightning:
         ends = torch.tensor((*self.run.timesteps, -1), device=self.run.device)
         k = torch.randint(len(ends) - 1, (BATCH,), generator=generator, device=self.run.device)
         x_t = self.teacher.noised(real, ends[k], noise(real, generator))
-        return Interval(x_t, ends[k], ends[k + 1], cond)
+        return StepRange(x_t, ends[k], ends[k + 1], cond)
 
-    def teacher_step(self, interval: Interval) -> torch.Tensor:
+    def teacher_step(self, interval: StepRange) -> torch.Tensor:
         """Where the guided teacher arrives in ``FINE`` DDIM steps."""
         x_t, t = interval.x_t, interval.t
         for k in range(1, FINE + 1):
@@ -101,7 +101,7 @@ class Lightning:
             x_t, t = self.teacher.ddim(x_t, x0, t, below), below
         return x_t
 
-    def goal_x0(self, interval: Interval, goal: torch.Tensor) -> torch.Tensor:
+    def goal_x0(self, interval: StepRange, goal: torch.Tensor) -> torch.Tensor:
         """The x̂₀ whose DDIM step lands on the goal x_{t'}: (x_{t'} − (b'/b)·x_t)/(a' − (b'/b)·a)
         with a = √ᾱ, b = √(1−ᾱ) (2202.00512, appendix G).
         """
@@ -112,7 +112,7 @@ class Lightning:
         return torch.where((interval.to < 0).view(-1, 1, 1, 1), goal, x0)
 
     def play(
-        self, interval: Interval, made: torch.Tensor, goal: torch.Tensor, *, blind: bool
+        self, interval: StepRange, made: torch.Tensor, goal: torch.Tensor, *, blind: bool
     ) -> dict[str, float]:
         """Non-saturating losses (2402.13929, eq. 5 and 6) on features of both ends of the step;
         ``blind``: of its end alone.

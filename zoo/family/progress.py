@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xhat.zoo.family.attributes import ATTRIBUTES, KINDS, caption, parse, sample_scene
+from xhat.zoo.family.attributes import ATTRIBUTES, KINDS, caption, parse_prompt, sample_scene
 from xhat.zoo.family.judge import load_judge
 from xhat.zoo.family.teacher import SHAPE, Teacher
 
@@ -50,7 +50,7 @@ def progress(teacher: Teacher, sampler: Sampler, steps: int) -> dict[str, float]
     entropies, vendis = [], []
     for prompt in PROMPTS:
         images = _draw(teacher, sampler, [prompt] * SEEDS, range(SEEDS), steps)
-        scene = parse(prompt)
+        scene = parse_prompt(prompt)
         assert scene is not None
         labels = judge.read(images, scene.kind).labels
         entropies.append(
@@ -69,7 +69,7 @@ def progress(teacher: Teacher, sampler: Sampler, steps: int) -> dict[str, float]
 
 def text_kind(text: str) -> str:
     """The kind of picture that a caption of the family states."""
-    scene = parse(text)
+    scene = parse_prompt(text)
     assert scene is not None, text
     return scene.kind
 
@@ -103,11 +103,11 @@ def _draw(
             ],
             dim=1,
         ).to(teacher.device)
-        images.append(decode(teacher.vae, sampler(teacher.condition(texts[part]), eps)))
+        images.append(decode_pictures(teacher.vae, sampler(teacher.condition(texts[part]), eps)))
     return np.concatenate(images)
 
 
-def decode(vae: Any, latents: torch.Tensor) -> np.ndarray:
+def decode_pictures(vae: Any, latents: torch.Tensor) -> np.ndarray:
     """Pictures (n, 3, 64, 64) in [0, 1] of latents in the UNet's units."""
     decoded = vae.decode(latents / vae.config.scaling_factor).sample
     return ((decoded + 1) / 2).clamp(0, 1).cpu().numpy()

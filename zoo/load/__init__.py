@@ -11,8 +11,8 @@ _EXPORTS = {
     "Published": "xhat.zoo.load.entries",
     "bases": "xhat.zoo.load.catalogue",
     "published": "xhat.zoo.load.catalogue",
-    "find": "xhat.zoo.load.catalogue",
-    "read": "xhat.zoo.load.files",
+    "find_published": "xhat.zoo.load.catalogue",
+    "read_tensors": "xhat.zoo.load.files",
     "kind_of": "xhat.zoo.load.files",
 }
 

@@ -351,7 +351,7 @@ def bases() -> dict[str, Base]:
     return {entry.base.name: entry.base for entry in published().values()}
 
 
-def find(name: str) -> Published:
+def find_published(name: str) -> Published:
     """The checkpoint of that name. Raises ValueError with the nearest names for any other."""
     known = published()
     if name in known:

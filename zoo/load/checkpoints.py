@@ -14,7 +14,7 @@ import torch
 from xhat.hooks.model import state
 from xhat.hooks.naming import nearest
 from xhat.hooks.points.names import denoiser_of
-from xhat.zoo.load.catalogue import bases, find, published
+from xhat.zoo.load.catalogue import bases, find_published, published
 from xhat.zoo.load.embedded import DEMO, embedded, embedded_member, is_embedded, load_embedded
 from xhat.zoo.load.entries import KINDS, Base, Published
 from xhat.zoo.load.graft import graft
@@ -134,7 +134,7 @@ def load_checkpoint(
         family, for a kind that is not the expected one, and for what cannot be found.
     """
     if like is not None:
-        entry = find(like)
+        entry = find_published(like)
         scheduler, scheduler_config = (
             scheduler or entry.scheduler,
             scheduler_config or entry.scheduler_config,

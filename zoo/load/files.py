@@ -21,7 +21,7 @@ _WHOLE = ("model.diffusion_model.", "diffusion_model.")  # of files with all of 
 _WRAPPERS = ("state_dict", "model", "module", "params_ema")
 
 
-def read(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Name → tensor of a file of weights.
 
     Raises ValueError for a file that is not whole, that is no such file, or that holds a pickle
@@ -34,15 +34,15 @@ def read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def names_in(path: Path) -> list[str]:
-    """Names of the tensors in a file of weights. Raises ValueError as :func:`read` does."""
+    """Names of the tensors in a file of weights. Raises ValueError as :func:`read_tensors` does."""
     if path.suffix == ".safetensors":
         return [name for name in _header(path) if name != "__metadata__"]
-    return list(read(path))
+    return list(read_tensors(path))
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """The texts that a safetensors file has beside its tensors. Raises ValueError as :func:`read`
-    does.
+    """The texts that a safetensors file has beside its tensors. Raises ValueError as
+    :func:`read_tensors` does.
     """
     return dict(_header(path).get("__metadata__") or {})
 
@@ -183,7 +183,7 @@ def kind_of(names: Collection[str]) -> str:
     return "weights"
 
 
-def family_of(state: Mapping[str, torch.Tensor]) -> str:
+def family_in(state: Mapping[str, torch.Tensor]) -> str:
     """What model a state dict looks like, in words; empty where that cannot be told."""
     signs = [
         ("single_transformer_blocks.0.attn.to_q.weight", "FLUX"),

@@ -15,7 +15,7 @@ from torch import nn
 from xhat.hooks.model import model_of, state
 from xhat.hooks.points.names import denoiser_of
 from xhat.hooks.sharing import sharing
-from xhat.zoo.load.files import check_whole, family_of, kind_of, read
+from xhat.zoo.load.files import check_whole, family_in, kind_of, read_tensors
 from xhat.zoo.load.hub import fetch_model
 from xhat.zoo.load.pipelines import quietly
 
@@ -34,7 +34,7 @@ def graft(base: Any, place: Path | str, kind: str, shown: str, lora_scale: float
         return _with_denoiser(base, _model(place, network, shown))
     file = place / LORA_FILE if isinstance(place, Path) and place.is_dir() else place
     assert isinstance(file, Path)
-    state = read(file)
+    state = read_tensors(file)
     if kind == "lora":
         return _with_lora(base, state, lora_scale, shown)
     state = _converted(network, state, shown) if kind == "file" else state
@@ -92,7 +92,7 @@ def _check_fit(network: nn.Module, state: Mapping[str, torch.Tensor], shown: str
     wrong = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
     if not wrong:
         return
-    mine, other = family_of(state), family_of(network.state_dict())
+    mine, other = family_in(state), family_in(network.state_dict())
     looks = f"it looks like {mine}, the base like {other}. " if mine and mine != other else ""
     absent = sum(n not in theirs for n in wrong)
     one = next((n for n in wrong if n in ours and n in theirs), wrong[0])

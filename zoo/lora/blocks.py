@@ -63,7 +63,7 @@ def diffusers_name(name: str, layers: int = 2) -> str | None:
     return f"{stem}_attentions_{layer}_{rest}"
 
 
-def layers_of(network: Any) -> int:
+def layers_per_block(network: Any) -> int:
     """Resnets of a block on a network's way down."""
     layers = getattr(getattr(network, "config", None), "layers_per_block", 2)
     return int(layers if isinstance(layers, int) else layers[0])

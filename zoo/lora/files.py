@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from xhat.zoo.load.files import metadata, read, unpickled
+from xhat.zoo.load.files import metadata, read_tensors, unpickled
 from xhat.zoo.lora.settings import WEIGHTS, Settings, settings_of
 
 Parts = Mapping[str, torch.Tensor]
@@ -154,7 +154,7 @@ def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if not path.is_file():
         raise ValueError(f"no LoRA file {path}: expected a .safetensors or .pt file")
     if path.suffix == ".safetensors":
-        return read(path), metadata(path)
+        return read_tensors(path), metadata(path)
     loaded = unpickled(path)
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from xhat.hooks.factors import Factors
-from xhat.zoo.lora.blocks import diffusers_name, layers_of
+from xhat.zoo.lora.blocks import diffusers_name, layers_per_block
 from xhat.zoo.lora.files import LoraFile
 
 
-def fitted(file: LoraFile, network: nn.Module) -> dict[str, Factors]:
+def fit_factors(file: LoraFile, network: nn.Module) -> dict[str, Factors]:
     """Layer of ``network`` → its factors.
 
     Kohya's names, with ``_`` for every dot, are looked up among the network's own, as diffusers and
@@ -64,7 +64,7 @@ def _aliases(name: str, network: nn.Module) -> Iterator[str]:
     """
     flat = name.replace(".", "_")
     yield flat
-    numbered = diffusers_name(name, layers_of(network))
+    numbered = diffusers_name(name, layers_per_block(network))
     if numbered is not None:
         yield numbered
     stem, _, last = flat.rpartition("_self_attn_")

@@ -44,7 +44,7 @@ def inject(network: nn.Module, name: str, ranks: Mapping[str, int], seed: int = 
     _tell_diffusers(network, True)
 
 
-def fill(network: nn.Module, name: str, layers: Mapping[str, Factors]) -> None:
+def set_factors(network: nn.Module, name: str, layers: Mapping[str, Factors]) -> None:
     """Give an injected LoRA its factors, in the precision of the layers that they adapt."""
     for path, factors in layers.items():
         layer: Any = network.get_submodule(path)
@@ -54,7 +54,7 @@ def fill(network: nn.Module, name: str, layers: Mapping[str, Factors]) -> None:
             half.requires_grad_(False)
 
 
-def halves(network: nn.Module, name: str) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+def injected(network: nn.Module, name: str) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
     """layer → (up, down), the parameters of a LoRA in the network."""
     return {
         path: _halves(layer, name)
@@ -86,7 +86,7 @@ def take_out(network: Any, name: str) -> None:
     _tell_diffusers(network, False)
 
 
-def names_in(network: nn.Module) -> list[str]:
+def sliders_in(network: nn.Module) -> list[str]:
     """The LoRAs that a network has."""
     return list(getattr(network, "peft_config", None) or {})
 

@@ -91,7 +91,7 @@ def predict(
     return output.chunk(2, dim=1)[0] if output.shape[1] == 2 * x_t.shape[1] else output
 
 
-def pred_x0(scheduler: Any, seen: States, output: torch.Tensor) -> torch.Tensor:
+def seen_x0(scheduler: Any, seen: States, output: torch.Tensor) -> torch.Tensor:
     """x̂₀ (n, …) that the outputs on these inputs stand for.
 
     Networks of σ-space schedulers are given x/√(1+σ²): it is scaled back before x̂₀ is taken.
@@ -111,13 +111,6 @@ def network_of(pipe: Any) -> Any:
             "a hybrid has several networks: train on the base or on the student it is made of"
         )
     return parts[0]
-
-
-def slot_of(pipe: Any) -> str:
-    """``"unet"`` or ``"transformer"``: the name of the denoiser in the pipeline, the prefix of its
-    LoRA keys.
-    """
-    return "unet" if getattr(pipe, "unet", None) is denoiser_of(pipe) else "transformer"
 
 
 def _is_row(value: Any) -> bool:

@@ -20,8 +20,8 @@ from xhat.hooks.adapters import check_effective, check_loaded, lora_layers, put_
 from xhat.hooks.factors import Factors
 from xhat.hooks.points.names import denoiser_of, parts_of
 from xhat.zoo.lora.files import LoraFile, read_lora
-from xhat.zoo.lora.fitting import fitted
-from xhat.zoo.lora.injection import fill, halves, inject, names_in, take_out
+from xhat.zoo.lora.fitting import fit_factors
+from xhat.zoo.lora.injection import inject, injected, set_factors, sliders_in, take_out
 from xhat.zoo.lora.shipped import file_of
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -68,17 +68,17 @@ def load_slider(pipe: Any, path: str | Path, name: str | None = None, *, scale: 
     try:
         file = read_lora(path)
         every = [
-            (network, fitted(theirs, network)) for network, theirs in _networks_for(pipe, file)
+            (network, fit_factors(theirs, network)) for network, theirs in _networks_for(pipe, file)
         ]  # all checked before any is changed
     except ValueError as error:
         raise UnusableLora(str(error)) from error
     for network, layers in every:
-        if name in names_in(network):
+        if name in sliders_in(network):
             _check_same(network, name, layers)
     for network, layers in every:
-        if name not in names_in(network):
+        if name not in sliders_in(network):
             inject(network, name, {layer: factors.rank for layer, factors in layers.items()})
-            fill(network, name, layers)
+            set_factors(network, name, layers)
     set_scales(pipe, {name: scale})
     return name
 
@@ -99,7 +99,7 @@ def _networks_for(pipe: Any, file: LoraFile) -> Iterator[tuple[Any, LoraFile]]:
 
 def _check_same(network: Any, name: str, layers: Mapping[str, Factors]) -> None:
     """Raises ValueError unless the LoRA that a network has by this name has these factors."""
-    there = halves(network, name)
+    there = injected(network, name)
     same = there.keys() == layers.keys() and all(
         torch.equal(half, value.to(half))
         for layer, factors in layers.items()
@@ -172,7 +172,7 @@ def remove(pipe: Any, name: str) -> None:
     check_names(pipe, [name])
     check_effective(_layers(pipe), [name])
     for network in _networks(pipe):
-        if name in names_in(network):
+        if name in sliders_in(network):
             take_out(network, name)
 
 

@@ -96,7 +96,7 @@ def file_of(slider: str) -> Path:
     return path
 
 
-def find(slider: str, prompt: str | None = None) -> tuple[Path, str]:
+def find_slider(slider: str, prompt: str | None = None) -> tuple[Path, str]:
     """The file of a slider (:func:`file_of`), and ``prompt`` or what it was trained for.
 
     Raises ValueError for a file that names no prompt where none is given."""

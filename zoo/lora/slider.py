@@ -75,7 +75,9 @@ def train_slider(
     if device is not None:
         pipe.to(device)
     network = network_of(pipe)
-    pools = [pool(pipe, prompts, range(seed, seed + seeds), **(call or {})) for prompts in contexts]
+    pools = [
+        draw_pool(pipe, prompts, range(seed, seed + seeds), **(call or {})) for prompts in contexts
+    ]
     if run is not None:
         settings = {
             "contexts": contexts,
@@ -109,7 +111,7 @@ def _lists(*texts: Texts) -> list[list[str]]:
 
 
 @torch.no_grad()
-def pool(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], **call: Any) -> Pool:
+def draw_pool(pipe: Any, prompts: Sequence[str], seeds: Sequence[int], **call: Any) -> Pool:
     """The states of one context (target, positive, negative), and the frozen network's predictions
     there.
     """

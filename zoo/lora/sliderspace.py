@@ -18,7 +18,7 @@ from xhat.hooks.describe import checksum, fingerprint
 from xhat.hooks.model import with_defaults
 from xhat.hooks.points.taps import quiet
 from xhat.zoo.family.judge import load_judge
-from xhat.zoo.lora.inputs import States, condition, network_of, pred_x0, predict, states
+from xhat.zoo.lora.inputs import States, condition, network_of, predict, seen_x0, states
 from xhat.zoo.lora.latents import to_images
 from xhat.zoo.lora.loading import set_scales
 from xhat.zoo.lora.recipes import made
@@ -125,7 +125,7 @@ def train_direction(
 
     def look(part: States) -> torch.Tensor:
         output = predict(network, given, part.x_t, part.timestep)
-        return features(to_images(pipe, pred_x0(pipe.scheduler, part, output)))
+        return features(to_images(pipe, seen_x0(pipe.scheduler, part, output)))
 
     with torch.no_grad():
         plain = torch.cat([look(seen[rows]) for rows in torch.arange(len(seen)).split(32)])

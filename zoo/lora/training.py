@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from xhat.hooks.points.names import slot_of
 from xhat.zoo.family.loop import set_rate, train_loop
-from xhat.zoo.lora.injection import halves, inject, names_in, take_out
-from xhat.zoo.lora.inputs import network_of, slot_of
+from xhat.zoo.lora.injection import inject, injected, sliders_in, take_out
+from xhat.zoo.lora.inputs import network_of
 
 LAYERS = ("attention", "all")
 TRAINING = "in_training"
@@ -52,15 +53,15 @@ def train_lora(
     Raises ValueError for a denoiser that has adapters loaded, and for a rank, layers or steps that
     make no sense."""
     network = network_of(pipe)
-    if names_in(network):
+    if sliders_in(network):
         raise ValueError(
-            f"the pipeline has adapters loaded ({', '.join(names_in(network))}): a LoRA is "
+            f"the pipeline has adapters loaded ({', '.join(sliders_in(network))}): a LoRA is "
             "trained on plain weights. "
             "Fuse them with pipe.fuse_lora() and pipe.unload_lora_weights(), or unload them"
         )
     if rank < 1 or steps < 1:
         raise ValueError(f"rank={rank}, steps={steps}: expected whole numbers of 1 or more")
-    targets = layers_of(network, layers)
+    targets = trained_layers(network, layers)
     with _adapter(network, targets, rank, seed) as weights:
         optimizer = torch.optim.AdamW(weights.parameters(), rate, weight_decay=0.0)
 
@@ -79,7 +80,7 @@ def train_lora(
         return _state(network, slot_of(pipe))
 
 
-def layers_of(network: nn.Module, layers: str) -> list[str]:
+def trained_layers(network: nn.Module, layers: str) -> list[str]:
     """Names of the layers that a LoRA of this kind adapts. Raises ValueError where the network has
     none.
     """
@@ -103,7 +104,7 @@ def _adapter(
     grads = {name: p.requires_grad for name, p in network.named_parameters()}
     network.requires_grad_(False)
     inject(network, TRAINING, dict.fromkeys(targets, rank), seed)
-    trained = [h for up, down in halves(network, TRAINING).values() for h in (down, up)]
+    trained = [h for up, down in injected(network, TRAINING).values() for h in (down, up)]
     for half in trained:
         half.data = half.data.float()
         half.requires_grad_(True)
@@ -120,6 +121,6 @@ def _state(network: nn.Module, slot: str) -> dict[str, torch.Tensor]:
     ``….lora_B.weight``.
     """
     found: dict[str, torch.Tensor] = {}
-    for layer, (up, down) in halves(network, TRAINING).items():
+    for layer, (up, down) in injected(network, TRAINING).items():
         found |= {f"{slot}.{layer}.lora_A.weight": down, f"{slot}.{layer}.lora_B.weight": up}
     return {key: value.detach().cpu().clone().contiguous() for key, value in found.items()}

@@ -192,9 +192,9 @@ def apply(args: argparse.Namespace) -> None:
     from xhat.figures.kit.registry import redraw
     from xhat.samplers.composite.pipeline import hybrid
     from xhat.zoo.family.judge import load_judge
-    from xhat.zoo.lora.shipped import find
+    from xhat.zoo.lora.shipped import find_slider
 
-    path, prompt = find(args.slider, args.prompt)
+    path, prompt = find_slider(args.slider, args.prompt)
     pipes = {name.removeprefix("demo/"): _load(name) for name in args.models}
     if args.hybrid:
         if len(pipes) < 2:

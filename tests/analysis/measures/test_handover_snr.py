@@ -8,8 +8,8 @@ from xhat.analysis.measures.handover_snr import (
     flow_log_snr,
     matched_log_snr,
     matched_timesteps,
+    nearest_timestep,
     scaled_linear_log_snr,
-    timestep_at,
 )
 
 
@@ -58,7 +58,7 @@ def test_matching_there_and_back_is_the_grid():
     there = matched_timesteps(grid, side=64, reference_side=16)
     back = matched_timesteps(there, side=16, reference_side=64)
     np.testing.assert_allclose(back, grid, atol=2)  # whole timesteps
-    assert timestep_at(float(scaled_linear_log_snr(500))) == 500
+    assert nearest_timestep(float(scaled_linear_log_snr(500))) == 500
 
 
 def test_larger_latents_hand_over_with_more_of_the_picture_decided():

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from xhat.hooks.points.names import Point, alias_of, denoiser_of, find, named_points
+from xhat.hooks.points.names import Point, alias_of, denoiser_of, find_points, named_points
 from xhat.hooks.points.readings import pick_output
 from xhat.hooks.points.reductions import full, mean, project
 from xhat.hooks.points.rehearsal import rehearse
@@ -190,7 +190,7 @@ def test_bad_names_say_what_is_near(tiny, hooks, message):
 
 def test_find_on_nothing_at_all_names_the_first_points(tiny):
     with pytest.raises(ValueError, match="nearest: in, time"):
-        find(named_points(tiny.sd().unet), "qqqqqqqq")
+        find_points(named_points(tiny.sd().unet), "qqqqqqqq")
 
 
 @pytest.mark.parametrize("thing", [object(), torch.nn.Linear(1, 1), None])

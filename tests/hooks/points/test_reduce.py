@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xhat.hooks.points import reductions as reduce
-from xhat.hooks.points.reductions import Reduction, full, gram, mean, parse, pool, project
+from xhat.hooks.points.reductions import Reduction, full, gram, mean, parse_reduction, pool, project
 
 
 def maps(*shape, seed=0):
@@ -94,7 +94,7 @@ reductions = st.one_of(
 @given(st.one_of(reductions, reductions.map(gram)))
 @settings(max_examples=60, deadline=None)
 def test_what_is_written_is_read_back(reduction):
-    assert parse(str(reduction)) == reduction
+    assert parse_reduction(str(reduction)) == reduction
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_what_is_written_is_read_back(reduction):
 @settings(max_examples=100, deadline=None)
 def test_any_other_text_is_a_clear_error(text):
     try:
-        assert isinstance(parse(text), Reduction)
+        assert isinstance(parse_reduction(text), Reduction)
     except ValueError as error:
         assert "reduction" in str(error) or "expected" in str(error)
 
@@ -124,7 +124,7 @@ def test_any_other_text_is_a_clear_error(text):
 )
 def test_bad_reductions_are_refused(text):
     with pytest.raises(ValueError, match="expected|give it"):
-        parse(text)
+        parse_reduction(text)
 
 
 def test_a_scalar_activation_is_refused():

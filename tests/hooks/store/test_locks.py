@@ -151,7 +151,7 @@ def test_only_zarrs_own_partial_files_are_swept(pipe, tmp_path, monkeypatch):
         (store / "mine.partial").write_text("mine")
         seal(path)
 
-    monkeypatch.setattr(files, "sweep", sweep)
+    monkeypatch.setattr(files, "sweep_partial", sweep)
     with pytest.warns(UserWarning, match=r"mine.partial is not recognized"):
         trace(pipe, store)
     assert not ours.exists()

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import xhat
 from xhat.samplers.plans.build import swap_plan, whole
 from xhat.samplers.plans.plan import Plan, Segment
-from xhat.samplers.plans.sources import Source
+from xhat.samplers.plans.sources import ModelSource
 
 PROMPT, SEED = "a red planet", 3
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -147,7 +147,7 @@ def test_students_in_published_layouts(tiny, tmp_path, kind):
     hybrid = xhat.hybrid(base, student, student_num_inference_steps=4, student_guidance_scale=scale)
     with pytest.raises(ValueError, match="where the weights of 'student' lie is not known"):
         hybrid.scheduler.plan.to_script(hybrid, PROMPT)
-    source = Source(tmp_path, "lora" if kind == "lora" else "weights", file.name, 0.5)
+    source = ModelSource(tmp_path, "lora" if kind == "lora" else "weights", file.name, 0.5)
     check(tiny, "sdxl", hybrid, tmp_path, sources={"student": source})
 
 
@@ -182,6 +182,6 @@ def test_what_a_script_cannot_do_is_refused(tiny, sd_pair):
 
 def test_a_source_says_its_file():
     with pytest.raises(ValueError, match="names its file"):
-        Source("owner/name", "lora")
+        ModelSource("owner/name", "lora")
     with pytest.raises(ValueError, match="expected one of pipeline, denoiser, weights, lora"):
-        Source("owner/name", "checkpoint")
+        ModelSource("owner/name", "checkpoint")

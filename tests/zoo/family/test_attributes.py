@@ -12,7 +12,7 @@ from xhat.zoo.family.attributes import (
     OPEN_PROMPTS,
     Scene,
     caption,
-    parse,
+    parse_prompt,
     sample_caption,
     sample_scene,
     vocabulary,
@@ -23,7 +23,7 @@ from xhat.zoo.family.attributes import (
 def test_parse_inverts_caption(kind, seed, data):
     scene = sample_scene(kind, random.Random(seed))
     stated = set(data.draw(st.lists(st.sampled_from(sorted(scene.values)), unique=True)))
-    read = parse(caption(scene, stated))
+    read = parse_prompt(caption(scene, stated))
     assert read is not None
     assert read.kind == kind
     assert read.values == {name: scene.values[name] for name in stated}
@@ -47,7 +47,7 @@ def test_full_captions_of_two_scenes_differ():
 def test_open_prompts_leave_something_open():
     assert len(OPEN_PROMPTS) == len(set(OPEN_PROMPTS)) == 40
     for prompt in OPEN_PROMPTS:
-        scene = parse(prompt)
+        scene = parse_prompt(prompt)
         assert scene is not None
         assert len(scene.values) < len(ATTRIBUTES[scene.kind])
 
@@ -59,13 +59,13 @@ def test_bad_scenes_are_refused():
         Scene("critter", {"ring": "a"})
     with pytest.raises(ValueError, match="one of red, orange"):
         Scene("critter", {"colour": "pink"})
-    assert parse("a photo of a cat") is None
-    assert parse("a planet planet") is None
+    assert parse_prompt("a photo of a cat") is None
+    assert parse_prompt("a planet planet") is None
 
 
 def test_open_prompts_are_balanced():
     """Any first 4·n of them hold every kind n times; every attribute is stated by at least one."""
-    scenes = [scene for prompt in OPEN_PROMPTS if (scene := parse(prompt))]
+    scenes = [scene for prompt in OPEN_PROMPTS if (scene := parse_prompt(prompt))]
     assert [scene.kind for scene in scenes] == list(KINDS) * 10
     stated = {(scene.kind, name) for scene in scenes for name in scene.values}
     assert stated == {(kind, name) for kind in KINDS for name in ATTRIBUTES[kind]}

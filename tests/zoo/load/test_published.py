@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 
-from xhat.zoo.load.catalogue import bases, find, published
+from xhat.zoo.load.catalogue import bases, find_published, published
 from xhat.zoo.load.entries import Published
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -89,7 +89,7 @@ CARDS = {
 @pytest.mark.parametrize("name", CARDS)
 def test_values_are_those_of_the_cards(name):
     timesteps, steps, guidance = CARDS[name]
-    entry = find(name)
+    entry = find_published(name)
     assert entry.steps == steps
     assert entry.guidance_scale == guidance
     assert timesteps is None or entry.timesteps == timesteps
@@ -97,6 +97,6 @@ def test_values_are_those_of_the_cards(name):
 
 def test_unknown_names_show_the_nearest():
     with pytest.raises(ValueError, match="nearest: .*sdxl/dmd2"):
-        find("sdxl/dmd")
+        find_published("sdxl/dmd")
     with pytest.raises(ValueError, match="xhat models"):
-        find("nothing")
+        find_published("nothing")

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from xhat.zoo.lora.files import read_lora
-from xhat.zoo.lora.fitting import family, fitted
-from xhat.zoo.lora.injection import names_in
+from xhat.zoo.lora.fitting import family, fit_factors
+from xhat.zoo.lora.injection import sliders_in
 from xhat.zoo.lora.loading import load_slider, remove, scales_of, sliding
 from xhat.zoo.lora.slider import save_lora
 
@@ -225,7 +225,7 @@ def test_bad_files_are_told_and_change_nothing(pipe, state, tmp_path):
         assert "\n" not in str(raised.value), name
     assert not os.path.exists("/tmp/this_must_not_be_run")
     assert [name for name, _ in pipe.unet.named_modules()] == modules
-    assert not names_in(pipe.unet)
+    assert not sliders_in(pipe.unet)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_factors_of_unequal_rank(pipe, state, tmp_path):
     cut[key], cut[key.replace("_A", "_B")] = state[key][:2], state[key.replace("_A", "_B")][:, :2]
     path = save_lora(tmp_path / "unequal.safetensors", cut, {})
     load_slider(pipe, path, "unequal", scale=1.0)
-    expected, found = fitted(read_lora(path), pipe.unet), halves(pipe.unet, "unequal")
+    expected, found = fit_factors(read_lora(path), pipe.unet), halves(pipe.unet, "unequal")
     assert scales_of(pipe) == {"unequal": 1.0}
     assert expected.keys() == found.keys()
     for layer, factors in expected.items():

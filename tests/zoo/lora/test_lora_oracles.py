@@ -15,7 +15,7 @@ from torch import nn
 
 from xhat.zoo.lora.blocks import diffusers_name
 from xhat.zoo.lora.files import read_lora
-from xhat.zoo.lora.fitting import fitted
+from xhat.zoo.lora.fitting import fit_factors
 from xhat.zoo.lora.loading import load_slider, remove, scales_of, set_scales
 
 RANK = 3
@@ -284,7 +284,7 @@ def test_comfy_names_are_the_same_layers(wide_sdxl, tmp_path):
         stem = stem.removeprefix("diffusion_model.").replace(".", "_")
         flat[f"lora_unet_{stem}{dot}{end}"] = value
     a, b = (
-        fitted(read_lora(save(tmp_path / name, tensors)), unet)
+        fit_factors(read_lora(save(tmp_path / name, tensors)), unet)
         for name, tensors in (("dotted", dotted), ("flat", flat))
     )
     assert len(a) == len([n for n in adaptable(unet) if n.endswith("to_v")])

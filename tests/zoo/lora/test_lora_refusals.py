@@ -12,10 +12,10 @@ import torch
 from peft import LoHaConfig, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from xhat.zoo.load.files import metadata, read
+from xhat.zoo.load.files import metadata, read_tensors
 from xhat.zoo.lora.files import read_lora
 from xhat.zoo.lora.loading import UnusableLora, load_slider, remove, scales_of, set_scales, sliding
-from xhat.zoo.lora.shipped import find, notes
+from xhat.zoo.lora.shipped import find_slider, notes
 
 LAYER = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_q"
 
@@ -154,10 +154,10 @@ def test_notes_of_another_form(pipe, tmp_path, text):
     save_file(lora(pipe), path, {"target": json.dumps(target), "steps": text})
     assert notes(path)["target"] == target
     if text == "{":
-        assert find(str(path)) == (path, "{")
+        assert find_slider(str(path)) == (path, "{")
         return
     with pytest.raises(ValueError, match="expected text; give one|does not say for which prompt"):
-        find(str(path))
+        find_slider(str(path))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -247,7 +247,7 @@ def test_a_header_is_not_read_at_the_length_it_claims(tmp_path, length, monkeypa
         file.truncate(13 * 10**9)
     monkeypatch.setattr(json, "loads", lambda text: pytest.fail("the header was read"))
     with pytest.raises(ValueError, match="no safetensors file"):
-        read(path)
+        read_tensors(path)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])

@@ -13,7 +13,7 @@ from diffusers.models.modeling_utils import ModelMixin
 import xhat
 from xhat.hooks import noise
 from xhat.zoo.lora import slider
-from xhat.zoo.lora.inputs import condition, network_of, pred_x0, predict, states
+from xhat.zoo.lora.inputs import condition, network_of, predict, seen_x0, states
 from xhat.zoo.lora.loading import load_slider, remove, scales_of, set_scales, sliding
 from xhat.zoo.lora.slider import save_lora, train_slider
 
@@ -75,7 +75,7 @@ def test_the_objective_is_the_denoiser_of_a_moved_mean():
     m₋).
     """
     pipe, eta = GaussianPipeline(), 1.7
-    found = slider.pool(pipe, ("", *WORDS), range(2))
+    found = slider.draw_pool(pipe, ("", *WORDS), range(2))
     means = {p: pipe.unet.to_k(w).detach() for p, w in pipe.words.items()}
     moved = means[""] + eta * (means[WORDS[0]] - means[WORDS[1]])
     expected = pipe.unet.of_mean(found.x_t, found.timestep, moved.view(1, 3, 1, 1))
@@ -105,7 +105,7 @@ def test_a_slider_moves_what_it_was_trained_for(tiny, name, tmp_path):
     pipe, call = tiny.build(name), {**tiny.call_arguments(name), "num_inference_steps": 3}
     network = network_of(pipe)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    first = slider.pool(pipe, ("a planet", *WORDS), range(1), **call)
+    first = slider.draw_pool(pipe, ("a planet", *WORDS), range(1), **call)
     eta = float(
         0.2 * first.neutral.norm() / first.delta.norm()
     )  # random networks hardly hear the prompt
@@ -116,7 +116,7 @@ def test_a_slider_moves_what_it_was_trained_for(tiny, name, tmp_path):
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    found = slider.pool(pipe, ("a planet", *WORDS), range(50, 52), **call)
+    found = slider.draw_pool(pipe, ("a planet", *WORDS), range(50, 52), **call)
     load_slider(pipe, save_lora(tmp_path / "colour.safetensors", state, {}))
     for sign in (1, -1):
         with sliding(pipe, {"colour": sign}), torch.no_grad():
@@ -223,7 +223,7 @@ def test_x0_of_what_the_network_is_given(tiny, scheduler):
         )
     given = condition(pipe, "a planet", height=16, width=16)
     with torch.no_grad():
-        ours = pred_x0(pipe.scheduler, seen, predict(pipe.unet, given, seen.x_t, seen.timestep))
+        ours = seen_x0(pipe.scheduler, seen, predict(pipe.unet, given, seen.x_t, seen.timestep))
     torch.testing.assert_close(ours, torch.cat(heard), rtol=1e-4, atol=1e-4)
 
 

@@ -8,10 +8,10 @@ import xarray as xr
 from xhat.analysis.sampling.slider_grid import with_flags
 from xhat.cli import main
 from xhat.figures.slider_grid import draw
-from xhat.zoo.family.attributes import HELD_OUT, parse
+from xhat.zoo.family.attributes import HELD_OUT, parse_prompt
 from xhat.zoo.family.judge import load_judge
 from xhat.zoo.lora.loading import load_slider, remove, sliding
-from xhat.zoo.lora.shipped import SLIDERS, find, notes, shipped
+from xhat.zoo.lora.shipped import SLIDERS, find_slider, notes, shipped
 from xhat.zoo.pairs import load_model
 
 
@@ -19,10 +19,10 @@ from xhat.zoo.pairs import load_model
 def test_the_captions_state_what_the_slider_turns(name):
     turned = SLIDERS[name]
     for prompt, value in ((turned.positive, turned.up), (turned.negative, turned.down)):
-        scene = parse(prompt)
+        scene = parse_prompt(prompt)
         assert scene.kind == turned.kind
         assert scene.values == {turned.attribute: value}
-    assert parse(turned.target).values == {}
+    assert parse_prompt(turned.target).values == {}
 
 
 def test_every_slider_of_the_table_is_shipped_and_says_how_it_was_made():
@@ -124,7 +124,7 @@ def test_train_writes_a_slider_that_apply_takes(tmp_path, capsys):
         2,
         1,
     )
-    assert find(str(path)) == (path, "a planet")
+    assert find_slider(str(path)) == (path, "a planet")
 
 
 @pytest.mark.parametrize(

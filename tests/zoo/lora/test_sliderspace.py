@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from xhat.zoo.lora import sliderspace
 from xhat.zoo.lora import styles as custom
-from xhat.zoo.lora.inputs import condition, pred_x0, predict, states
+from xhat.zoo.lora.inputs import condition, predict, seen_x0, states
 from xhat.zoo.lora.latents import to_images, to_latents
 from xhat.zoo.lora.loading import load_slider, sliding
 from xhat.zoo.lora.slider import save_lora
@@ -58,7 +58,7 @@ def test_a_direction_moves_features_along_its_axis(found, tmp_path):
     read = {}
     for scale in (-1, 0, 1):
         with sliding(pipe, {name: scale}), torch.no_grad():
-            x0 = pred_x0(pipe.scheduler, seen, predict(pipe.unet, given, seen.x_t, seen.timestep))
+            x0 = seen_x0(pipe.scheduler, seen, predict(pipe.unet, given, seen.x_t, seen.timestep))
             read[scale] = colours(to_images(pipe, x0)).mean(0)
     for sign in (1, -1):
         moved = sign * (read[sign] - read[0])
@@ -82,7 +82,7 @@ def test_the_wanted_output_recovers_the_picture(tiny, name):
 
     levels = tuple(noise_level(type(scheduler).from_config(scheduler.config), float(u)) for u in t)
     torch.testing.assert_close(
-        pred_x0(scheduler, States(x_t, t, levels), target), x0, rtol=1e-3, atol=1e-3
+        seen_x0(scheduler, States(x_t, t, levels), target), x0, rtol=1e-3, atol=1e-3
     )
 
 
