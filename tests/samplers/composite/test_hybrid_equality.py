@@ -241,3 +241,20 @@ def test_a_hybrid_is_identified_as_its_base_is(tiny, tmp_path):
     pipe = xhat.hybrid(base, student, base_steps=1, student_num_inference_steps=4)
     assert "unidentified" not in describe(base)
     assert "unidentified" not in describe(pipe)
+
+
+@pytest.mark.slow
+def test_a_segment_enters_at_the_first_of_two_equal_timesteps(tiny):
+    """Of Karras' 60 levels the last two round to one timestep: the step tells them apart."""
+    base, student = tiny.sd(), tiny.sd()
+    for pipe in (base, student):
+        pipe.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(
+            pipe.scheduler.config, solver_order=1, use_karras_sigmas=True
+        )
+    base.scheduler.set_timesteps(60)
+    assert base.scheduler.timesteps[58] == base.scheduler.timesteps[59]
+    alone = latents_of(tiny, "sd", base, ["a planet"], num_inference_steps=60, guidance_scale=1.0)
+    plan = Plan([Segment("student", 0, 58, 60, 1.0), Segment("base", 58, 60, 60, 1.0)])
+    assert torch.equal(
+        latents_of(tiny, "sd", xhat.hybrid(base, student, plan=plan), ["a planet"]), alone
+    )
