@@ -110,10 +110,36 @@ class Plan:
         """
         from xhat.samplers.plans.script import script_of
 
+        self._check_run_by(pipe)
+        return script_of(pipe, prompts, **options)
+
+    def to_comfyui(self, pipe: Any, prompt: str, **options: Any) -> dict[str, Any]:
+        """The plan as a workflow of ComfyUI, in its API format.
+
+        Parameters
+        ----------
+        pipe
+            The hybrid that runs the plan: noise levels are read from it.
+        prompt
+            What is drawn.
+        **options
+            ``files`` (model → file as ComfyUI lists it), ``seed``, ``negative_prompt``, ``width``,
+            ``height`` and ``batch_size``, as in :func:`~xhat.samplers.plans.comfyui.comfyui_of`.
+
+        Raises
+        ------
+        ValueError
+            For a hybrid of another plan, and for what a workflow cannot do.
+        """
+        from xhat.samplers.plans.comfyui import comfyui_of
+
+        self._check_run_by(pipe)
+        return comfyui_of(pipe, prompt, **options)
+
+    def _check_run_by(self, pipe: Any) -> None:
         plan = getattr(getattr(pipe, "scheduler", None), "plan", None)
         if plan is not None and plan != self:
             raise ValueError(f"the pipeline runs another plan than this one: {plan}")
-        return script_of(pipe, prompts, **options)
 
     def __str__(self) -> str:
         rows = [_cells(segment) for segment in self.segments]

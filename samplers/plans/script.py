@@ -107,12 +107,12 @@ def script_of(
     return Template(TEXT).substitute(text, **_versions())
 
 
-def _check(pipe: Any) -> None:
-    """Raises ValueError for a hybrid that a script cannot run as it is run here."""
+def check_plain(pipe: Any, what: str) -> None:
+    """Raises ValueError for what only this package does. ``what`` is written: "a script"."""
     scheduler = pipe.scheduler
     if scheduler.taps:
         raise ValueError(
-            f"a script has no rivals, and this hybrid has {', '.join(map(repr, scheduler.taps))}"
+            f"{what} has no rivals, and this hybrid has {', '.join(map(repr, scheduler.taps))}"
         )
     for segment in scheduler.plan.segments:
         for field in fields(segment):
@@ -120,8 +120,15 @@ def _check(pipe: Any) -> None:
             if field.name not in _WRITTEN and value != field.default:
                 raise ValueError(
                     f"{field.name}={value!r} of the segment of {segment.model!r} is not written "
-                    "into scripts: leave it out, or run the plan with xhat"
+                    f"into {what.split()[-1]}s: leave it out, or run the plan with xhat"
                 )
+
+
+def _check(pipe: Any) -> None:
+    """Raises ValueError for a hybrid that a script cannot run as it is run here."""
+    check_plain(pipe, "a script")
+    scheduler = pipe.scheduler
+    for segment in scheduler.plan.segments:
         if segment.x0 not in (None, "zero"):
             raise ValueError(
                 f"x0={segment.x0!r} hands over x̂₀ of other samples, and a script draws one sample "

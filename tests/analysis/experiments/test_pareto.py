@@ -321,3 +321,13 @@ def test_the_commands_from_traces_to_the_table(small, tmp_path, monkeypatch, cap
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {"pareto.pdf", "pareto.png"}
     assert main(["policy", "show", str(tmp_path)]) == 0
     assert capsys.readouterr().out.strip() in said
+    monkeypatch.setattr("xhat.zoo.pairs.load_pair", lambda name: small)
+    export = ["policy", "export", str(tmp_path), "--prompt", "a face", "--comfyui"]
+    files = ["--files", "base=b.safetensors", "student=lora:s.safetensors"]
+    assert main([*export, *files]) == 0
+    nodes = json.loads((tmp_path / "plan.json").read_text()).values()
+    assert {"b.safetensors", "s.safetensors"} <= {
+        text for node in nodes for text in node["inputs"].values() if isinstance(text, str)
+    }
+    assert main(export) == 2
+    assert "no file for base" in capsys.readouterr().err
