@@ -33,7 +33,7 @@ Kind = Literal["yes", "opposite", "equivalent", "undecided"]
 POWER, SHARE = 0.8, 0.25
 SEEDS = (8, 12, 16, 24, 32, 48, 64, 96, 192, 384)
 MOST_PROMPTS = 2000
-ROUNDING = 1e-6
+ROUNDING, ROUNDED = 1e-6, "no difference but rounding"
 FEWEST_PROMPTS = 5
 """Below this nothing is found: an interval of Student's t from two to four prompts leans on their
 being normal, which so few cannot show."""
@@ -108,6 +108,8 @@ class Verdict:
         """
         numbers = self._numbers(unit)
         head = f"{measure}: {more}"
+        if numbers == ROUNDED and self.kind == "undecided":
+            return f"{head} and {less} are the same, but for rounding."
         if self.kind in ("yes", "opposite"):
             how = "more" if self.kind == "yes" else "less"
             small = f", though by less than the margin of {self._margin()}"
@@ -130,7 +132,7 @@ class Verdict:
         """The estimate with its interval; without one where there are too few prompts for it."""
         bounds = np.abs(self.interval.array().values)
         if (bounds < ROUNDING).all():
-            return "no difference but rounding"
+            return ROUNDED
         if np.isnan(self.detectable):
             return f"{format_number(float(self.interval.estimate), signed=True)}{unit}, no interval"
         numbers = format_interval(self.interval.array(), signed=True, unit=unit)

@@ -55,6 +55,10 @@ def experiments() -> dict[str, tuple[str, list[str]]]:
         "transfer": ("Does control survive distillation?", TRANSFER),
         "slider": ("A slider across models", ["slider", "apply", *GRID]),
         "readout": ("When is an attribute decided?", ["readout"]),
+        "lineage": (
+            "What each stage of a lineage loses",
+            ["probe", "demo/base", "demo/dmd", "demo/pruned", "--prompts", "16"],
+        ),
         "patch": ("The base's activations of step one in the student", ["patch"]),
     }
     of_each = {

@@ -41,6 +41,7 @@ LEADS: dict[str, Sequence[int] | str] = {
     "pareto": range(2),
     "similarity": (0, -1),
     "patch": (1, -1),
+    "lineage": r"\w[\w ]*: Vendi",
     "transfer": r"base → \w+: |\w+: given the same input",
 }
 """Which of an experiment's sentences are its findings, by place or by how they begin; the first one

@@ -93,7 +93,7 @@ def test_points_of_a_student_are_listed_at_its_own_steps(capsys):
     [
         (["trac"], "xhat: unknown COMMAND 'trac'; did you mean 'trace'?"),
         (["trace", "m", "--store", "s", "--promts", "a"], "did you mean '--prompts'?"),
-        (["policy", "export"], "xhat policy: unknown fit|show 'export'; there are fit, show"),
+        (["policy", "exhibit"], "unknown fit|show|export 'exhibit'; there are fit, show, export"),
         (["trace", "m", "--store", "s", "--seeds", "-3:2"], "'-3:2' is no range of seeds"),
     ],
 )

@@ -58,7 +58,7 @@ def bare(tmp_path_factory):
 @pytest.fixture(scope="module")
 def probed(bare, prompts, tmp_path_factory):
     out = tmp_path_factory.mktemp("probe")
-    argv = (bare, "--base", "demo/base", "--prompts", prompts, "--base-steps", 8)
+    argv = (bare, "--base", "demo/base", "--prompts-file", prompts, "--base-steps", 8)
     assert run(*argv, out=out) == 0
     return out, argv
 
@@ -110,7 +110,7 @@ def test_a_run_that_was_stopped_goes_on(probed, capsys):
 
 @pytest.mark.slow
 def test_one_model_alone_says_what_cannot_be_said(prompts, tmp_path, capsys):
-    assert run("demo/dmd", "--prompts", prompts, out=tmp_path) == 0
+    assert run("demo/dmd", "--prompts-file", prompts, out=tmp_path) == 0
     said = capsys.readouterr().out
     assert "cannot be told without the model it was distilled from" in said
     assert json.loads((tmp_path / "results.json").read_text())["verdict"]["plan"] is None
@@ -131,7 +131,7 @@ def test_random_weights_have_nothing_to_show(name, tiny, tmp_path, capsys):
         checkpoint = tmp_path / "student"
         student.save_pretrained(checkpoint)
     (tmp_path / "p.txt").write_text("a red planet\nthe quiet face\n")
-    given = ("--steps", 3, "--guidance", 1, "--base-steps", 5, "--prompts", tmp_path / "p.txt")
+    given = ("--steps", 3, "--guidance", 1, "--base-steps", 5, "--prompts-file", tmp_path / "p.txt")
     assert run(checkpoint, "--base", tmp_path / "base", *given, out=tmp_path / "out") == 0
     said = capsys.readouterr().out
     assert "there is nothing to show" in said
@@ -177,8 +177,8 @@ def test_values_that_are_not_finite_are_named_by_step_and_point(tiny, tmp_path):
     [
         ([], "give a CHECKPOINT, or a --pair"),
         (["demo/dmd", "--base", "demo/base", "--pair", "demo"], "give one of them"),
-        (["demo/dmd", "--prompts", "nowhere.txt"], "nowhere.txt is no file of prompts"),
-        (["demo/dmd", "--prompts", "p.txt", "--suite", "paper"], "give one of them"),
+        (["demo/dmd", "--prompts-file", "nowhere.txt"], "nowhere.txt is no file of prompts"),
+        (["demo/dmd", "--prompts-file", "p.txt", "--suite", "paper"], "give one of them"),
         (["demo/dmd", "--suite", "partly"], "did you mean 'parti'"),
         (["demo/dmd", "--sliders", "nowhere.safetensors"], "no slider at nowhere"),
     ],

@@ -49,7 +49,7 @@ def arm_table(
         [
             text,
             *(levels[name].sel(arm=arm) for name in names),
-            None if gains is None or arm == "student" else gains.sel(arm=arm),
+            *([] if gains is None else [None if arm == "student" else gains.sel(arm=arm)]),
             *(levels[name].sel(arm=arm) for name in costs),
         ]
         for arm, text in labels.items()
@@ -57,7 +57,7 @@ def arm_table(
     columns = [
         Column("model"),
         *(Column(measure_label(name)) for name in names),
-        Column(f"{measure_label(names[0])} less the student", signed=True),
+        *([Column(f"{measure_label(names[0])} less the student", signed=True)] * compared),
         *(COSTS[name] for name in costs),
     ]
     return Table(

@@ -9,7 +9,7 @@ import xarray as xr
 from xhat.analysis.experiments.paper import CITATION, published_retention
 from xhat.analysis.intervals import bounded
 from xhat.figures import alignment_map, dose_response, energy
-from xhat.figures import published_retention as retention_figure
+from xhat.figures import retention as retention_figure
 from xhat.figures.kit.data import load_data, save_data
 from xhat.figures.kit.style import colour, save
 

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from xhat.commands.parse import finite, positive, prompts_in, seeds
+from xhat.commands.options import add_prompts, finish, prompts_of
+from xhat.commands.parse import finite, positive, seeds
 
 HELP = (
     "a checkpoint nobody has looked at: does it collapse, where, what does it keep, which plan "
@@ -23,11 +24,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "again."
     )
     parser.add_argument(
-        "checkpoint",
+        "checkpoints",
         metavar="CHECKPOINT",
-        nargs="?",
+        nargs="*",
         help="demo/dmd, a published name (sdxl/dmd2), "
-        "a folder, a file of weights, a LoRA, a hub name (default: the student of --pair)",
+        "a folder, a file of weights, a LoRA, a hub name (default: the student of --pair). Several "
+        "are a lineage, each made of the one before it, the base first: what each stage loses",
     )
     parser.add_argument(
         "--base",
@@ -57,12 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-steps", type=positive, metavar="N", help="steps of the base (default: its own)"
     )
-    parser.add_argument(
-        "--prompts",
-        type=Path,
-        metavar="FILE",
-        help="a prompt a line (default: eight that leave much open)",
-    )
+    add_prompts(parser, "eight that leave much open")
     parser.add_argument(
         "--suite",
         metavar="NAME",
@@ -72,9 +69,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds",
         type=seeds,
-        default=range(32),
-        metavar="0:32",
-        help="a range, or a list 1,2,5 (default 0:32)",
+        metavar="A:B",
+        help="a range, or a list 1,2,5 (default 0:32; of a lineage 0:16)",
     )
     parser.add_argument(
         "--budget",
@@ -130,9 +126,10 @@ def run(args: argparse.Namespace) -> None:
     from xhat.analysis.experiments.probe import probe
     from xhat.figures.report.probe import write_probe_report
 
-    if args.prompts and args.suite:
-        raise ValueError("--prompts and --suite were given: give one of them")
-    prompts = _prompts(args.prompts) if args.prompts else _suite(args.suite)
+    prompts = _asked(args)
+    if len(args.checkpoints) > 1:
+        _lineage(args, prompts)
+        return
     missing = [str(path) for path in args.sliders if not path.exists()]
     if missing:
         raise ValueError(f"no slider at {', '.join(missing)}: expected LoRA files")
@@ -142,7 +139,7 @@ def run(args: argparse.Namespace) -> None:
         base,
         out=args.out,
         prompts=prompts,
-        seeds=args.seeds,
+        seeds=args.seeds or range(32),
         budget=args.budget,
         space=args.space,
         scores=args.scores,
@@ -150,7 +147,7 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
     )
     result.notes.extend(notes)
-    report = write_probe_report(result, student.vae, args.out, args.checkpoint or args.pair)
+    report = write_probe_report(result, student.vae, args.out, _name(args) or args.pair)
     said = result.verdict
     print(
         "\n".join(
@@ -165,6 +162,54 @@ def run(args: argparse.Namespace) -> None:
             ]
         )
     )
+
+
+def _name(args: argparse.Namespace) -> str | None:
+    return args.checkpoints[0] if args.checkpoints else None
+
+
+def _lineage(args: argparse.Namespace, prompts: list[str] | None) -> None:
+    """What each stage of several checkpoints loses: a table, a figure, sentences."""
+    from xhat.analysis.experiments.lineage import Lineage, lineage_of, measure_lineage
+    from xhat.analysis.experiments.probe import PROMPTS, space_of
+    from xhat.analysis.result import claim
+    from xhat.zoo.family.attributes import OPEN_PROMPTS
+    from xhat.zoo.pairs import load_model
+
+    alone = ("base", "pair", "like", "steps", "guidance", "base_steps")
+    if given := [f"--{n.replace('_', '-')}" for n in alone if getattr(args, n) is not None]:
+        raise ValueError(
+            f"{', '.join(given)} with several checkpoints: they are a lineage, the base first, "
+            "each at its own steps and guidance"
+        )
+    names = list(args.checkpoints)
+    if len(set(names)) < len(names):
+        raise ValueError(f"a lineage of different checkpoints is expected, got {' '.join(names)}")
+    base = load_model(names[0])
+    models = {names[0]: base} | {name: load_model(name, base) for name in names[1:]}
+    space = space_of(args.space, base, prompts)
+    config = Lineage(
+        pair=lineage_of(models),
+        prompts=prompts or (OPEN_PROMPTS[:8] if space.name == "judge" else PROMPTS),
+        seeds=args.seeds or range(16),
+        space=space if args.scores is None else space.name,
+        scores=args.scores,
+        batch_size=args.batch_size,
+    )
+    out = claim(args.out, "lineage")
+    finish(measure_lineage(config, cache=out / "cache"), out, ("lineage",))
+
+
+def _asked(args: argparse.Namespace) -> list[str] | None:
+    """The prompts that were asked for, in words, in a file, or as a suite; None where none were."""
+    if args.suite is not None and (args.prompts or args.prompts_file):
+        raise ValueError("prompts and --suite were given: give one of them")
+    if args.suite:
+        return _suite(args.suite)
+    found = prompts_of(args).get("prompts")
+    if found is not None and not found:
+        raise ValueError(f"{args.prompts_file} holds no prompt: expected one a line")
+    return None if found is None else list(dict.fromkeys(found))
 
 
 def _suite(name: str | None) -> list[str] | None:
@@ -186,18 +231,19 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, list[str]]:
 
     if args.base and args.pair:
         raise ValueError("--base and --pair were given: give one of them")
-    if not args.checkpoint and not args.pair:
+    if not _name(args) and not args.pair:
         raise ValueError("nothing to probe: give a CHECKPOINT, or a --pair whose student is meant")
     dtype = getattr(torch, args.dtype) if args.dtype else None
     pair = load_pair(args.pair, dtype=dtype) if args.pair else None
     base = pair.base if pair else load_model(args.base, dtype=dtype) if args.base else None
     notes: list[str] = []
-    if not args.checkpoint:
+    checkpoint = _name(args)
+    if not checkpoint:
         assert pair is not None
         student = pair.student
     else:
         student = load_model(
-            args.checkpoint, base, dtype=dtype, **({"like": args.like} if args.like else {})
+            checkpoint, base, dtype=dtype, **({"like": args.like} if args.like else {})
         )
         if not args.like and model_of(student).origin == "base":
             notes = _assume(student)
@@ -233,10 +279,3 @@ def _set(pipe: Any, steps: int | None, guidance: float | None) -> None:
 
     given = {"num_inference_steps": steps, "guidance_scale": guidance}
     set_defaults(pipe, **{k: v for k, v in given.items() if v is not None})
-
-
-def _prompts(path: Path) -> list[str]:
-    prompts = list(dict.fromkeys(prompts_in(path)))
-    if not prompts:
-        raise ValueError(f"{path} holds no prompt: expected one a line")
-    return prompts

@@ -143,7 +143,7 @@ def test_a_trace_that_appears_meanwhile_is_left_alone(pipe, tmp_path, monkeypatc
 
 
 def test_only_zarrs_own_partial_files_are_swept(pipe, tmp_path, monkeypatch):
-    store, seal = tmp_path / "a.zarr", files.sweep
+    store, seal = tmp_path / "a.zarr", files.sweep_partial
     ours = store / "pred_x0" / f"0.{'0' * 32}.partial"
 
     def sweep(path):

@@ -175,7 +175,7 @@ def test_killed_while_its_store_is_made(pipe, unbroken, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_killed_while_its_grams_are_made(pipe, unbroken, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(grams, "centred_gram", lambda *_: (_ for _ in ()).throw(Killed()))
+        patch.setattr(grams, "streamed_gram", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             trace(pipe, tmp_path / "a.zarr")
     xr.testing.assert_identical(trace(pipe, tmp_path / "a.zarr").load(), unbroken)

@@ -251,14 +251,14 @@ def test_families(tmp_path, key, width, says):
 
 def test_factors_of_unequal_rank(pipe, state, tmp_path):
     """Each layer keeps its own rank, and scale 1 is W + B·A in every one of them."""
-    from xhat.zoo.lora.injection import halves
+    from xhat.zoo.lora.injection import injected
 
     cut = dict(state)
     key = next(k for k in state if k.endswith("to_q.lora_A.weight"))
     cut[key], cut[key.replace("_A", "_B")] = state[key][:2], state[key.replace("_A", "_B")][:, :2]
     path = save_lora(tmp_path / "unequal.safetensors", cut, {})
     load_slider(pipe, path, "unequal", scale=1.0)
-    expected, found = fit_factors(read_lora(path), pipe.unet), halves(pipe.unet, "unequal")
+    expected, found = fit_factors(read_lora(path), pipe.unet), injected(pipe.unet, "unequal")
     assert scales_of(pipe) == {"unequal": 1.0}
     assert expected.keys() == found.keys()
     for layer, factors in expected.items():
