@@ -59,6 +59,7 @@ def experiments() -> dict[str, tuple[str, list[str]]]:
             "What each stage of a lineage loses",
             ["probe", "demo/base", "demo/dmd", "demo/pruned", "--prompts", "16"],
         ),
+        "antidistillation": ("Can samples teach less?", ["antidistil"]),
         "patch": ("The base's activations of step one in the student", ["patch"]),
     }
     of_each = {

@@ -41,6 +41,7 @@ LEADS: dict[str, Sequence[int] | str] = {
     "pareto": range(2),
     "similarity": (0, -1),
     "patch": (1, -1),
+    "antidistillation": range(4),
     "lineage": r"\w[\w ]*: Vendi",
     "transfer": r"base → \w+: |\w+: given the same input",
 }

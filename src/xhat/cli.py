@@ -63,6 +63,7 @@ COMMANDS = (
     "pareto",
     "slider",
     "transfer",
+    "antidistil",
     "reproduce",
 )
 
