@@ -39,7 +39,8 @@ HEAD = """# What the embedded family shows
 Rendered by `python benchmarks/experiments.py` from the results that each command saved; no number
 and no sentence is typed in. Every comparison is paired: the same prompts, seeds and noise in every
 arm. Each part begins with its findings; which contrasts those are was fixed before any run.
-Model cards with obedience and diversity are beside the weights in `zoo/weights/`.
+Model cards with obedience and diversity are beside the weights in `zoo/weights/`. What an earlier
+version of this page said and no longer holds stands in the changelog.
 """
 
 

@@ -22,6 +22,8 @@ EXAMPLES = """examples:
   xhat figures --list         what can be redrawn without a model; `xhat report` to read it
   xhat probe demo/dmd --base demo/base --out runs/probe
                               does a checkpoint collapse, and which plan samples it best
+  xhat probe demo/base demo/dmd demo/pruned --out runs/lineage
+                              what each stage of a lineage loses
   xhat plan-study demo/dmd    how many prompts and seeds, how long, for an effect to be told
   xhat swaps --pair demo/dmd  which step decides: the base, the noise, or the step left out
   xhat credit                 what the base adds at each step, over all patterns of the steps
