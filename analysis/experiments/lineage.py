@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from xhat.analysis.crossed import crossed_columns
-from xhat.analysis.experiments.arm_table import arm_table
+from xhat.analysis.experiments.arm_table import FIDELITY_MARGIN, arm_table
 from xhat.analysis.experiments.setting import Setting
 from xhat.analysis.measures.registry import headlines, measure_label
 from xhat.analysis.result import Result
@@ -162,6 +162,7 @@ def sentences(measured: xr.Dataset, found: Mapping[str, Stage]) -> tuple[str, ..
     for name in headlines(measured.data_vars):
         whole = paired_values(measured, first, last, name)
         margin = margin_of(whole, strata=strata) if np.isfinite(whole).all() else None
+        margin = FIDELITY_MARGIN if name == "fidelity" else margin
         pairs = [(last, first, "")]
         pairs += [(at, s.after, s.new) for at, s in found.items() if s.after is not None]
         for at, after, new in pairs:
