@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from xhat.analysis.experiments.arm_table import contrast
-from xhat.analysis.intervals import format_interval
+from xhat.analysis.experiments.collapse_text import ROWS, two_sentences
 from xhat.analysis.result import Result
 from xhat.figures import draw
 from xhat.figures.kit.data import load_data
@@ -26,13 +25,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 README, PICTURE = ROOT / "README.md", ROOT / "docs" / "samples.png"
 BLOCK = re.compile(r"(<!-- findings[^>]*-->\n).*?(<!-- /findings -->)", re.DOTALL)
-ROWS = ("base", "student", "hybrid")
-WORDS = {
-    "yes": "has more than",
-    "opposite": "has less than",
-    "equivalent": "is equivalent to",
-    "undecided": "is not told apart from",
-}
 LEADS: dict[str, Sequence[int] | str] = {
     "demo": (2, 3, 0, 1, -4, -2, -1),
     "regime": (1, 3, 4),
@@ -52,30 +44,6 @@ where nothing is said here."""
 def picture(samples: xr.Dataset) -> Figure:
     """Base, student and hybrid under the same seeds."""
     return draw("samples", samples.sel(model=list(ROWS)))
-
-
-def two_sentences(measured: xr.Dataset) -> str:
-    """How many different pictures base, student and hybrid draw, and what is told apart."""
-    mean = {arm: float(measured["vendi_q2"].sel(arm=arm).mean()) for arm in ROWS}
-    cost = {arm: f"{float(measured['evaluations'].sel(arm=arm)):g}" for arm in ROWS}
-    number = {arm: f"**{mean[arm]:.2f}**" for arm in ROWS}
-    size = f"{measured.sizes['prompt']} open prompts × {measured.attrs['n_seeds']} seeds"
-    return (
-        f"On {size} of the embedded family, the base draws {number['base']} different pictures a "
-        f"prompt (Vendi, q = 2) with {cost['base']} evaluations of its network, and its student "
-        f"{measured.attrs['student']} {number['student']} with {cost['student']}: "
-        f"{_told(measured, 'student', 'base')}. "
-        f"The hybrid, in which the base makes the first step, draws {number['hybrid']} with "
-        f"{cost['hybrid']}: {_told(measured, 'hybrid', 'student')}."
-    )
-
-
-def _told(measured: xr.Dataset, more: str, less: str) -> str:
-    judged = contrast(measured, more, less, "vendi_q2")
-    if judged is None:
-        return f"the {more} and the {less} cannot be compared"
-    numbers = format_interval(judged.interval.array(), signed=True)
-    return f"the {more} {WORDS[judged.kind]} the {less} ({numbers})"
 
 
 def lead(result: Result) -> list[str]:
@@ -153,10 +121,15 @@ def anchor(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
 
 
+def readme_sentences() -> str:
+    """The finding on the embedded family, in two sentences."""
+    return two_sentences(load_data("measured"), " of the embedded family", bold=True)
+
+
 def write_readme(readme: Path = README, shown: Path = PICTURE) -> None:
     """The two sentences between the README's marks, and the picture."""
     text = readme.read_text(encoding="utf-8")
-    block = f"\\1{two_sentences(load_data('measured'))}\n\\2"
+    block = f"\\1{readme_sentences()}\n\\2"
     readme.write_text(BLOCK.sub(block, text), encoding="utf-8")
     picture(load_data("samples")).savefig(shown, dpi=150, bbox_inches="tight")
 

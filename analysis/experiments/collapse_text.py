@@ -1,4 +1,4 @@
-"""What the curves of a run say, a sentence a model."""
+"""What a demo found, in two sentences, and what its curves say, a sentence a model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,43 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
+from xhat.analysis.experiments.arm_table import contrast
 from xhat.analysis.intervals import format_interval
+
+ROWS = ("base", "student", "hybrid")
+CONTRASTED = {
+    "yes": "has more than",
+    "opposite": "has less than",
+    "equivalent": "is equivalent to",
+    "undecided": "is not told apart from",
+}
+
+
+def two_sentences(measured: xr.Dataset, of: str = "", bold: bool = False) -> str:
+    """How many different pictures base, student and hybrid draw, and what is told apart. ``of``:
+    whose pictures, in words; ``bold``: the numbers, in Markdown.
+    """
+    mark = "**" if bold else ""
+    mean = {arm: float(measured["vendi_q2"].sel(arm=arm).mean()) for arm in ROWS}
+    cost = {arm: f"{float(measured['evaluations'].sel(arm=arm)):g}" for arm in ROWS}
+    number = {arm: f"{mark}{mean[arm]:.2f}{mark}" for arm in ROWS}
+    size = f"{measured.sizes['prompt']} open prompts × {measured.attrs['n_seeds']} seeds"
+    return (
+        f"On {size}{of}, the base draws {number['base']} different pictures a "
+        f"prompt (Vendi, q = 2) with {cost['base']} evaluations of its network, and its student "
+        f"{measured.attrs['student']} {number['student']} with {cost['student']}: "
+        f"{_told(measured, 'student', 'base')}. "
+        f"The hybrid, in which the base makes the first step, draws {number['hybrid']} with "
+        f"{cost['hybrid']}: {_told(measured, 'hybrid', 'student')}."
+    )
+
+
+def _told(measured: xr.Dataset, more: str, less: str) -> str:
+    judged = contrast(measured, more, less, "vendi_q2")
+    if judged is None:
+        return f"the {more} and the {less} cannot be compared"
+    numbers = format_interval(judged.interval.array(), signed=True)
+    return f"the {more} {CONTRASTED[judged.kind]} the {less} ({numbers})"
 
 
 def of_each(curves: xr.Dataset, sentence: Callable[[str, xr.Dataset], str]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from xhat.analysis.experiments.arm_table import contrast
 from xhat.analysis.experiments.collapse import collapse_table, sentences
+from xhat.analysis.experiments.collapse_text import ROWS, two_sentences
 from xhat.analysis.files import check_file
 from xhat.analysis.intervals import format_number
 from xhat.analysis.result import RESULTS, Result
@@ -80,9 +81,9 @@ def write_report(run: Path | None = None, out: Path | None = None) -> Path:
     page = render_template(
         "report.html.j2",
         title=TITLE,
-        headline=findings[0] if findings else "",
+        headline=headline(measured) or (findings[0] if findings else ""),
         setting=setting(measured) if measured is not None else "",
-        findings=findings[1:],
+        findings=findings,
         table=Markup(_table(result, measured)),
         advice=advice(measured) if measured is not None else "",
         **sections(there, run),
@@ -103,7 +104,18 @@ def sections(there: dict[str, FigureEntry], run: Path | None) -> dict[str, Any]:
     shown = {
         part: [show(there[name], run, has_wall) for name in names] for part, names in parts.items()
     }
+    if "samples" in left and (few := _few_rows(load_data("samples", run))) is not None:
+        every = replace(shown["lead"][0], name="every-sample", title="Samples of every arm")
+        shown["more"] = [every, *shown["more"]]
+        shown["lead"] = [plate(there["samples"], few)]
     return {"wall": wall(load_data("wall", run)).html if has_wall else "", **shown}
+
+
+def headline(measured: xr.Dataset | None) -> str:
+    """The finding in two sentences; nothing where one of the three was not measured."""
+    if measured is None or not set(ROWS) <= set(measured["arm"].values.tolist()):
+        return ""
+    return two_sentences(measured)
 
 
 def setting(measured: xr.Dataset) -> str:
@@ -151,7 +163,11 @@ def _table(result: Result | None, measured: xr.Dataset | None) -> str:
 
 def show(entry: FigureEntry, run: Path | None, linked: bool = False) -> Shown:
     """A figure as the page holds it; ``linked``: with the noise levels of its data."""
-    data = load_data(entry.name, run)
+    return plate(entry, load_data(entry.name, run), linked)
+
+
+def plate(entry: FigureEntry, data: xr.Dataset, linked: bool = False) -> Shown:
+    """A figure drawn from ``data``."""
     figure, pictures = draw(entry.name, data), entry.name in PICTURES
     dark = _webp(draw(entry.name, data, dark=True), pictures) if pictures else ""
     return Shown(
@@ -164,6 +180,16 @@ def show(entry: FigureEntry, run: Path | None, linked: bool = False) -> Shown:
         round(PIXELS * figure.get_figwidth()),
         _levels(data) if linked else (),
     )
+
+
+def _few_rows(samples: xr.Dataset) -> xr.Dataset | None:
+    """Base, student and hybrid under the last two prompts, to be seen first; None where that is
+    all there is, or not there.
+    """
+    models = samples["model"].values.tolist()
+    if not set(ROWS) < set(models):
+        return None
+    return samples.sel(model=list(ROWS)).isel(prompt=slice(-2, None))
 
 
 def _levels(data: xr.Dataset) -> list[float]:
