@@ -28,7 +28,7 @@ FEWER = {"wall": {"prompt": slice(1)}, "samples": {"prompt": [2, 3]}}
 RUNS, PAGE = Path("runs/experiments"), Path(__file__).parents[1] / "docs" / "results.md"
 # of every student: the paper's tables are made of them
 OF_EACH = ("measured", "controls", "swap_matrix")
-NOT_SHIPPED = ("contrasts", "predicted", "readout", "twins")
+NOT_SHIPPED = ("antidistillation", "contrasts", "predicted", "readout", "twins")
 GRID = ["demo/base", *(f"demo/{name}" for name in ("dmd", "em")), "--slider", "square"]
 # at scale 1 many controls are at their end
 TRANSFER = ["transfer", "--seeds", "4", "--scales", "-1", "-0.25", "0", "0.25", "1"]
