@@ -21,6 +21,7 @@ than ``LARGEST`` characters gives way to text."""
 LARGEST = 20_000
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a bar of progress
 NUMBER = re.compile(r"(?<![\w.])[-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+MARKUP = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL)
 PLACES = re.compile(r"0x[0-9a-f]+|(?:/[\w.-]+)+/?|[\w-]*[0-9a-f]{8,}")
 
 
@@ -78,7 +79,9 @@ def shape(output: Any) -> tuple[str, str]:
     if output.output_type == "stream":
         return "stdout", _words(output.text)
     form, data = next(iter(output.data.items()))
-    return form, "" if form == "image/png" else _words(data)
+    if form == "image/png":
+        return form, ""
+    return form, _words(MARKUP.sub(" ", data) if form == "text/html" else data)
 
 
 def _words(text: str) -> str:

@@ -77,13 +77,13 @@ def load_score(name: str) -> Score:
             f"unknown score {name!r}; did you mean {near[0]!r}? There are {', '.join(SCORES)}"
         )
     place, licence = (source, "") if source else _PLACES[kind]
-    model, tokenizer = _towers(kind, place, licence)
     family = "siglip" if kind == "siglip_score" else "clip"
+    model, tokenizer = towers(kind, family, place, licence)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in NORM[family])
     side = model.config.vision_config.image_size
 
     def of(images: torch.Tensor, prompt: str) -> torch.Tensor:
-        words = _words(tokenizer, prompt, model.config.text_config, family)
+        words = text_of(tokenizer, prompt, model.config.text_config, family)
         out = model(**words, pixel_values=(resized(images, side) - mean) / std)
         if kind == "pickscore":
             return out.logits_per_image[:, 0]
@@ -154,23 +154,26 @@ def with_scores(space: Any, vae: Any, names: Sequence[str] | None = None) -> Any
     return ScoredSpace(space, vae, scores) if scores else space
 
 
-def _towers(kind: str, place: str, licence: str) -> tuple[Any, Any]:
+def towers(name: str, family: str, place: str, licence: str) -> tuple[Any, Any]:
+    """The model of pictures and texts at ``place``, ``family`` ``"clip"`` or ``"siglip"``, and its
+    tokenizer; ``name``: of what needs it. Raises MissingWeights where it is not here.
+    """
     from transformers import AutoTokenizer, CLIPModel, SiglipModel
 
-    made: Any = SiglipModel if kind == "siglip_score" else CLIPModel
+    made: Any = SiglipModel if family == "siglip" else CLIPModel
     try:
         model = made.from_pretrained(place, local_files_only=True).eval()
         return model, AutoTokenizer.from_pretrained(place, local_files_only=True)
     except (OSError, ValueError) as error:
         terms = f" ({licence})" if licence else ""
         raise MissingWeights(
-            f"the score {kind!r} needs the weights and the tokenizer of {place}, which are neither "
+            f"{name!r} needs the weights and the tokenizer of {place}, which are neither "
             "a folder nor in the cache of the Hugging Face hub: get them with "
-            f"`hf download {place}`{terms}, or name a folder, {kind}:FOLDER"
+            f"`hf download {place}`{terms}, or name a folder, {name}:FOLDER"
         ) from error
 
 
-def _words(tokenizer: Any, prompt: str, config: Any, family: str) -> dict[str, Any]:
+def text_of(tokenizer: Any, prompt: str, config: Any, family: str) -> dict[str, Any]:
     """The prompt as its text encoder was trained to read it: SigLIP in lower case, padded to its
     full length, and without a mask.
     """

@@ -277,7 +277,7 @@ def test_an_error_of_the_system_says_where_and_what(monkeypatch, capsys, tmp_pat
     assert capsys.readouterr().err == f"xhat: {tmp_path}/a.nc: No space left on device\n"
 
 
-@pytest.mark.parametrize("option", ["--prompts", "--suite"])
+@pytest.mark.parametrize("option", ["--prompts-file", "--suite"])
 @pytest.mark.parametrize("name", ["/dev/zero", "none", "folder", "latin.txt", "empty.txt"])
 def test_prompts_of_a_probe(option, name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -290,3 +290,18 @@ def test_prompts_of_a_probe(option, name, tmp_path, monkeypatch, capsys):
     assert Path(name).name in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["probe", "demo/dmd", "--out", "run"],
+        ["swaps", "--out", "run"],
+        ["trace", "demo/dmd", "--store", "run"],
+    ],
+)
+def test_a_file_among_texts_is_refused(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("a planet")
+    assert main([*command, "--prompts", "p.txt"]) == 2
+    assert "p.txt is a file: give --prompts-file" in capsys.readouterr().err

@@ -29,6 +29,7 @@ from xhat.analysis.traces.similarity_map import similarity_map
 from xhat.hooks.describe import checksum, describe, jsonable
 from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.hooks.trace import trace
+from xhat.probes.answers import Question, check_asked, with_questions
 from xhat.probes.encoders import MissingWeights
 from xhat.probes.features import FeatureSpace, feature_space
 from xhat.probes.scores import scores_here, with_scores
@@ -103,6 +104,8 @@ def probe(
     budget: float = 600.0,
     space: str | None = None,
     scores: Sequence[str] | None = None,
+    questions: Sequence[Question] = (),
+    answers: str = "siglip",
     sliders: Sequence[Path] = (),
     batch_size: int = 16,
 ) -> ProbeResult:
@@ -112,9 +115,10 @@ def probe(
     ``space``: name of a feature space; by default the judge for the embedded family, else DINOv2 or
     CLIP where their weights are on this machine, else the latents at unit RMS. ``scores``: of
     alignment and quality (:func:`xhat.probes.scores.load_score`); by default those whose weights
-    are on this machine. ``sliders``: LoRA files tried on both. Samples and traces are kept in
-    ``out``: a run that was stopped goes on there, with the prompts and seeds that it chose at
-    first.
+    are on this machine. ``questions`` (:func:`xhat.probes.answers.load_questions`): attributes
+    of the pictures, read by who ``answers``; their entropy is measured. ``sliders``: LoRA files
+    tried on both. Samples and traces are kept in ``out``: a run that was stopped goes on there,
+    with the prompts and seeds that it chose at first.
 
     Where the model is no better at taking noise off its own pictures than a straight line
     (:mod:`xhat.analysis.sampling.structure`), the run ends there, and says that there is nothing to
@@ -124,8 +128,10 @@ def probe(
     notes = [note for note in (divisible(pipe) for pipe in models.values()) if note]
     lines = compare_models(student, base)
     chosen = with_scores(space_of(space, student, prompts), student.vae, scores)
+    chosen = with_questions(chosen, student.vae, answers, questions)
     notes += unscored(chosen, scores)
     prompts = list(prompts or (OPEN_PROMPTS[:8] if chosen.name == "judge" else PROMPTS))
+    check_asked(questions, prompts)
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", UserWarning

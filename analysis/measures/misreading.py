@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
+from xhat.analysis.measures.by_seed import LEAST_SEEDS
+
 
 def confusion_matrix(true: Any, read: Any, n_values: int) -> np.ndarray:
     """(n_values, n_values) share of pictures of each true value that are read as each.
@@ -49,6 +51,29 @@ def corrected_shares(shares: Any, confusion: Any) -> np.ndarray:
         raise ValueError("this judge reads two values alike: their shares cannot be told apart")
     solution, _ = nnls(c.T, q)
     return solution / solution.sum()
+
+
+def corrected_entropy_by_seed(labels: Any, confusion: Any) -> np.ndarray:
+    """(n,) values by seed of the entropy of true shares over ln(n_values): jackknife pseudo-values
+    of the entropy of :func:`corrected_shares`, whose mean has the bias of order 1/n taken off.
+
+    ``labels`` (n,): as they were read; ``confusion``: of :func:`confusion_matrix`, on pictures like
+    these. Raises ValueError for fewer than three labels.
+    """
+    read, c = np.asarray(labels), np.asarray(confusion, dtype=np.float64)
+    n = len(read)
+    if n < LEAST_SEEDS:
+        raise ValueError(f"expected {LEAST_SEEDS} or more labels, got {n}")
+    counts = np.bincount(read, minlength=len(c)).astype(np.float64)
+
+    def entropy(of: np.ndarray) -> float:
+        p = corrected_shares(of / of.sum(), c)
+        p = p[p > 0]
+        return float(-(p * np.log(p)).sum() / np.log(len(c)))
+
+    one = np.eye(len(c))
+    without = [entropy(counts - one[j]) if counts[j] else 0.0 for j in range(len(c))]
+    return n * entropy(counts) - (n - 1) * np.array(without)[read]
 
 
 def entropy_bound(error: Any, n_values: int) -> np.ndarray:

@@ -41,6 +41,8 @@ def test_they_show_pictures_and_nothing_that_changes():
     for path in NOTEBOOKS:
         cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         outputs = [o for cell in cells for o in cell.outputs]
-        assert any("image/png" in o.get("data", {}) for o in outputs), path
+        assert outputs, path
+        if not path.name.startswith("7"):  # which ends in a report, a page of its own
+            assert any("image/png" in o.get("data", {}) for o in outputs), path
         assert all(cell.execution_count is None for cell in cells)
         assert path.stat().st_size < 1_000_000

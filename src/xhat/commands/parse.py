@@ -80,6 +80,20 @@ def prompts_in(file: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # longer than a name may be
+        return False
+
+
+def texts(given: Sequence[str]) -> list[str]:
+    """What was given as ``--prompts``. Raises ValueError where one of them is a file."""
+    if files := [text for text in given if _is_file(text)]:
+        raise ValueError(f"--prompts takes texts, and {files[0]} is a file: give --prompts-file")
+    return list(given)
+
+
 def prompts(given: list[str], known: Sequence[str]) -> list[str]:
     """A single number N is the first N of the prompts ``known``; anything else is the prompts
     themselves.
@@ -87,7 +101,7 @@ def prompts(given: list[str], known: Sequence[str]) -> list[str]:
     Raises ValueError for a number that there are not so many of.
     """
     if len(given) != 1 or not given[0].isdigit():
-        return list(given)
+        return texts(given)
     if not 1 <= int(given[0]) <= len(known):
         raise ValueError(
             f"--prompts {given[0]}: expected a number from 1 to {len(known)}, or the prompts "

@@ -93,6 +93,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "with :FOLDER for weights elsewhere (default: those whose weights are here)",
     )
     parser.add_argument(
+        "--questions",
+        type=Path,
+        metavar="FILE",
+        help="what is asked of the pictures, whose entropy is measured: a JSON list of "
+        '{"attribute": "time", "choices": ["day", "night"], "text": "a street by {}", '
+        '"concept": "street"}',
+    )
+    parser.add_argument(
+        "--answers",
+        default="siglip",
+        metavar="NAME",
+        help="who answers: siglip (default) or clip, with :FOLDER for weights elsewhere, or judge",
+    )
+    parser.add_argument(
         "--sliders", nargs="+", type=Path, default=[], metavar="FILE", help="LoRAs to try on both"
     )
     parser.add_argument(
@@ -125,11 +139,13 @@ def budget(text: str) -> float:
 def run(args: argparse.Namespace) -> None:
     from xhat.analysis.experiments.probe import probe
     from xhat.figures.report.probe import write_probe_report
+    from xhat.probes.answers import load_questions
 
     prompts = _asked(args)
     if len(args.checkpoints) > 1:
         _lineage(args, prompts)
         return
+    questions = load_questions(args.questions) if args.questions else ()
     missing = [str(path) for path in args.sliders if not path.exists()]
     if missing:
         raise ValueError(f"no slider at {', '.join(missing)}: expected LoRA files")
@@ -143,6 +159,8 @@ def run(args: argparse.Namespace) -> None:
         budget=args.budget,
         space=args.space,
         scores=args.scores,
+        questions=questions,
+        answers=args.answers,
         sliders=args.sliders,
         batch_size=args.batch_size,
     )

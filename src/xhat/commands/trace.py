@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xhat.commands.parse import finite, positive, prompts_in, seeds
+from xhat.commands.parse import finite, positive, prompts_in, seeds, texts
 
 HELP = "sample prompts × seeds and keep x̂₀ and readings of every step"
 
@@ -142,7 +142,7 @@ def _client(args: argparse.Namespace) -> Iterator[Any]:
 
 
 def _prompts(args: argparse.Namespace) -> list[str]:
-    listed = list(args.prompts)
+    listed = texts(args.prompts)
     if args.prompts_file is not None:
         listed += prompts_in(args.prompts_file)
     if not listed:

@@ -7,7 +7,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xhat.analysis.measures.misreading import confusion_matrix, corrected_shares, entropy_bound
+from xhat.analysis.crossed import crossed_mean
+from xhat.analysis.measures.by_seed import entropy_by_seed
+from xhat.analysis.measures.misreading import (
+    confusion_matrix,
+    corrected_entropy_by_seed,
+    corrected_shares,
+    entropy_bound,
+)
 
 
 def entropy(shares):
@@ -72,3 +79,34 @@ def test_no_misreading_passes_the_bound_and_one_meets_it(n):
 def test_refusals(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_without_mistakes_it_is_the_jackknifed_entropy():
+    labels = np.array([0, 0, 1, 2, 2, 2, 0, 1])
+    ours = corrected_entropy_by_seed(labels, np.eye(3))
+    np.testing.assert_allclose(ours, entropy_by_seed(labels, 3), atol=1e-12)
+    with pytest.raises(ValueError, match="3 or more labels"):
+        corrected_entropy_by_seed([0, 1], np.eye(2))
+
+
+def test_the_interval_of_a_noisy_judge_covers_the_truth_once_it_is_corrected():
+    """Collapsed prompts of 48 seeds under a judge that errs in a fifth of its readings: the
+    corrected interval covers the true entropy as it claims, the plain one hardly ever."""
+    rng, confusion = np.random.default_rng(0), 0.8 * np.eye(4) + 0.2 / 3 * (1 - np.eye(4))
+    hits = {"corrected": 0, "plain": 0}
+    for _ in range(60):
+        values = {name: [] for name in hits}
+        truth = []
+        for _ in range(24):
+            shares = rng.dirichlet([6.0, 2.0, 1.0, 1.0])
+            truth.append(entropy(shares))
+            true = rng.choice(4, p=shares, size=48)
+            u = rng.random(48)
+            read = (u[:, None] > confusion[true].cumsum(1)[:, :-1]).sum(1)
+            values["corrected"].append(corrected_entropy_by_seed(read, confusion))
+            values["plain"].append(entropy_by_seed(read, 4))
+        for name, found in values.items():
+            interval = crossed_mean(np.array(found) - np.array(truth)[:, None])
+            hits[name] += bool(interval.low <= 0 <= interval.high)
+    assert hits["corrected"] >= 52  # of 60; 95 % of them are 57, less three standard deviations
+    assert hits["plain"] <= 6
