@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -80,16 +81,9 @@ def prompts_in(file: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # longer than a name may be
-        return False
-
-
 def texts(given: Sequence[str]) -> list[str]:
     """What was given as ``--prompts``. Raises ValueError where one of them is a file."""
-    if files := [text for text in given if _is_file(text)]:
+    if files := [text for text in given if os.path.isfile(text)]:
         raise ValueError(f"--prompts takes texts, and {files[0]} is a file: give --prompts-file")
     return list(given)
 
