@@ -105,7 +105,7 @@ def published_retention() -> dict[str, float]:
     """Student → its mean change over the nine controls of Table 1, over the base's: an inference,
     not printed there.
 
-    >>> {name: round(share, 2) for name, share in retention().items()}
+    >>> {name: round(share, 2) for name, share in published_retention().items()}
     {'DMD2': 0.9, 'LCM': 0.93, 'Turbo': 0.99, 'Lightning': 0.96}
     """
     means = TABLES["1"].to_array().mean("row")

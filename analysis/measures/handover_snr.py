@@ -73,7 +73,7 @@ def shifted(sigma: Sequence[float], shift: float) -> np.ndarray:
 def nearest_timestep(log_snr: float) -> int:
     """The timestep of Stable Diffusion's schedule whose log-SNR is nearest to ``log_snr``.
 
-    >>> timestep_at(float(scaled_linear_log_snr(390)))
+    >>> nearest_timestep(float(scaled_linear_log_snr(390)))
     390
     """
     return int(np.abs(scaled_linear_log_snr(np.arange(TRAIN_STEPS)) - log_snr).argmin())

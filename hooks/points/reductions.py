@@ -201,9 +201,9 @@ def parse_reduction(text: str | Reduction) -> Reduction:
     """The reduction that a text such as ``"mean"``, ``"project(256, seed=1)"`` or ``"gram(mean)"``
     names.
 
-    >>> parse("project(256)") == project(256)
+    >>> parse_reduction("project(256)") == project(256)
     True
-    >>> str(parse("full(dtype=float16)"))
+    >>> str(parse_reduction("full(dtype=float16)"))
     'full(dtype=float16)'
     """
     if isinstance(text, Reduction):

@@ -209,9 +209,9 @@ def parse_prompt(prompt: str) -> Scene | None:
     """The scene that a caption of this family states, or None for any other text. Inverse of
     ``caption``.
 
-    >>> parse("a blue planet with a ring").values
+    >>> parse_prompt("a blue planet with a ring").values
     {'colour': 'blue', 'ring': 'a'}
-    >>> parse("a photo of a cat") is None
+    >>> parse_prompt("a photo of a cat") is None
     True
     """
     words = prompt.lower().split()
