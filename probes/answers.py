@@ -6,11 +6,7 @@ entropy of attributes is made of. Who answers is exchangeable: :class:`Answers` 
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,11 +15,13 @@ import torch
 from xhat.hooks.describe import checksum
 from xhat.hooks.naming import UnknownName
 from xhat.probes.encoders import HUB, LICENCES, NORM, resized, weights_hash
+from xhat.probes.questions import Question
 from xhat.probes.scores import text_of, towers
+from xhat.probes.vqa import VisualAnswers
 from xhat.zoo.family.attributes import ATTRIBUTES
 from xhat.zoo.family.judge import load_judge
 
-ANSWERS = ("siglip", "clip", "judge")
+ANSWERS = ("siglip", "clip", "vqa", "judge")
 
 
 class Answers(Protocol):
@@ -36,76 +34,10 @@ class Answers(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked of the pictures of some prompts.
-
-    Parameters
-    ----------
-    attribute
-        Its name in tables: ``"time of day"``.
-    choices
-        Two or more, of which a picture shows one.
-    text
-        What is asked; ``{}`` is where a choice stands, at the end if it is left out.
-    concept
-        A word or words that a prompt holds of whose pictures it is asked; of every prompt if empty.
-
-    A prompt that states one of the choices leaves nothing open, and is not asked.
-
-    Raises
-    ------
-    ValueError
-        For fewer than two choices, or the same twice.
-    """
-
-    attribute: str
-    choices: tuple[str, ...]
-    text: str = "a picture of {}"
-    concept: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "choices", tuple(self.choices))
-        if len(set(self.choices)) < max(2, len(self.choices)):
-            raise ValueError(
-                f"{self.attribute!r}: expected two or more different choices, got "
-                f"{list(self.choices)}"
-            )
-
-    def is_open_in(self, prompt: str) -> bool:
-        """Whether the prompt is about the concept, and states none of the choices."""
-        return _holds(prompt, self.concept) and not any(_holds(prompt, c) for c in self.choices)
-
-
-def _holds(prompt: str, words: str) -> bool:
-    held = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", prompt, re.IGNORECASE)
-    return not words or held is not None
-
-
-def load_questions(file: Path | str) -> tuple[Question, ...]:
-    """Questions of a JSON file: a list of ``{"attribute": …, "choices": […], "text": …,
-    "concept": …}``, the last two of which may be left out.
-
-    Raises ValueError for any other content.
-    """
-    try:
-        listed = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} is no file of questions: {error}") from None
-    known = {field.name for field in fields(Question)}
-    expected = f'expected a list of {{"attribute": …, "choices": […]}}, with {", ".join(known)}'
-    if not isinstance(listed, list) or not listed:
-        raise ValueError(f"{file}: {expected}")
-    for entry in listed:
-        whole = isinstance(entry, dict) and {"attribute", "choices"} <= set(entry) <= known
-        if not whole or not isinstance(entry["choices"], list):
-            raise ValueError(f"{file}: {expected}, got {json.dumps(entry)[:120]}")
-    return tuple(Question(**entry) for entry in listed)
-
-
-def load_answers(name: str) -> Answers:
-    """Whoever answers, by name: ``siglip`` or ``clip``, with other weights after a colon
-    (``siglip:FOLDER``), or the embedded family's ``judge``.
+def load_answers(name: str, device: Any = "cpu") -> Answers:
+    """Whoever answers, by name: ``siglip``, ``clip`` or ``vqa``, with other weights after a colon
+    (``siglip:FOLDER``), or the embedded family's ``judge``. ``device``: where ``vqa`` runs, the one
+    that is large.
 
     Raises
     ------
@@ -116,6 +48,8 @@ def load_answers(name: str) -> Answers:
     kind, _, source = name.partition(":")
     if kind not in ANSWERS:
         raise UnknownName("answers", kind, ANSWERS)
+    if kind == "vqa":
+        return VisualAnswers(source, device=device)
     return JudgeAnswers() if kind == "judge" else ContrastiveAnswers(kind, source)
 
 
@@ -218,14 +152,6 @@ class AskedSpace:
 
 def with_questions(space: Any, vae: Any, answers: str, questions: Sequence[Question]) -> Any:
     """``space`` with its attributes read by asking; the space itself without questions."""
-    return AskedSpace(space, vae, load_answers(answers), questions) if questions else space
-
-
-def check_asked(questions: Sequence[Question], prompts: Sequence[str]) -> None:
-    """Raises ValueError for a prompt of whose pictures nothing is asked, where anything is."""
-    left = [p for p in prompts if not any(q.is_open_in(p) for q in questions)]
-    if questions and left:
-        raise ValueError(
-            f"no question is open in {', '.join(map(repr, left[:4]))}: give one whose concept they "
-            "hold, or other prompts"
-        )
+    if not questions:
+        return space
+    return AskedSpace(space, vae, load_answers(answers, vae.device), questions)

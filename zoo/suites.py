@@ -191,6 +191,15 @@ SUITES = {
         "GenEval, arXiv 2310.11513",
         read_table,
     ),
+    "grade": PublishedSuite(
+        "grade_dataset.csv",
+        _RAW
+        + "RoyiRa/GRADE-Quantifying-sample-diversity-in-text-to-image-models/main/datasets/"
+        + "grade_dataset.csv",
+        "none stated by its authors",
+        "GRADE, arXiv 2410.22592",
+        read_table,
+    ),
     "dimcim": PublishedSuite(
         "dimcim.json",
         "https://github.com/facebookresearch/DIMCIM",

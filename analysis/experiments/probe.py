@@ -29,9 +29,10 @@ from xhat.analysis.traces.similarity_map import similarity_map
 from xhat.hooks.describe import checksum, describe, jsonable
 from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.hooks.trace import trace
-from xhat.probes.answers import Question, check_asked, with_questions
+from xhat.probes.answers import with_questions
 from xhat.probes.encoders import MissingWeights
 from xhat.probes.features import FeatureSpace, feature_space
+from xhat.probes.questions import Question, check_asked
 from xhat.probes.scores import scores_here, with_scores
 from xhat.samplers.composite.pipeline import hybrid
 from xhat.samplers.plans.build import skip_plan, swap_plan
@@ -115,7 +116,7 @@ def probe(
     ``space``: name of a feature space; by default the judge for the embedded family, else DINOv2 or
     CLIP where their weights are on this machine, else the latents at unit RMS. ``scores``: of
     alignment and quality (:func:`xhat.probes.scores.load_score`); by default those whose weights
-    are on this machine. ``questions`` (:func:`xhat.probes.answers.load_questions`): attributes
+    are on this machine. ``questions`` (:func:`xhat.probes.questions.load_questions`): attributes
     of the pictures, read by who ``answers``; their entropy is measured. ``sliders``: LoRA files
     tried on both. Samples and traces are kept in ``out``: a run that was stopped goes on there,
     with the prompts and seeds that it chose at first.

@@ -16,14 +16,12 @@ from xhat.probes.answers import (
     AskedSpace,
     ContrastiveAnswers,
     JudgeAnswers,
-    Question,
-    check_asked,
     load_answers,
-    load_questions,
     with_questions,
 )
 from xhat.probes.encoders import MissingWeights
 from xhat.probes.features import JudgeSpace, feature_space
+from xhat.probes.questions import Question, check_asked, load_questions
 from xhat.zoo.family.attributes import ATTRIBUTES
 
 SIZE = {

@@ -29,6 +29,9 @@ def layouts(tmp_path, monkeypatch):
     (tmp_path / "captions_val2014.json").write_text(json.dumps(content))
     lines = [{"tag": "single_object", "include": [], "prompt": p} for p in WANTED]
     (tmp_path / "evaluation_metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    asked = [f"1,a thing,0,\"{p}\",0,What?,\"{{'a', 'b'}}\"" for p in (*WANTED, "a house")]
+    head = "concept_id,concept,prompt_id,prompt,attribute_id,attribute,attribute_values"
+    (tmp_path / "grade_dataset.csv").write_text("\n".join([head, *asked]))
     dense = [{"attribute": "red", "dense_prompt": "a very red cat"}]
     nested = {"cat": [{"coarse_prompt": p, "dense_prompts": dense} for p in WANTED]}
     (tmp_path / "dimcim.json").write_text(json.dumps(nested))

@@ -98,13 +98,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what is asked of the pictures, whose entropy is measured: a JSON list of "
         '{"attribute": "time", "choices": ["day", "night"], "text": "a street by {}", '
-        '"concept": "street"}',
+        '"concept": "street"}, a file of DIM-CIM, or the CSV of GRADE',
     )
     parser.add_argument(
         "--answers",
         default="siglip",
         metavar="NAME",
-        help="who answers: siglip (default) or clip, with :FOLDER for weights elsewhere, or judge",
+        help="who answers: siglip (default), clip or vqa (an image–text model of transformers), "
+        "each with :FOLDER for weights elsewhere, or judge",
     )
     parser.add_argument(
         "--sliders", nargs="+", type=Path, default=[], metavar="FILE", help="LoRAs to try on both"
@@ -139,7 +140,7 @@ def budget(text: str) -> float:
 def run(args: argparse.Namespace) -> None:
     from xhat.analysis.experiments.probe import probe
     from xhat.figures.report.probe import write_probe_report
-    from xhat.probes.answers import load_questions
+    from xhat.probes.questions import load_questions
 
     prompts = _asked(args)
     if len(args.checkpoints) > 1:
