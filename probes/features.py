@@ -36,6 +36,7 @@ from xhat.zoo.family.judge import SECOND_JUDGE, Judge, load_judge
 
 ENCODERS = ("clip", "siglip", "dinov2", "dinov3", "dreamsim", "lpips", "inception")
 SPACES = ("latent", "pixel", "judge", "denoiser", *ENCODERS)
+PICTURE_SPACES = ("pixel", "judge", *ENCODERS)
 # as noisy as timestep 261 of Stable Diffusion, where DIFT reads (Tang et al. 2023, 2306.03881)
 DENOISER_SIGMA = 0.7
 

@@ -23,12 +23,15 @@ FIDELITY_MARGIN = 0.05
 """Fidelity that may be lost and still be called kept."""
 
 COSTS = {
+    "fid": Column("FID (too large at few pictures)"),
+    "recall": Column("recall"),
     "evaluations": Column("evaluations"),
     "seconds": Column("s an image"),
     "megabytes": Column("MB"),
     "front_share": Column("on the front in"),
 }
-"""Numbers of an arm that have no interval, where they are there."""
+"""Numbers of an arm that have no interval, where they are there: of all its pictures together, and
+what they cost."""
 
 
 def arm_table(

@@ -33,6 +33,8 @@ from xhat.probes.answers import with_questions
 from xhat.probes.encoders import MissingWeights
 from xhat.probes.features import FeatureSpace, feature_space
 from xhat.probes.questions import Question, check_asked
+from xhat.probes.reference import SPACE as REFERENCE_SPACE
+from xhat.probes.reference import with_reference
 from xhat.probes.scores import scores_here, with_scores
 from xhat.samplers.composite.pipeline import hybrid
 from xhat.samplers.plans.build import skip_plan, swap_plan
@@ -105,6 +107,8 @@ def probe(
     budget: float = 600.0,
     space: str | None = None,
     scores: Sequence[str] | None = None,
+    reference: Path | None = None,
+    reference_space: str = REFERENCE_SPACE,
     questions: Sequence[Question] = (),
     answers: str = "siglip",
     sliders: Sequence[Path] = (),
@@ -116,8 +120,10 @@ def probe(
     ``space``: name of a feature space; by default the judge for the embedded family, else DINOv2 or
     CLIP where their weights are on this machine, else the latents at unit RMS. ``scores``: of
     alignment and quality (:func:`xhat.probes.scores.load_score`); by default those whose weights
-    are on this machine. ``questions`` (:func:`xhat.probes.questions.load_questions`): attributes
-    of the pictures, read by who ``answers``; their entropy is measured. ``sliders``: LoRA files
+    are on this machine. ``reference``: a folder of pictures that the drawn ones are held against,
+    in ``reference_space`` (:mod:`xhat.analysis.measures.reference`). ``questions``
+    (:func:`xhat.probes.questions.load_questions`): attributes of the pictures, read by who
+    ``answers``; their entropy is measured. ``sliders``: LoRA files
     tried on both. Samples and traces are kept in ``out``: a run that was stopped goes on there,
     with the prompts and seeds that it chose at first.
 
@@ -130,6 +136,7 @@ def probe(
     lines = compare_models(student, base)
     chosen = with_scores(space_of(space, student, prompts), student.vae, scores)
     chosen = with_questions(chosen, student.vae, answers, questions)
+    chosen = with_reference(chosen, student.vae, reference, reference_space)
     notes += unscored(chosen, scores)
     prompts = list(prompts or (OPEN_PROMPTS[:8] if chosen.name == "judge" else PROMPTS))
     check_asked(questions, prompts)

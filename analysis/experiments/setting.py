@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from xhat.hooks.points.names import denoiser_of, named_points
 from xhat.probes.features import FeatureSpace, feature_space
+from xhat.probes.reference import SPACE as REFERENCE_SPACE
+from xhat.probes.reference import with_reference
 from xhat.probes.scores import with_scores
 from xhat.zoo.family.attributes import OPEN_PROMPTS
 from xhat.zoo.load.embedded import CONTROLS
@@ -35,6 +38,9 @@ class Setting:
         Names of scores of alignment and quality that are measured beside diversity
         (:func:`xhat.probes.scores.load_score`). Left out: those whose weights are on this machine,
         and none in the space of the embedded family's judge.
+    reference, reference_space
+        A folder of reference pictures that generated ones are held against, and the space in which:
+        KID, FID, precision and recall are measured then (:mod:`xhat.analysis.measures.reference`).
     batch_size
         Samples at a time.
 
@@ -49,6 +55,8 @@ class Setting:
     seeds: Sequence[int] = range(24)
     space: FeatureSpace | str = "judge"
     scores: Sequence[str] | None = None
+    reference: Path | None = None
+    reference_space: str = REFERENCE_SPACE
     batch_size: int = 24
 
     def __post_init__(self) -> None:
@@ -72,18 +80,22 @@ class Setting:
         return load_pair(self.pair) if isinstance(self.pair, str) else self.pair
 
     def features(self, pair: Pair) -> FeatureSpace:
-        """The space, made with the pair's base where it was given by name, with the scores."""
-        if not isinstance(self.space, str):
-            return self.space
-        space = feature_space(self.space, pair.base)
-        return with_scores(space, pair.base.vae, self.scores)
+        """The space, made with the pair's base and with the scores where it was given by name; the
+        reference pictures beside it.
+        """
+        vae, space = pair.base.vae, self.space
+        if isinstance(space, str):
+            space = with_scores(feature_space(space, pair.base), vae, self.scores)
+        return with_reference(space, vae, self.reference, self.reference_space)
 
     def settings(self) -> dict[str, Any]:
         """All that was asked, for :class:`~xhat.analysis.result.Result`."""
         pair = self.models()
         asked = {field.name: getattr(self, field.name) for field in fields(self)}
         space = self.space if isinstance(self.space, str) else self.space.name
-        return asked | {"pair": pair.name, "student": pair.chosen, "space": space}
+        reference = None if self.reference is None else str(self.reference)
+        named = {"pair": pair.name, "student": pair.chosen, "space": space}
+        return asked | named | {"reference": reference}
 
 
 def students_alike(pair: Any) -> list[str]:

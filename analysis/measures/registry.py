@@ -31,7 +31,9 @@ class Samples:
     fidelity
         (n,) how far each picture shows what the prompt asks, 0 to 1.
     scores
-        Name of a score (:data:`xhat.probes.scores.SCORES`) → (n,) of each picture under the prompt.
+        Name of a score (:data:`xhat.probes.scores.SCORES`) → (n,) of each picture under the prompt;
+        ``kid`` and ``precision`` too, of each among all of its arm, against reference pictures
+        (:mod:`xhat.analysis.sampling.reference`).
     """
 
     latents: np.ndarray
@@ -53,8 +55,8 @@ class Measure:
         What values it takes, with its unit.
     says
         What a higher value means: more diversity, more of what the prompt asks (fidelity,
-        alignment), pictures that people prefer (quality); "scale" is a check of the latents and of
-        no picture.
+        alignment), better pictures (quality), pictures further from the reference (distance);
+        "scale" is a check of the latents and of no picture.
     needs
         The part of :class:`Samples` that it looks at: where that is None, it is not measured.
     of
@@ -67,7 +69,7 @@ class Measure:
     name: str
     label: str
     range: str
-    says: Literal["diversity", "fidelity", "alignment", "quality", "scale"]
+    says: Literal["diversity", "fidelity", "alignment", "quality", "distance", "scale"]
     needs: Literal["latents", "features", "labels", "fidelity", "scores"]
     of: Callable[[Samples], np.ndarray | float]
     headline: bool = False
@@ -125,6 +127,10 @@ ENTRIES = (
             _score("siglip_score"), headline=True),
     Measure("pickscore", "PickScore", "a logit, about 15 to 25", "quality", "scores",
             _score("pickscore"), headline=True),
+    Measure("kid", "KID × 1000", "about 0 for pictures as the reference's", "distance", "scores",
+            _score("kid"), headline=True),
+    Measure("precision", "precision", "0 to 1", "quality", "scores",
+            _score("precision"), headline=True),
     Measure("rms", "latent RMS", "above 0, the VAE's units", "scale", "latents", _rms),
 )
 # fmt: on

@@ -21,6 +21,7 @@ from xhat.analysis.sampling.budget import duration
 from xhat.analysis.sampling.cache import Cache
 from xhat.analysis.sampling.final_latents import Arm, described, sample_arms, to_sample
 from xhat.analysis.sampling.noise_ledger import check_paired, noise_ledger
+from xhat.analysis.sampling.reference import held_against_reference
 from xhat.analysis.sampling.second_judge import second_readings
 from xhat.analysis.traces.diversity import final_diversity
 from xhat.hooks.describe import checksum
@@ -125,21 +126,36 @@ def measure_finals(finals: Mapping[str, xr.DataArray], space: FeatureSpace) -> x
     """The measures of :func:`measure_arms` of final latents (prompt, seed, …), by arm.
 
     Where the space is the judge's, the headline measures by a second judge too
-    (:func:`~xhat.analysis.sampling.second_judge.second_readings`).
+    (:func:`~xhat.analysis.sampling.second_judge.second_readings`); where it has reference pictures,
+    KID and precision, and of the arm as a whole FID and recall
+    (:func:`~xhat.analysis.sampling.reference.held_against_reference`).
     """
     parts = []
     for final in tqdm(finals.values(), desc="measuring", unit="arm"):
+        by_picture, overall = held_against_reference(final, space)
         found = final_diversity(
             {"final": final},
             features=space,
             fidelity=getattr(space, "fidelity", None),
+            scores=_scores(space, by_picture) if by_picture else None,
         )
         found = found[[name for name, v in found.data_vars.items() if "prompt" in v.dims]]
+        found = found.assign(overall)
         parts.append(found.merge(second_readings(final, space), combine_attrs="override"))
     joined = xr.concat(
         parts, xr.DataArray(list(finals), dims="arm", name="arm"), combine_attrs="override"
     )
     return joined.assign_attrs(n_seeds=next(iter(finals.values())).sizes["seed"], **space.attrs)
+
+
+def _scores(space: Any, by_picture: Mapping[str, Mapping[str, np.ndarray]]) -> Any:
+    """The space's scores, and beside them those of each picture among all of its arm."""
+    own = getattr(space, "scores", None)
+
+    def scores(latents: np.ndarray, prompt: str) -> dict[str, np.ndarray]:
+        return {**(own(latents, prompt) if own else {}), **by_picture[prompt]}
+
+    return scores
 
 
 def summarised(measured: xr.Dataset, **options: Any) -> xr.Dataset:

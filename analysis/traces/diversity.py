@@ -96,6 +96,7 @@ def final_diversity(
     features: Features | FeatureSpace | str | None = None,
     labels: Labels | None = None,
     fidelity: Fidelity | None = None,
+    scores: Scores | None = None,
     pipe: Any = None,
     level: float = stats.LEVEL,
     strata: Sequence[str] | None = None,
@@ -107,8 +108,10 @@ def final_diversity(
     trace, features, labels, pipe, level, strata
         As in :func:`diversity_by_noise`.
     fidelity
-        (latents, prompt) → (n,), whose mean over seeds is added under that name. A space with
-        ``scores`` (:class:`xhat.probes.scores.ScoredSpace`) adds those of the pictures.
+        (latents, prompt) → (n,), whose mean over seeds is added under that name.
+    scores
+        (latents, prompt) → name → (n,). Left out, those of a space that has them
+        (:class:`xhat.probes.scores.ScoredSpace`).
 
     Returns
     -------
@@ -122,7 +125,7 @@ def final_diversity(
         As :func:`diversity_by_noise` does.
     """
     how, labels, said = _space(features, labels, pipe)
-    scores = getattr(features, "scores", None)
+    scores = scores or getattr(features, "scores", None)
     found = _measured(_variable(trace, "final"), _Readers(how, labels, fidelity, scores))
     return _summarised(found, said, level=level, strata=strata)
 

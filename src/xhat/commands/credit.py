@@ -13,6 +13,7 @@ from xhat.commands.options import (
     add_space,
     finish,
     prompts_of,
+    space_options,
 )
 
 HELP = "which step decides, in one number a step: Shapley values over all patterns of the steps"
@@ -35,8 +36,7 @@ def run(args: argparse.Namespace) -> None:
     config = Credit(
         pair=args.pair,
         seeds=args.seeds,
-        space=args.space,
-        scores=args.scores,
+        **space_options(args),
         batch_size=args.batch_size,
         **prompts_of(args),
     )

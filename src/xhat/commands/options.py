@@ -88,6 +88,30 @@ def add_space(parser: argparse.ArgumentParser) -> None:
         help="alignment and quality beside diversity: clip_score, siglip_score, pickscore, each "
         "with :FOLDER for weights elsewhere (default: those whose weights are here)",
     )
+    add_reference(parser)
+
+
+def add_reference(parser: argparse.ArgumentParser) -> None:
+    """``--reference`` and ``--reference-space``"""
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="DIR",
+        help="a folder of reference pictures: KID, FID, precision and recall against it",
+    )
+    parser.add_argument(
+        "--reference-space",
+        default="inception",
+        metavar="S",
+        help="whose features these are made of: inception (default, as published values), clip, "
+        "dinov2 or another encoder, or the embedded family's judge",
+    )
+
+
+def space_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Where pictures are compared, and what is measured beside it, as keywords of a config."""
+    names = ("space", "scores", "reference", "reference_space")
+    return {name: getattr(args, name) for name in names}
 
 
 def add_out(parser: argparse.ArgumentParser, name: str) -> None:

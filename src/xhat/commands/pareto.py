@@ -12,6 +12,7 @@ from xhat.commands.options import (
     add_seeds,
     finish,
     prompts_of,
+    space_options,
 )
 from xhat.commands.parse import positive
 from xhat.commands.policy import fit_of, fitting
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         tuning = measure_tuning(
             Tuning(
                 pair=args.pair,
-                space=args.space,
+                **space_options(args),
                 prompts=fit_config.prompts,
                 seeds=fit_config.seeds,
                 batch_size=args.batch_size,
@@ -96,8 +97,7 @@ def run(args: argparse.Namespace) -> None:
         tuned = options_of(tuning.data["tuning"])
     config = Pareto(
         pair=args.pair,
-        space=args.space,
-        scores=args.scores,
+        **space_options(args),
         batch_size=args.batch_size,
         rank=args.rank,
         policy=policy,

@@ -13,6 +13,7 @@ from xhat.commands.options import (
     add_space,
     finish,
     prompts_of,
+    space_options,
 )
 
 HELP = (
@@ -44,8 +45,7 @@ def run(args: argparse.Namespace) -> None:
         pair=args.pair,
         seeds=args.seeds,
         layers=args.layers,
-        space=args.space,
-        scores=args.scores,
+        **space_options(args),
         batch_size=args.batch_size,
         **prompts_of(args),
     )

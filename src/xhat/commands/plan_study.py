@@ -12,6 +12,7 @@ from xhat.commands.options import (
     add_space,
     finish,
     prompts_of,
+    space_options,
 )
 
 HELP = "how many prompts and seeds, how long and how much disk a study takes, from a small pilot"
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         less=args.contrast[1],
         measure=args.measure,
         seeds=args.seeds,
-        space=args.space,
+        **space_options(args),
         batch_size=args.batch_size,
         **prompts_of(args),
     )

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from xhat.commands.options import add_prompts, finish, prompts_of
+from xhat.commands.options import add_prompts, add_reference, finish, prompts_of, space_options
 from xhat.commands.parse import finite, positive, seeds
 
 HELP = (
@@ -92,6 +92,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="alignment and quality beside diversity: clip_score, siglip_score, pickscore, each "
         "with :FOLDER for weights elsewhere (default: those whose weights are here)",
     )
+    add_reference(parser)
     parser.add_argument(
         "--questions",
         type=Path,
@@ -158,8 +159,7 @@ def run(args: argparse.Namespace) -> None:
         prompts=prompts,
         seeds=args.seeds or range(32),
         budget=args.budget,
-        space=args.space,
-        scores=args.scores,
+        **space_options(args),
         questions=questions,
         answers=args.answers,
         sliders=args.sliders,
@@ -211,8 +211,10 @@ def _lineage(args: argparse.Namespace, prompts: list[str] | None) -> None:
         pair=lineage_of(models),
         prompts=prompts or (OPEN_PROMPTS[:8] if space.name == "judge" else PROMPTS),
         seeds=args.seeds or range(16),
-        space=space if args.scores is None else space.name,
+        space=args.space or space.name,
         scores=args.scores,
+        reference=args.reference,
+        reference_space=args.reference_space,
         batch_size=args.batch_size,
     )
     out = claim(args.out, "lineage")

@@ -13,6 +13,7 @@ from xhat.commands.options import (
     add_space,
     finish,
     prompts_of,
+    space_options,
 )
 
 HELP = "at which noise level a student commits, and when its base's first step gives diversity back"
@@ -43,8 +44,7 @@ def run(args: argparse.Namespace) -> None:
     config = Regime(
         pair=args.pair,
         seeds=args.seeds,
-        space=args.space,
-        scores=args.scores,
+        **space_options(args),
         batch_size=args.batch_size,
         **sides,
         **prompts_of(args),

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from xhat.commands.options import add_batch_size, add_out, add_seeds, finish
+from xhat.commands.options import (
+    add_batch_size,
+    add_out,
+    add_reference,
+    add_seeds,
+    finish,
+    space_options,
+)
 
 HELP = "the paper's tables on its own pairs with its own settings, beside what it prints"
 
@@ -38,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--space", default="dreamsim", metavar="S", help="where pictures are compared"
     )
     parser.add_argument("--scores", nargs="+", metavar="SCORE", help="as in xhat swaps")
+    add_reference(parser)
     parser.add_argument("--clip", metavar="PATH", help="the CLIP that reads controls")
     parser.add_argument("--base-steps", type=int, metavar="N", help="of the base (default 50)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
@@ -69,8 +77,7 @@ def run(args: argparse.Namespace) -> None:
         pair=pair_of(args),
         prompts=load_suite(args.suite).prompts,
         seeds=args.seeds,
-        space=args.space,
-        scores=args.scores,
+        **space_options(args),
         batch_size=args.batch_size,
         tables=tables,
         controls=args.controls,
