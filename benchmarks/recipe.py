@@ -1,7 +1,7 @@
 """The hybrid's default, chosen: evaluations of the base, its guidance and whose noise crosses the
 hand-over, over every student of the embedded family.
 
-    python benchmarks/recipe.py            # an hour on two idle cores; goes on where it was stopped
+    python benchmarks/recipe.py            # 40 minutes on two idle cores; goes on where it was stopped
     python benchmarks/recipe.py --quick
 
 On prompts and seeds that neither the demo nor the experiments use. The rule, fixed before it was
@@ -155,7 +155,8 @@ def main() -> None:
         f"Each hybrid less its student, {size}, students {', '.join(found['student'].values)}. "
         "95 % intervals of the mean over these students, for new prompts and seeds."
     )
-    publish(args, "recipe", "The hybrid's default", {caption: rows(found)}, verdict(found))
+    tables = {caption: rows(found)}
+    publish(args, "recipe", "The hybrid's default", tables, verdict(found), lead="Chosen")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ BENCHMARKS = (
     "memory",
     "storage",
     "similarity",
+    "recipe",
     "coverage",
     "corruption",
     "mutations",

@@ -155,16 +155,17 @@ def publish(
     tables: Mapping[str, Sequence[Row]],
     bound: str,
     device: str = "cpu",
+    lead: str = "What bounds it now",
 ) -> None:
     """Print the tables of a benchmark, and write them to ``<out>/<name>.md`` unless ``--quick``; of
     a GPU, to ``<name>-cuda.md``.
 
-    ``tables``: caption → rows; ``bound``: what bounds the numbers now.
+    ``tables``: caption → rows; ``bound``: what bounds the numbers now, or what ``lead`` says it is.
     """
     body = "\n\n".join(f"{caption}\n\n{markdown(rows)}" for caption, rows in tables.items())
     if device != "cpu":
         name, title = f"{name}-{device}", f"{title}, on a GPU"
-    text = f"## {title}\n\nMachine: {machine(device)}.\n\n{body}\n\nWhat bounds it now: {bound}\n"
+    text = f"## {title}\n\nMachine: {machine(device)}.\n\n{body}\n\n{lead}: {bound}\n"
     print(text, flush=True)
     if args.quick and args.out == RESULTS:
         return
