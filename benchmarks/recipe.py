@@ -1,7 +1,7 @@
 """The hybrid's default, chosen: evaluations of the base, its guidance and whose noise crosses the
 hand-over, over every student of the embedded family.
 
-    python benchmarks/recipe.py            # 40 minutes on two idle cores; goes on where it was stopped
+    python benchmarks/recipe.py            # 40 minutes on two idle cores; goes on where it stopped
     python benchmarks/recipe.py --quick
 
 On prompts and seeds that neither the demo nor the experiments use. The rule, fixed before it was

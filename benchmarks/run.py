@@ -27,6 +27,7 @@ BENCHMARKS = (
     "similarity",
     "recipe",
     "coverage",
+    "misreading",
     "corruption",
     "mutations",
 )
