@@ -56,6 +56,10 @@ def _points(axis: Axes, data: xr.Dataset) -> None:
 
 
 def _curves(axis: Axes, data: xr.Dataset, names: dict[str, tuple[str, str]]) -> None:
-    for name, (text, model) in names.items():
-        draw_band(axis, data["handover"], data[name], model, marker="o", ms=3, lw=1.2, label=text)
+    # told apart in greys too
+    for (name, (text, model)), (marker, line) in zip(
+        names.items(), (("o", "-"), ("s", "--")), strict=True
+    ):
+        look = {"marker": marker, "ls": line, "ms": 3, "lw": 1.2, "label": text}
+        draw_band(axis, data["handover"], data[name], model, **look)
     axis.legend(loc="best", frameon=False)
